@@ -1,0 +1,30 @@
+"""When a run must stop: its limits against what it has used."""
+
+from __future__ import annotations
+
+from codeagent.agent.state import RunState
+from codeagent.messages.events import Ending
+from codeagent.messages.values import RunStatus
+
+
+def exceeded(state: RunState) -> Ending | None:
+    """The ending that a used-up limit demands before another model call, or None."""
+    limits = state.run.limits
+    if state.model_calls >= limits.max_steps:
+        return _failed("max_turns_exceeded", f"The run used its {limits.max_steps} model calls.")
+    tokens = state.usage.input_tokens + state.usage.output_tokens
+    if tokens >= limits.max_tokens:
+        return _failed("max_tokens_exceeded", f"The run used {tokens} of its {limits.max_tokens} tokens.")
+    if limits.max_cost_usd is not None and state.cost_usd >= limits.max_cost_usd:
+        return _failed("budget_exceeded", f"The run spent {state.cost_usd} of its {limits.max_cost_usd} USD.")
+    return None
+
+
+def output_tokens(state: RunState, most: int) -> int:
+    """Tokens the next reply may have: `most`, or what is left of the run's own limit."""
+    used = state.usage.input_tokens + state.usage.output_tokens
+    return max(1, min(most, state.run.limits.max_tokens - used))
+
+
+def _failed(reason: str, message: str) -> Ending:
+    return Ending(status=RunStatus.FAILED, reason=reason, message=message)

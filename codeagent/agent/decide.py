@@ -1,0 +1,241 @@
+"""What the agent does next: `decide(state, message, now)` returns facts and effects, and touches nothing.
+
+The whole life of a run: prepare its files, think (a model call, then the tools it asks for, one by one), collect
+the patch, end. Time comes in as `now`, ids are derived, so the same stream always leads to the same decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from codeagent.agent import budget, tools
+from codeagent.agent.draft import Decision, Draft
+from codeagent.agent.state import RunState
+from codeagent.messages import commands, events, results
+from codeagent.messages.conversation import FinishReason, ToolCall
+from codeagent.messages.envelope import Message, Payload
+from codeagent.messages.events import Ending
+from codeagent.messages.values import CallTool, CollectPatch, Outcome, PrepareFiles, RunStatus
+
+GRACE = timedelta(seconds=30)
+"""How long a canceled or overdue effect may take to answer before the run ends without it."""
+
+MAX_OUTPUT_TOKENS = 8_192
+
+
+def decide(state: RunState, message: Message, now: datetime) -> Decision:
+    """The facts and effects that `message` leads to. An empty decision means: seen before, or too late to matter."""
+    draft = Draft(state, message, now)
+    if not state.status.terminal:
+        _HANDLERS[type(message.data)](draft, message.data)
+    return draft.decision()
+
+
+def _submit(draft: Draft, command: Payload) -> None:
+    assert isinstance(command, commands.SubmitRun)
+    if draft.state.submitted is not None:
+        return
+    canceled_first = draft.state.cancel is not None
+    deadline_at = draft.now + timedelta(seconds=command.limits.deadline_seconds)
+    draft.emit(
+        events.RunSubmitted(
+            **{name: getattr(command, name) for name in commands.SubmitRun.model_fields},
+            principal=draft.message.envelope.actor_id,
+            deadline_at=deadline_at,
+        )
+    )
+    expires_at = draft.message.envelope.expires_at
+    if canceled_first:
+        draft.end(_canceled(draft))
+    elif expires_at is not None and expires_at < draft.now:
+        draft.end(Ending(status=RunStatus.FAILED, reason="queue_timeout", message="The run waited too long to start."))
+    else:
+        draft.emit(events.RunStarted())
+        draft.timer("deadline", deadline_at)
+        draft.step("prepare", PrepareFiles(source=command.source))
+
+
+def _cancel(draft: Draft, command: Payload) -> None:
+    assert isinstance(command, commands.CancelRun)
+    if draft.state.cancel is not None:
+        return
+    draft.emit(events.CancelRequested(principal=draft.message.envelope.actor_id, reason=command.reason))
+    if draft.state.pending is not None:
+        draft.cancel_effects()
+        draft.timer("cancel_grace", draft.now + GRACE)
+
+
+def _timer(draft: Draft, command: Payload) -> None:
+    assert isinstance(command, commands.FireTimer)
+    state = draft.state
+    if state.submitted is None:
+        return
+    if command.timer == "cancel_grace":
+        if state.cancel is not None:
+            draft.end(_canceled(draft))
+    elif draft.now >= state.deadline_at + GRACE:
+        draft.end(state.ending or _DEADLINE)
+    elif draft.now >= state.deadline_at and state.ending is None:
+        draft.cancel_effects()
+
+
+def _model_answered(draft: Draft, result: Payload) -> None:
+    assert isinstance(result, results.ProviderResult)
+    if not draft.answers(result.effect_id):
+        return
+    if draft.state.cancel is not None:
+        draft.end(_canceled(draft))
+    elif result.outcome is Outcome.DONE and result.message is not None:
+        _record_message(draft, result)
+        _advance(draft)
+    elif result.outcome is Outcome.CANCELED:
+        _collect(draft, _DEADLINE)
+    elif result.outcome is Outcome.WORKER_LOST:
+        _collect(draft, Ending(status=RunStatus.FAILED, reason="worker_lost", message="The model call was lost."))
+    else:
+        reason = result.error_reason if result.error_reason in _OWN_REASONS else "provider_error"
+        _collect(draft, Ending(status=RunStatus.FAILED, reason=reason, message=result.error))
+
+
+def _record_message(draft: Draft, result: results.ProviderResult) -> None:
+    assert result.message is not None
+    draft.emit(
+        events.MessageCompleted(
+            effect_id=result.effect_id,
+            step=draft.state.step,
+            attempt=result.attempt,
+            text=result.message.text,
+            text_ref=result.text_ref,
+            tool_calls=result.message.tool_calls,
+            finish_reason=result.finish_reason,
+            model=result.model,
+            usage=result.usage,
+            cost_usd=result.cost_usd,
+        )
+    )
+
+
+def _sandbox_answered(draft: Draft, result: Payload) -> None:
+    assert isinstance(result, results.SandboxResult)
+    pending = draft.state.pending
+    if not draft.answers(result.effect_id) or pending is None:
+        return
+    if draft.state.cancel is not None:
+        draft.end(_canceled(draft))
+    elif pending.name == "collect":
+        _collected(draft, result)
+    elif result.outcome is Outcome.CANCELED:
+        _collect(draft, _DEADLINE)
+    elif result.outcome is not Outcome.DONE:
+        reason = "worker_lost" if result.outcome is Outcome.WORKER_LOST else "sandbox_error"
+        _collect(draft, Ending(status=RunStatus.FAILED, reason=reason, message=result.error))
+    elif pending.name == "prepare":
+        draft.emit(
+            events.StepCompleted(step=pending.step, name="prepare", base=result.base, checkpoint=result.checkpoint)
+        )
+        _think(draft)
+    else:
+        assert pending.call is not None
+        draft.emit(_tool_completed(pending.call, pending.step, result))
+        _advance(draft)
+
+
+def _tool_completed(call: ToolCall, step: int, result: results.SandboxResult) -> events.ToolCallCompleted:
+    return events.ToolCallCompleted(
+        tool_call_id=call.id,
+        name=call.name,
+        step=step,
+        effect_id=result.effect_id,
+        attempt=result.attempt,
+        output=result.output,
+        output_ref=result.output_ref,
+        reason=result.reason,
+        exit_code=result.exit_code,
+        duration_seconds=result.duration_seconds,
+        checkpoint=result.checkpoint,
+    )
+
+
+def _advance(draft: Draft) -> None:
+    """The next queued tool call, or the next model call, or the end."""
+    if draft.now >= draft.state.deadline_at:
+        _collect(draft, _DEADLINE)
+        return
+    spoke_only = not draft.state.queue and draft.state.pending is None and draft.just_spoke
+    while draft.state.queue:
+        call = draft.state.queue[0]
+        try:
+            arguments = None if call.arguments_ref else tools.parse(call)
+        except tools.BadToolCall as error:
+            draft.tool_failed(call, error.code, str(error))
+            continue
+        if isinstance(arguments, tools.Submit):
+            _collect(draft, Ending(status=RunStatus.COMPLETED, reason="", message=arguments.summary))
+        else:
+            draft.tool(call, CallTool(call=call, timeout_seconds=draft.state.run.limits.command_timeout_seconds))
+        return
+    if spoke_only and draft.state.finish_reason is not FinishReason.LENGTH:
+        _collect(draft, _spoken_ending(draft.state))
+    else:
+        _think(draft)
+
+
+def _spoken_ending(state: RunState) -> Ending:
+    """A message without a tool call is the model's last word."""
+    if state.finish_reason is FinishReason.CONTENT_FILTER:
+        return Ending(status=RunStatus.FAILED, reason="content_filtered", message="The provider withheld the reply.")
+    return Ending(status=RunStatus.COMPLETED, reason="", message=state.last_text)
+
+
+def _think(draft: Draft) -> None:
+    if draft.now >= draft.state.deadline_at:
+        _collect(draft, _DEADLINE)
+    elif (ending := budget.exceeded(draft.state)) is not None:
+        _collect(draft, ending)
+    else:
+        draft.think(budget.output_tokens(draft.state, MAX_OUTPUT_TOKENS))
+
+
+def _collect(draft: Draft, ending: Ending) -> None:
+    """Store what was changed, then end; at once where no files were ever prepared."""
+    if draft.state.base is None:
+        draft.end(ending)
+    else:
+        draft.step("collect", CollectPatch(), ending)
+
+
+def _collected(draft: Draft, result: results.SandboxResult) -> None:
+    ending = draft.state.ending or _DEADLINE
+    if result.outcome is Outcome.DONE:
+        if result.patch is not None:
+            draft.emit(events.ArtifactCreated(artifact=result.patch))
+        draft.emit(events.StepCompleted(step=draft.state.step, name="collect"))
+    elif ending.status is RunStatus.COMPLETED:
+        ending = Ending(
+            status=RunStatus.FAILED, reason="sandbox_error", message=f"The patch was not collected: {result.error}"
+        )
+    draft.end(ending)
+
+
+def _canceled(draft: Draft) -> Ending:
+    cancel = draft.state.cancel
+    return Ending(
+        status=RunStatus.CANCELED, reason="canceled_by_user", message=cancel.reason if cancel is not None else ""
+    )
+
+
+_DEADLINE = Ending(
+    status=RunStatus.FAILED, reason="deadline_exceeded", message="The run did not finish before its deadline."
+)
+_OWN_REASONS = frozenset({"content_filtered", "worker_lost"})
+
+_HANDLERS: dict[type[Payload], Callable[[Draft, Payload], None]] = {
+    commands.SubmitRun: _submit,
+    commands.CancelRun: _cancel,
+    commands.FireTimer: _timer,
+    results.ProviderResult: _model_answered,
+    results.SandboxResult: _sandbox_answered,
+}
+HANDLED = frozenset(_HANDLERS)
+"""The messages an agent worker takes."""

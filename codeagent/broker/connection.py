@@ -1,0 +1,18 @@
+"""How to reach Kafka, and how patient to be with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConnection:
+    """`idempotent` needs a broker that hands out producer ids; the embedded one does not. `fetch_wait_ms` bounds the
+    broker's long poll: short on the embedded one, which answers no earlier when a record arrives."""
+
+    bootstrap_servers: str
+    client_id: str
+    idempotent: bool = True
+    fetch_wait_ms: int = 500
+    timeout_seconds: float = 5.0
+    session_timeout_ms: int = 10_000

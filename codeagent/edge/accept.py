@@ -1,0 +1,157 @@
+"""Taking a command in: validated, recognised when repeated, and safe before it is answered 202."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from hashlib import sha256
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import orjson
+
+from codeagent import clock
+from codeagent.broker.topics import RUN_COMMANDS
+from codeagent.edge.context import EdgeContext
+from codeagent.edge.models import GitSourceBody, RunBody
+from codeagent.errors import InvalidInput, Rejected, Unavailable
+from codeagent.eventlog.accept import Submission
+from codeagent.eventlog.effects import OutboxRow
+from codeagent.identity.keys import Principal
+from codeagent.messages.catalog import encode_data
+from codeagent.messages.commands import CancelRun, SubmitRun
+from codeagent.messages.envelope import Command, Envelope, to_headers
+from codeagent.messages.ids import derived_uuid, typed_id
+from codeagent.messages.values import ArchiveSource, GitSource, Source
+from codeagent.telemetry import metrics
+from codeagent.telemetry.logs import get_logger
+from codeagent.telemetry.traces import current_traceparent
+
+log = get_logger(__name__)
+
+
+def idempotency_key(header: str | None) -> str:
+    """The header's value, quoted as RFC 9651 has it or bare. Raises `Rejected`."""
+    if header is None or not header.strip():
+        raise Rejected("Idempotency-Key is required: a repeat is then done once.", code="idempotency_key_missing")
+    key = header.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
+        raise Rejected("Idempotency-Key must be 1 to 255 visible ASCII characters.", code="idempotency_key_malformed")
+    return key
+
+
+async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key: str) -> tuple[str, bool]:
+    """The run's id, and whether the request repeats an earlier one. Raises what the client is to be told."""
+    started = time.perf_counter()
+    run_id = typed_id("run", derived_uuid(caller.tenant_id, caller.id, "POST /v1/runs", key))
+    command = await _submit_command(context, caller, body, run_id)
+    envelope = _envelope(context, caller, command, run_id, derived_uuid(run_id, "submit"))
+    row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
+    durable = context.policy.durable_accept
+    accepted = await context.submissions.accept(
+        Submission(
+            run_id, caller.tenant_id, command.fingerprint, orjson.loads(encode_data(command)), row if durable else None
+        )
+    )
+    if accepted.fingerprint != command.fingerprint:
+        raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+    if accepted.accepted and not accepted.inserted:
+        metrics.IDEMPOTENCY_REPLAYS.inc()
+        return run_id, True
+    if durable:
+        context.hand_over(row)
+    else:
+        await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), encode_data(command))
+        try:
+            await context.submissions.confirm(run_id)
+        except Unavailable as error:
+            # The broker has the command: the run goes on, and is known as soon as a worker has it.
+            log.warning("submission.not_confirmed", error=error.detail)
+    metrics.COMMAND_ACCEPT.labels("run.submit").observe(time.perf_counter() - started)
+    return run_id, False
+
+
+async def accept_cancel(context: EdgeContext, caller: Principal, run_id: str, reason: str) -> None:
+    """Orders a run to stop. Repeats are one order."""
+    command = CancelRun(run_id=run_id, reason=reason)
+    envelope = _envelope(context, caller, command, run_id, derived_uuid(run_id, "cancel"))
+    row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
+    if context.policy.durable_accept:
+        await context.submissions.enqueue(row)
+        context.hand_over(row)
+    else:
+        await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), encode_data(command))
+
+
+async def _submit_command(context: EdgeContext, caller: Principal, body: RunBody, run_id: str) -> SubmitRun:
+    model = body.model or context.policy.default_model
+    if body.agent not in context.policy.agents:
+        raise InvalidInput(f"There is no agent {body.agent!r}.", code="unsupported_agent", pointer="/agent")
+    if not context.supports_model(model):
+        raise InvalidInput(f"There is no model {model!r}.", code="unsupported_model", pointer="/model")
+    return SubmitRun(
+        run_id=run_id,
+        task=body.task,
+        source=await _source(context, caller, body),
+        agent=body.agent,
+        model=model,
+        limits=body.limits.limits(),
+        fingerprint=sha256(orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest(),
+    )
+
+
+async def _source(context: EdgeContext, caller: Principal, body: RunBody) -> Source:
+    if isinstance(body.source, GitSourceBody):
+        check_git_url(body.source.url)
+        return GitSource(url=body.source.url, ref=body.source.ref)
+    if not await context.store.exists(caller.tenant_id, body.source.digest):
+        raise InvalidInput(
+            "There is no such artifact: upload the archive first.", code="unknown_artifact", pointer="/source/digest"
+        )
+    return ArchiveSource(digest=body.source.digest)
+
+
+def check_git_url(url: str) -> None:
+    """Refuses what is plainly not a public https repository. Where a name leads is checked when it is fetched."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _bad_url("It is not an address.") from None
+    if parts.scheme != "https":
+        raise _bad_url("Only https is supported.")
+    if parts.username or parts.password:
+        raise _bad_url("Credentials do not belong in the address.")
+    if parts.query or parts.fragment or port not in {None, 443}:
+        raise _bad_url("Query, fragment and port are not supported.")
+    host = parts.hostname or ""
+    if "." not in host or host.endswith((".local", ".internal", ".localhost")) or host.replace(".", "").isdigit():
+        raise _bad_url("The host must be a public name.")
+    if not parts.path.strip("/") or any(ord(character) <= 32 for character in url):
+        raise _bad_url("The path of a repository is missing.")
+
+
+def _bad_url(detail: str) -> InvalidInput:
+    return InvalidInput(detail, code="unsupported_git_url", pointer="/source/url")
+
+
+def _envelope(context: EdgeContext, caller: Principal, command: Command, run_id: str, command_id: UUID) -> Envelope:
+    now = clock.now()
+    return Envelope(
+        id=command_id,
+        name=command.NAME,
+        version=command.VERSION,
+        source=f"/tenants/{caller.tenant_id}/edge",
+        time=now,
+        tenant_id=caller.tenant_id,
+        key=run_id,
+        correlation_id=derived_uuid(run_id, "submit"),
+        actor_type=caller.type,
+        actor_id=caller.id,
+        traceparent=current_traceparent(),
+        expires_at=now + timedelta(seconds=context.policy.submit_expiry_seconds)
+        if isinstance(command, SubmitRun)
+        else None,
+    )

@@ -1,0 +1,104 @@
+"""`/v1/artifacts`: archives in, patches and outputs out, each named by the digest of its bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import Response, StreamingResponse
+
+from codeagent.artifacts.uploads import ArchiveLimits, normalise
+from codeagent.edge.context import Caller, Context
+from codeagent.edge.models import UploadModel
+from codeagent.edge.runs import ERRORS
+from codeagent.errors import NotFound, Rejected
+
+router = APIRouter(prefix="/v1", tags=["artifacts"], responses=ERRORS)
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_UPLOADS = asyncio.Semaphore(4)
+
+
+@router.post("/artifacts", status_code=201, response_model=UploadModel, summary="Upload a source archive")
+async def upload(request: Request, context: Context, caller: Caller) -> Response:
+    """Takes a .tar, .tar.gz or .zip as the raw body and keeps it as a plain archive: files, directories and links
+    that stay inside. `.git` directories are left out. The answer names the digest to start runs from."""
+    with tempfile.TemporaryDirectory(prefix="codeagent-upload-") as folder:
+        received, plain = Path(folder) / "upload", Path(folder) / "plain.tar.gz"
+        await _receive(request.stream(), received, context.policy.max_upload_bytes)
+        async with _UPLOADS:
+            summary = await asyncio.to_thread(normalise, received, plain, ArchiveLimits())
+        digest, size = await context.store.put_file(caller.tenant_id, plain)
+    model = UploadModel(
+        digest=digest, size_bytes=size, files=summary.files, dropped=summary.dropped, href=f"/v1/artifacts/{digest}"
+    )
+    return Response(
+        model.model_dump_json(), 201, {"Location": f"/v1/artifacts/{digest}"}, media_type="application/json"
+    )
+
+
+async def _receive(chunks: AsyncIterator[bytes], path: Path, limit: int) -> None:
+    size = 0
+    file = await asyncio.to_thread(path.open, "wb")
+    try:
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > limit:
+                raise Rejected(f"The upload is larger than {limit} bytes.", code="payload_too_large", status=413)
+            await asyncio.to_thread(file.write, chunk)
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+@router.get("/artifacts/{digest}", summary="Download an artifact", response_class=Response)
+async def download(
+    digest: str,
+    context: Context,
+    caller: Caller,
+    byte_range: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
+    if_none_match: Annotated[str | None, Header(alias="If-None-Match", max_length=500)] = None,
+) -> Response:
+    """The bytes, whole or in part (`Range`). They never change, so they may be cached for ever."""
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) is None:
+        raise NotFound("There is no such artifact.")
+    size = await context.store.size(caller.tenant_id, digest)
+    if size is None:
+        raise NotFound("There is no such artifact.")
+    raw = base64.b64encode(bytes.fromhex(digest.removeprefix("sha256:"))).decode()
+    headers = {
+        "ETag": f'"{digest}"',
+        "Repr-Digest": f"sha-256=:{raw}:",
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Content-Disposition": "attachment",
+    }
+    if if_none_match is not None and headers["ETag"] in if_none_match:
+        return Response(status_code=304, headers=headers)
+    start, end, status = _span(byte_range, size)
+    if status == 416:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+    if status == 206:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    headers["Content-Length"] = str(end - start)
+    chunks = context.store.open_range(caller.tenant_id, digest, start, end)
+    return StreamingResponse(chunks, status, headers, media_type="application/octet-stream")
+
+
+def _span(header: str | None, size: int) -> tuple[int, int, int]:
+    """Start, end (exclusive) and status. A header that is not understood is ignored, as RFC 9110 asks."""
+    match = _RANGE.fullmatch(header.strip()) if header else None
+    if match is None or match.group(1) == match.group(2) == "":
+        return 0, size, 200
+    first, last = match.groups()
+    if first == "":
+        length = min(int(last), size)
+        return (size - length, size, 206) if length else (0, 0, 416)
+    start, end = int(first), min(int(last) + 1, size) if last else size
+    if start >= size or end <= start:
+        return 0, 0, 416
+    return start, end, 206

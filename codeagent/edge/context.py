@@ -1,0 +1,69 @@
+"""What the edge's routes work with, built by the composition root and hung on the application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from codeagent.artifacts.store import ArtifactStore
+from codeagent.broker.publisher import Publisher
+from codeagent.edge.live import LiveHub
+from codeagent.edge.views import RunViews
+from codeagent.errors import CodeAgentError
+from codeagent.eventlog.accept import SubmissionLedger
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.effects import OutboxRow
+from codeagent.eventlog.log import EventLog
+from codeagent.identity.keys import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class EdgePolicy:
+    """The edge's own settings. With `durable_accept` a command is in the database before it is answered."""
+
+    durable_accept: bool
+    default_model: str
+    max_body_bytes: int
+    max_upload_bytes: int
+    submit_expiry_seconds: int
+    agents: frozenset[str] = frozenset({"coder"})
+    heartbeat_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeContext:
+    database: Database
+    log: EventLog
+    submissions: SubmissionLedger
+    publisher: Publisher
+    hand_over: Callable[[OutboxRow], None]
+    store: ArtifactStore
+    hub: LiveHub
+    views: RunViews
+    authenticate: Callable[[str], Principal | None]
+    supports_model: Callable[[str], bool]
+    checks: dict[str, Callable[[], Awaitable[bool]]]
+    """What must hold for the edge to be ready, by name."""
+    policy: EdgePolicy
+
+
+def get_context(request: Request) -> EdgeContext:
+    return cast(EdgeContext, request.app.state.context)
+
+
+def get_principal(request: Request) -> Principal:
+    """The caller. Raises `unauthenticated`."""
+    header = request.headers.get("authorization", "")
+    scheme, _, credentials = header.partition(" ")
+    key = credentials.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    principal = get_context(request).authenticate(key) if key else None
+    if principal is None:
+        raise CodeAgentError("A valid API key is needed.", code="unauthenticated", status=401)
+    return principal
+
+
+Context = Annotated[EdgeContext, Depends(get_context)]
+Caller = Annotated[Principal, Depends(get_principal)]

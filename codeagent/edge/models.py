@@ -1,0 +1,179 @@
+"""Bodies of requests and answers, in the API's own words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from codeagent.messages.values import Digest, RunLimits, RunStatus
+from codeagent.projections.runs import RunRow
+from codeagent.projections.view import RunView
+
+
+class Strict(BaseModel):
+    """Requests refuse fields they do not know: a misspelt limit must not pass for no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArchiveSourceBody(Strict):
+    kind: Literal["archive"]
+    digest: Digest = Field(description="Digest of an archive uploaded to /v1/artifacts.")
+
+
+class GitSourceBody(Strict):
+    kind: Literal["git"]
+    url: str = Field(max_length=2_000, description="https address of a public repository.")
+    ref: str = Field(default="HEAD", max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+
+
+class LimitsBody(Strict):
+    """What the run may use; what is left out takes its default."""
+
+    max_steps: int | None = Field(default=None, ge=1, le=1000)
+    max_tokens: int | None = Field(default=None, ge=1_000, le=100_000_000)
+    max_cost_usd: Decimal | None = Field(default=None, gt=0, le=100_000)
+    deadline_seconds: int | None = Field(default=None, ge=5, le=86_400)
+    command_timeout_seconds: int | None = Field(default=None, ge=1, le=1800)
+
+    def limits(self) -> RunLimits:
+        return RunLimits.model_validate(self.model_dump(exclude_none=True))
+
+
+class RunBody(Strict):
+    """A run to start."""
+
+    task: str = Field(min_length=1, max_length=32_000, examples=["Make the tests pass."])
+    source: Annotated[ArchiveSourceBody | GitSourceBody, Field(discriminator="kind")]
+    agent: str = Field(default="coder", max_length=100)
+    model: str | None = Field(default=None, max_length=200, examples=["builtin/repair"])
+    limits: LimitsBody = LimitsBody()
+
+
+class CancelBody(Strict):
+    reason: str = Field(default="", max_length=1_000)
+
+
+class ArtifactModel(BaseModel):
+    name: str
+    media_type: str
+    size_bytes: int
+    digest: str
+    href: str
+
+
+class UsageModel(BaseModel):
+    input_tokens: int
+    output_tokens: int
+    cost_usd: str
+
+
+class RunModel(BaseModel):
+    """A run. `version` is the number of its events so far, and the last `id` of its stream."""
+
+    id: str
+    status: RunStatus
+    status_reason: str
+    message: str
+    version: int
+    task: str
+    agent: str
+    agent_version: int
+    model: str
+    source: dict[str, Any] | None
+    limits: dict[str, Any] | None
+    steps: int
+    usage: UsageModel
+    artifacts: list[ArtifactModel]
+    cancel_requested_at: datetime | None
+    deadline_at: datetime | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+    @classmethod
+    def of(cls, view: RunView) -> Self:
+        return cls(
+            id=view.run_id,
+            status=view.status,
+            status_reason=view.status_reason,
+            message=view.message,
+            version=view.version,
+            task=view.task,
+            agent=view.agent,
+            agent_version=view.agent_version,
+            model=view.model,
+            source=None if view.source is None else view.source.model_dump(mode="json"),
+            limits=None if view.limits is None else view.limits.model_dump(mode="json"),
+            steps=view.steps,
+            usage=UsageModel(
+                input_tokens=view.usage.input_tokens,
+                output_tokens=view.usage.output_tokens,
+                cost_usd=str(view.cost_usd),
+            ),
+            artifacts=[
+                ArtifactModel(**artifact.model_dump(), href=f"/v1/artifacts/{artifact.digest}")
+                for artifact in view.artifacts
+            ],
+            cancel_requested_at=view.cancel_requested_at,
+            deadline_at=view.deadline_at,
+            created_at=view.created_at,
+            updated_at=view.updated_at,
+        )
+
+
+class RunSummary(BaseModel):
+    """A run in a list. `task` may be an excerpt."""
+
+    id: str
+    status: RunStatus
+    status_reason: str
+    version: int
+    task: str
+    agent: str
+    agent_version: int
+    model: str
+    steps: int
+    usage: UsageModel
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, row: RunRow) -> Self:
+        usage = UsageModel(input_tokens=row.input_tokens, output_tokens=row.output_tokens, cost_usd=str(row.cost_usd))
+        return cls(
+            id=row.run_id,
+            status=RunStatus(row.status),
+            usage=usage,
+            **{
+                name: getattr(row, name)
+                for name in ("status_reason", "version", "task", "agent", "agent_version", "model", "steps")
+            },
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+
+
+class RunPage(BaseModel):
+    items: list[RunSummary]
+    next_cursor: str | None
+
+
+class EventPage(BaseModel):
+    """Events as structured CloudEvents. `next_after` continues the page; None at the head of the stream."""
+
+    items: list[dict[str, Any]]
+    next_after: int | None
+    head: int
+
+
+class UploadModel(BaseModel):
+    """A source archive as it was taken in: normalised, so that its digest may differ from the upload's."""
+
+    digest: str
+    size_bytes: int
+    files: int
+    dropped: int
+    href: str

@@ -1,0 +1,133 @@
+"""One run's events as Server-Sent Events: the log from the client's cursor, then live, joined on the stream's version."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import orjson
+from sse_starlette import ServerSentEvent
+
+from codeagent.edge.live import LiveHub, Subscriber
+from codeagent.errors import CodeAgentError
+from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.stored import StoredEvent
+from codeagent.messages.envelope import to_structured
+from codeagent.messages.ids import run_stream
+from codeagent.messages.results import Delta
+
+TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
+HEARTBEAT_SECONDS = 15.0
+LONGEST_SECONDS = 6 * 3600.0
+
+
+def structured(event: StoredEvent) -> dict[str, Any]:
+    """A stored event as one JSON object, as clients, pages and exports have it."""
+    return to_structured(event.envelope(), event.document())
+
+
+class RunStream:
+    """The events of one run for one client. Every version is sent once, in order; deltas are sent as they come."""
+
+    def __init__(
+        self,
+        log_reader: EventLog,
+        hub: LiveHub,
+        run_id: str,
+        after: int,
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._log = log_reader
+        self._hub = hub
+        self._run_id = run_id
+        self._after = after
+        self._heartbeat = heartbeat_seconds
+        self._ended = False
+        self._attempts: dict[str, int] = {}
+
+    async def events(self) -> AsyncIterator[ServerSentEvent]:
+        """Subscribes first, then reads the log, then drains what came meanwhile: nothing can fall in between."""
+        # Spread out, so that a restarted edge is not met by everybody at the same moment.
+        retry = random.randint(1_500, 4_500)  # noqa: S311  not for secrets
+        yield ServerSentEvent(event="stream.open", data="{}", retry=retry)
+        deadline = asyncio.get_running_loop().time() + LONGEST_SECONDS
+        with self._hub.subscribe(self._run_id, self._after) as subscriber:
+            subscriber.behind = True
+            while not self._ended:
+                async for message in self._pending(subscriber):
+                    yield message
+                if self._ended:
+                    break
+                if subscriber.closed or asyncio.get_running_loop().time() > deadline:
+                    yield _control("stream.end", {"reason": "reconnect"})
+                    return
+                if not await self._woken(subscriber):
+                    yield _control("stream.heartbeat", {"version": subscriber.cursor})
+        yield _control("stream.end", {"reason": "run_ended"})
+
+    async def _woken(self, subscriber: Subscriber) -> bool:
+        assert subscriber.wake is not None
+        try:
+            async with asyncio.timeout(self._heartbeat):
+                await subscriber.wake.wait()
+        except TimeoutError:
+            return False
+        subscriber.wake.clear()
+        return True
+
+    async def _pending(self, subscriber: Subscriber) -> AsyncIterator[ServerSentEvent]:
+        while subscriber.events and not subscriber.behind:
+            event = subscriber.events.popleft()
+            if event.version == subscriber.cursor + 1:
+                # What was written before this event is shown before it.
+                for delta in self._deltas(subscriber):
+                    yield delta
+                yield self._durable(subscriber, event.version, event.name, event.data)
+            elif event.version > subscriber.cursor:
+                subscriber.behind = True
+        if subscriber.behind:
+            async for message in self._from_log(subscriber):
+                yield message
+        for delta in self._deltas(subscriber):
+            yield delta
+
+    async def _from_log(self, subscriber: Subscriber) -> AsyncIterator[ServerSentEvent]:
+        subscriber.behind = False
+        try:
+            async for stored in self._log.stream(run_stream(self._run_id), subscriber.cursor):
+                data = orjson.dumps(structured(stored)).decode()
+                yield self._durable(subscriber, stored.version, stored.type, data)
+        except CodeAgentError:
+            # The stream outlives a database that is away: it looks again at the next heartbeat.
+            subscriber.behind = True
+
+    def _durable(self, subscriber: Subscriber, version: int, name: str, data: str) -> ServerSentEvent:
+        subscriber.cursor = version
+        self._ended = self._ended or name in TERMINAL
+        return ServerSentEvent(event=name, id=str(version), data=data)
+
+    def _deltas(self, subscriber: Subscriber) -> list[ServerSentEvent]:
+        """Those of an attempt that has been given up are left out: their text was begun again."""
+        messages: list[ServerSentEvent] = []
+        if subscriber.dropped:
+            dropped, subscriber.dropped = subscriber.dropped, 0
+            messages.append(_control("stream.lagging", {"dropped": dropped}))
+        while subscriber.deltas:
+            value = subscriber.deltas.popleft()
+            try:
+                delta = Delta.model_validate_json(value)
+            except ValueError:
+                continue
+            effect = str(delta.effect_id)
+            newest = self._attempts.get(effect, 0)
+            if delta.attempt >= newest:
+                self._attempts[effect] = delta.attempt
+                messages.append(ServerSentEvent(event=delta.name, data=delta.model_dump_json()))
+        return messages
+
+
+def _control(name: str, data: Mapping[str, Any]) -> ServerSentEvent:
+    return ServerSentEvent(event=name, data=orjson.dumps(data).decode())

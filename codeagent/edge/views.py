@@ -1,0 +1,65 @@
+"""A run as it is now: folded from its stream, kept between requests, and known from its submission before that."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import timedelta
+
+from codeagent import clock
+from codeagent.errors import NotFound
+from codeagent.eventlog.accept import StoredSubmission, SubmissionLedger
+from codeagent.eventlog.log import EventLog
+from codeagent.messages.commands import SubmitRun
+from codeagent.messages.ids import parse_typed_id, run_stream
+from codeagent.projections.view import RunView
+
+MOST_KEPT = 2_000
+UNCONFIRMED = timedelta(seconds=60)
+"""How long a submission is shown whose command the broker has not confirmed."""
+
+
+class RunViews:
+    """Reads only what is new since the last look at a run."""
+
+    def __init__(self, log_reader: EventLog, submissions: SubmissionLedger) -> None:
+        self._log = log_reader
+        self._submissions = submissions
+        self._views: OrderedDict[str, RunView] = OrderedDict()
+
+    async def get(self, tenant_id: str, run_id: str) -> RunView:
+        """Raises `NotFound`, also for another tenant's run."""
+        if parse_typed_id("run", run_id) is None:
+            raise NotFound("There is no such run.")
+        view = self._views.pop(run_id, None) or RunView(run_id, "")
+        async for stored in self._log.stream(run_stream(run_id), view.version):
+            if stored.version == view.version + 1:
+                view.tenant_id = stored.tenant_id
+                view.apply(stored)
+        if view.version:
+            self._keep(view)
+        if view.version == 0 or not view.task:
+            submission = await self._submissions.find(run_id)
+            if submission is not None and _visible(submission):
+                _fill(view, submission)
+        if view.tenant_id != tenant_id:
+            raise NotFound("There is no such run.")
+        return view
+
+    def _keep(self, view: RunView) -> None:
+        self._views[view.run_id] = view
+        if len(self._views) > MOST_KEPT:
+            self._views.popitem(last=False)
+
+
+def _visible(submission: StoredSubmission) -> bool:
+    return submission.accepted or clock.now() - submission.created_at < UNCONFIRMED
+
+
+def _fill(view: RunView, submission: StoredSubmission) -> None:
+    command = SubmitRun.model_validate(submission.request)
+    view.tenant_id = submission.tenant_id
+    view.task, view.source, view.limits = command.task, command.source, command.limits
+    view.agent, view.agent_version, view.model = command.agent, command.agent_version, command.model
+    view.fingerprint = submission.fingerprint
+    view.created_at = view.created_at or submission.created_at
+    view.updated_at = view.updated_at or submission.created_at

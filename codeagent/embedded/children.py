@@ -1,0 +1,128 @@
+"""Forks a Python service off a process that has already imported everything it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import NoReturn
+
+from codeagent.embedded.log_files import open_log
+from codeagent.embedded.spawning import Abort, die_with_parent, never, wait_until
+
+_FAILED = 1
+_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+
+
+def fork_child(
+    target: Callable[[], int | None], log_path: Path | None = None, death_signal: signal.Signals = signal.SIGKILL
+) -> int:
+    """Runs `target` in a child of its own process group and returns the child's process id.
+
+    The child ends with what `target` returns (None: 0), with 1 and a traceback after an exception, and by
+    `death_signal` when this process ends. Its output goes to `log_path`, or where ours goes. This process must have
+    a single thread: the child gets a copy of every lock, but only of the thread that forks.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent_pid = os.getpid()
+    # Blocked over the fork: a signal must not run the parent's handlers in the child.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run(target, parent_pid, log_path, death_signal)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    # Both sides do it, because either may be first to need it.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)
+    return pid
+
+
+def run_forked(
+    target: Callable[[], int | None],
+    timeout_seconds: float,
+    *,
+    log_path: Path | None = None,
+    abort: Abort = never,
+) -> int:
+    """Runs `target` in a child to its end: for a task that needs an event loop, which a forking process must not have.
+
+    Returns its exit code, or minus the signal that ended it. Past the time limit, or once `abort` says so, it is
+    killed.
+    """
+    pid = fork_child(target, log_path)
+    status: list[int] = []
+
+    def ended() -> bool:
+        done, code = os.waitpid(pid, os.WNOHANG)
+        if done:
+            status.append(os.waitstatus_to_exitcode(code))
+        return bool(done)
+
+    try:
+        wait_until(ended, timeout_seconds, abort)
+    finally:
+        if not status:
+            kill_group(pid)
+            status.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    return status[0]
+
+
+def kill_group(pid: int) -> None:
+    """Kills a child and whatever it left in its process group. The child must not have been reaped yet."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _run(
+    target: Callable[[], int | None], parent_pid: int, log_path: Path | None, death_signal: signal.Signals
+) -> NoReturn:
+    """Everything the child does. It never returns into the parent's code: no frame above this one runs again."""
+    code = _FAILED
+    try:
+        _become_service(parent_pid, log_path, death_signal)
+        code = target() or 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else _FAILED if stop.code else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code & 0xFF)
+
+
+def _become_service(parent_pid: int, log_path: Path | None, death_signal: signal.Signals) -> None:
+    os.setpgid(0, 0)
+    if sys.platform == "linux":
+        die_with_parent(parent_pid, death_signal)
+    else:
+        Thread(target=_watch_parent, args=(parent_pid, death_signal), daemon=True).start()
+    signal.set_wakeup_fd(-1)
+    for number in _OURS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    if log_path is not None:
+        log = open_log(log_path)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+
+
+def _watch_parent(parent_pid: int, death_signal: signal.Signals) -> None:
+    while os.getppid() == parent_pid:
+        time.sleep(1.0)
+    os.kill(os.getpid(), death_signal)

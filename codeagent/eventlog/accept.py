@@ -1,0 +1,123 @@
+"""What the edge notes of a submission before it answers 202: the run is known at once, a reused key is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from codeagent.errors import Conflict
+from codeagent.eventlog.batching import Batcher
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.effects import OutboxRow, envelope_json
+from codeagent.messages.catalog import encode_data
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """`command`, where given, goes to the outbox in the same commit: accepted even if the broker forgets everything."""
+
+    run_id: str
+    tenant_id: str
+    fingerprint: str
+    request: dict[str, Any]
+    command: OutboxRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`fingerprint` is that of the first submission under this run id; `accepted` whether its command is safe."""
+
+    fingerprint: str
+    accepted: bool
+    inserted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSubmission:
+    run_id: str
+    tenant_id: str
+    fingerprint: str
+    request: dict[str, Any]
+    accepted: bool
+    created_at: datetime
+
+
+class SubmissionLedger:
+    """Batched over concurrent requests: one statement serves all that arrive while the last one runs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._accepts: Batcher[Submission, Accepted | None] = Batcher(self._accept_many, most=100)
+        self._confirms: Batcher[str, None] = Batcher(self._confirm_many, most=200, lanes=1)
+
+    async def accept(self, submission: Submission) -> Accepted:
+        """Raises `Conflict` when another edge is taking the same run this instant and its row is not visible yet."""
+        accepted = await self._accepts(submission) or await self._accepts(submission)
+        if accepted is None:
+            raise Conflict("the same submission is being accepted elsewhere", code="idempotency_in_progress")
+        return accepted
+
+    async def _accept_many(self, submissions: Sequence[Submission]) -> Sequence[Accepted | None]:
+        commands = [item.command for item in submissions]
+        rows = await self._database.write(
+            "SELECT * FROM accept_runs_v1($1, $2, $3, $4, $5, $6, $7, $8)",
+            [item.run_id for item in submissions],
+            [item.tenant_id for item in submissions],
+            [item.fingerprint for item in submissions],
+            [orjson.dumps(item.request).decode() for item in submissions],
+            [None if command is None else command.id for command in commands],
+            [None if command is None else command.topic for command in commands],
+            [None if command is None else envelope_json(command.envelope) for command in commands],
+            [None if command is None else encode_data(command.data) for command in commands],
+        )
+        found = {row["run_id"]: Accepted(row["fingerprint"], row["accepted"], row["inserted"]) for row in rows}
+        answers: list[Accepted | None] = []
+        for item in submissions:
+            accepted = found.get(item.run_id)
+            answers.append(accepted)
+            if accepted is not None:
+                found[item.run_id] = Accepted(accepted.fingerprint, accepted.accepted, inserted=False)
+        return answers
+
+    async def confirm(self, run_id: str) -> None:
+        """The broker has the command."""
+        await self._confirms(run_id)
+
+    async def _confirm_many(self, run_ids: Sequence[str]) -> Sequence[None]:
+        await self._database.write(
+            """WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true))
+               UPDATE submissions SET accepted = true FROM relaxed WHERE run_id = ANY ($1)""",
+            list(run_ids),
+        )
+        return [None] * len(run_ids)
+
+    async def enqueue(self, row: OutboxRow) -> None:
+        """Writes a command to the outbox, once: it is safe when this returns."""
+        await self._database.write(
+            """INSERT INTO outbox (id, topic, key, tenant_id, headers, value, due_at)
+               VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + interval '2 seconds') ON CONFLICT (id) DO NOTHING""",
+            row.id,
+            row.topic,
+            row.envelope.key,
+            row.envelope.tenant_id,
+            envelope_json(row.envelope),
+            encode_data(row.data),
+        )
+
+    async def find(self, run_id: str) -> StoredSubmission | None:
+        rows = await self._database.fetch("SELECT * FROM submissions WHERE run_id = $1", run_id)
+        if not rows:
+            return None
+        row = rows[0]
+        return StoredSubmission(
+            row["run_id"],
+            row["tenant_id"],
+            row["fingerprint"],
+            orjson.loads(row["request"]),
+            row["accepted"],
+            row["created_at"],
+        )

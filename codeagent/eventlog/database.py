@@ -1,0 +1,133 @@
+"""Connections to PostgreSQL, and the translation of the driver's errors into ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from codeagent.errors import Conflict, OutcomeUnknown, Unavailable
+
+Row = asyncpg.Record
+WRONG_HEAD = "CA001"
+"""Raised by the database's own functions when a stream is not at the expected version."""
+
+_DOWN = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+_STALE_PLAN = (asyncpg.InvalidCachedStatementError,)
+
+
+@asynccontextmanager
+async def _translated(*, writes: bool) -> AsyncIterator[None]:
+    try:
+        yield
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict(f"already there: {error.constraint_name}") from error
+    except asyncpg.SerializationError as error:
+        raise Conflict("concurrent change") from error
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == WRONG_HEAD:
+            raise Conflict(str(error)) from error
+        if isinstance(error, _DOWN):
+            raise _down(error, writes=writes) from error
+        raise
+    except _DOWN as error:
+        raise _down(error, writes=writes) from error
+
+
+def _down(error: BaseException, *, writes: bool) -> Unavailable:
+    detail = f"the database does not answer ({type(error).__name__})"
+    return OutcomeUnknown(detail) if writes else Unavailable(detail, code="database_unavailable")
+
+
+async def _no_reset(connection: object) -> None:
+    """Sessions are never given state of their own, so there is nothing to reset between two uses."""
+
+
+class Database:
+    """A bounded pool. Every method raises `Unavailable` when PostgreSQL is away and recovers by itself.
+
+    `write` raises `OutcomeUnknown` where the connection died before the commit was confirmed.
+    """
+
+    def __init__(
+        self, url: str, *, connections: int = 8, timeout_seconds: float = 10.0, name: str = "codeagent"
+    ) -> None:
+        self.url = url
+        self._connections = connections
+        self._timeout = timeout_seconds
+        self._name = name
+        self._pool: asyncpg.Pool[Row] | None = None
+        self._opening = asyncio.Lock()
+
+    async def _opened(self) -> asyncpg.Pool[Row]:
+        if self._pool is None:
+            async with self._opening:
+                if self._pool is None:
+                    self._pool = await asyncpg.create_pool(
+                        self.url,
+                        min_size=1,
+                        max_size=self._connections,
+                        command_timeout=self._timeout,
+                        timeout=5.0,
+                        max_inactive_connection_lifetime=300.0,
+                        reset=_no_reset,
+                        server_settings={"application_name": self._name},
+                    )
+        return self._pool
+
+    async def fetch(self, query: str, *arguments: Any) -> Sequence[Row]:
+        """Rows of a query that may be repeated without harm."""
+        return await self._run(query, arguments, writes=False)
+
+    async def write(self, query: str, *arguments: Any) -> Sequence[Row]:
+        """One statement that changes something, committed when this returns."""
+        return await self._run(query, arguments, writes=True)
+
+    async def _run(self, query: str, arguments: tuple[Any, ...], *, writes: bool) -> Sequence[Row]:
+        async with _translated(writes=False):
+            pool = await self._opened()
+            connection = await pool.acquire(timeout=self._timeout)
+        try:
+            async with _translated(writes=writes):
+                try:
+                    return await connection.fetch(query, *arguments)
+                except _STALE_PLAN:
+                    # A migration ran beneath us: the statement was refused, not executed.
+                    return await connection.fetch(query, *arguments)
+        finally:
+            await pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
+        """A transaction for what takes more than one statement. Kept off the path of a step."""
+        async with _translated(writes=True):
+            pool = await self._opened()
+            async with pool.acquire(timeout=self._timeout) as connection, connection.transaction():
+                yield connection
+
+    async def connect(self) -> asyncpg.Connection[Row]:
+        """A connection of one's own, outside the pool, for `LISTEN`."""
+        async with _translated(writes=False):
+            return await asyncpg.connect(self.url, timeout=5.0, server_settings={"application_name": self._name})
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), 5.0)
+            except TimeoutError:
+                pool.terminate()

@@ -1,0 +1,203 @@
+"""The effects ledger as its performers see it: claim under a token, renew, record, give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+import orjson
+
+from codeagent.eventlog.batching import Batcher
+from codeagent.eventlog.database import Database, Row
+from codeagent.eventlog.stored import StoredEvent
+from codeagent.messages.catalog import decode_data, encode_data
+from codeagent.messages.envelope import Envelope, Message, Payload, to_headers
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to perform an effect, until the lease runs out. `attempt` counts claims, from 1."""
+
+    effect_id: UUID
+    token: UUID
+    attempt: int
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A message to our own agent worker: kept until the transaction that handles it removes it."""
+
+    id: UUID
+    topic: str
+    envelope: Envelope
+    data: Payload
+
+
+class Verdict(StrEnum):
+    """What became of an outcome."""
+
+    RECORDED = "recorded"
+    STALE = "stale"
+    GONE = "gone"
+
+
+class EffectsLedger:
+    """One kind of effect, seen by one worker. `durable_claims` says whether a claim must survive a crash of
+    PostgreSQL: needed where performing twice would show."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        kind: str,
+        owner: str,
+        lease: timedelta,
+        durable_claims: bool,
+        new_token: Callable[[], UUID],
+    ) -> None:
+        self._database = database
+        self._kind = kind
+        self._owner = owner
+        self._lease = lease
+        self._durable = durable_claims
+        self._new_token = new_token
+        self._claims: Batcher[UUID, Claim | None] = Batcher(self._claim_many)
+
+    async def claim(self, effect_id: UUID) -> Claim | None:
+        """None when another owner works on it, or its outcome is recorded, or the run went on without it."""
+        return await self._claims(effect_id)
+
+    async def _claim_many(self, effect_ids: Sequence[UUID]) -> Sequence[Claim | None]:
+        distinct = list(dict.fromkeys(effect_ids))
+        rows = await self._database.write(
+            "SELECT * FROM claim_effects_v1($1, $2, $3, $4, $5)",
+            distinct,
+            [self._new_token() for _ in distinct],
+            self._owner,
+            self._lease,
+            self._durable,
+        )
+        claims = {row["id"]: Claim(row["id"], row["token"], row["attempt"], row["cancel_requested"]) for row in rows}
+        return [claims.pop(effect_id, None) for effect_id in effect_ids]
+
+    async def claim_due(self, most: int, *, fresh: bool) -> Sequence[tuple[Claim, Message]]:
+        """The oldest effects nobody works on: past due, or with `fresh` also those whose message may still come."""
+        rows = await self._database.write(
+            "SELECT * FROM claim_due_effects_v1($1, $2, $3, $4, $5)",
+            self._kind,
+            [self._new_token() for _ in range(most)],
+            self._owner,
+            self._lease,
+            fresh,
+        )
+        return [
+            (Claim(row["id"], row["token"], row["attempt"], row["cancel_requested"]), command_message(row))
+            for row in rows
+        ]
+
+    async def renew(self, claims: Sequence[Claim]) -> dict[UUID, bool]:
+        """Extends leases. Maps each effect still held to whether its cancel was asked for; the others are lost."""
+        rows = await self._database.write(
+            """UPDATE effects e SET due_at = clock_timestamp() + $3
+               FROM unnest($1::uuid[], $2::uuid[]) AS c (id, token)
+               WHERE e.id = c.id AND e.token = c.token AND NOT e.recorded RETURNING e.id, e.cancel_requested""",
+            [claim.effect_id for claim in claims],
+            [claim.token for claim in claims],
+            self._lease,
+        )
+        return {row["id"]: row["cancel_requested"] for row in rows}
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Gives effects back undone, so that another worker takes them at once. The attempt is not counted."""
+        await self._database.write(
+            """UPDATE effects e
+               SET token = NULL, owner = NULL, attempt = greatest(e.attempt - 1, 0), due_at = clock_timestamp()
+               FROM unnest($1::uuid[], $2::uuid[]) AS c (id, token)
+               WHERE e.id = c.id AND e.token = c.token AND NOT e.recorded""",
+            [claim.effect_id for claim in claims],
+            [claim.token for claim in claims],
+        )
+
+    async def expire(self, claim: Claim) -> None:
+        """Ends a claim of ours at once: the effect is due, and the attempt counts."""
+        await self._database.write(
+            "UPDATE effects SET due_at = clock_timestamp() WHERE id = $1 AND token = $2 AND NOT recorded",
+            claim.effect_id,
+            claim.token,
+        )
+
+    async def recover(self) -> int:
+        """Makes due what a dead process of this owner had claimed. Only where the owner's name is surely ours alone."""
+        rows = await self._database.write(
+            """UPDATE effects SET due_at = clock_timestamp()
+               WHERE kind = $1 AND owner = $2 AND token IS NOT NULL AND NOT recorded RETURNING id""",
+            self._kind,
+            self._owner,
+        )
+        return len(rows)
+
+    async def record(self, claim: Claim, fact: StoredEvent, answer: OutboxRow) -> Verdict:
+        """Commits the outcome, durably and once: the fact to the effect's stream, the answer to the outbox."""
+        rows = await self._database.write(
+            "SELECT record_outcome_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+            claim.effect_id,
+            claim.token,
+            fact.stream_id,
+            fact.tenant_id,
+            fact.id,
+            fact.type,
+            fact.schema_version,
+            fact.data,
+            fact.data_digest,
+            orjson.dumps(fact.metadata).decode(),
+            fact.occurred_at,
+            fact.leaf_hash,
+            answer.id,
+            answer.topic,
+            answer.envelope.key,
+            envelope_json(answer.envelope),
+            encode_data(answer.data),
+        )
+        return Verdict(rows[0][0])
+
+
+def command_message(row: Row) -> Message:
+    """The command of an effects row, under the row's own id."""
+    data = decode_data(row["name"], row["version"], row["command"])
+    return Message(effect_envelope(row["id"], row["run_id"], row["tenant_id"], data, _cause(row)), data)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    correlation_id: UUID
+    causation_id: UUID
+    traceparent: str | None
+    time: datetime
+
+
+def _cause(row: Row) -> Cause:
+    return Cause(row["correlation_id"], row["causation_id"], row["traceparent"], row["created_at"])
+
+
+def effect_envelope(effect_id: UUID, run_id: str, tenant_id: str, data: Payload, cause: Cause) -> Envelope:
+    return Envelope(
+        id=effect_id,
+        name=data.NAME,
+        version=data.VERSION,
+        source=f"/tenants/{tenant_id}/runs/{run_id}",
+        time=cause.time,
+        tenant_id=tenant_id,
+        key=run_id,
+        correlation_id=cause.correlation_id,
+        causation_id=cause.causation_id,
+        traceparent=cause.traceparent,
+    )
+
+
+def envelope_json(envelope: Envelope) -> str:
+    """An envelope as the outbox keeps it: the record headers, by name."""
+    return orjson.dumps({name: value.decode() for name, value in to_headers(envelope)}).decode()

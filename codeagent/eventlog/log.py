@@ -1,0 +1,102 @@
+"""Reading the log: one stream, the heads of many, or everything in an order that never skips a late commit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from codeagent.errors import Rejected
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.stored import StoredEvent, from_row
+
+_COLUMNS = """global_position, transaction_id::text, stream_id, stream_version, event_id, event_type, schema_version,
+    tenant_id, key_id, data, data_digest, metadata, occurred_at, leaf_hash"""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """A place in the whole log: the pair (transaction id, global position), handed out as one opaque string."""
+
+    transaction_id: int = 0
+    global_position: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.transaction_id:x}-{self.global_position:x}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Raises `Rejected` with code `malformed_cursor`."""
+        try:
+            transaction, position = text.split("-")
+            return cls(int(transaction, 16), int(position, 16))
+        except ValueError:
+            raise Rejected("not a cursor of this log", code="malformed_cursor") from None
+
+
+class EventLog:
+    """The append-only log, for reading. `step` and `effects` append: facts never come without their ledger rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read_stream(self, stream_id: str, after: int = 0, limit: int = 500) -> Sequence[StoredEvent]:
+        """Events with a version above `after`, in order, at most `limit`."""
+        rows = await self._database.fetch(
+            f"SELECT {_COLUMNS} FROM events WHERE stream_id = $1 AND stream_version > $2 "  # noqa: S608  constants
+            "ORDER BY stream_version LIMIT $3",
+            stream_id,
+            after,
+            limit,
+        )
+        return [from_row(row) for row in rows]
+
+    async def stream(self, stream_id: str, after: int = 0, page: int = 500) -> AsyncIterator[StoredEvent]:
+        """All events with a version above `after`, page by page."""
+        while True:
+            events = await self.read_stream(stream_id, after, page)
+            for event in events:
+                yield event
+            if len(events) < page:
+                return
+            after = events[-1].version
+
+    async def head(self, stream_id: str) -> int:
+        """The stream's version, 0 when there is none."""
+        return (await self.heads([stream_id]))[stream_id]
+
+    async def heads(self, stream_ids: Sequence[str]) -> dict[str, int]:
+        """The versions of many streams in one query; 0 for those that do not exist."""
+        rows = await self._database.fetch(
+            """SELECT s.id, coalesce((SELECT max(stream_version) FROM events WHERE stream_id = s.id), 0) AS version
+               FROM unnest($1::text[]) AS s (id)""",
+            list(stream_ids),
+        )
+        return {row["id"]: row["version"] for row in rows}
+
+    async def read_all(self, after: Cursor, limit: int = 500) -> Sequence[StoredEvent]:
+        """Events of all streams beyond a cursor. Stops at the oldest open transaction: what might still commit
+        in between is never overtaken."""
+        rows = await self._database.fetch(
+            f"SELECT {_COLUMNS} FROM events "  # noqa: S608  constants
+            "WHERE (transaction_id, global_position) > ($1::text::xid8, $2) "
+            "AND transaction_id < pg_snapshot_xmin(pg_current_snapshot()) "
+            "ORDER BY transaction_id, global_position LIMIT $3",
+            str(after.transaction_id),
+            after.global_position,
+            limit,
+        )
+        return [from_row(row) for row in rows]
+
+    async def read_correlated(self, correlation_id: str, limit: int = 100_000) -> Sequence[StoredEvent]:
+        """Every event of one flow, over all streams, in the order they were written."""
+        rows = await self._database.fetch(
+            f"SELECT {_COLUMNS} FROM events WHERE metadata ->> 'correlationid' = $1 "  # noqa: S608  constants
+            "ORDER BY global_position LIMIT $2",
+            correlation_id,
+            limit,
+        )
+        return [from_row(row) for row in rows]
+
+
+def cursor_of(event: StoredEvent) -> Cursor:
+    return Cursor(event.transaction_id, event.global_position)

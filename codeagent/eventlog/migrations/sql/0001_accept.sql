@@ -1,0 +1,32 @@
+-- Notes submissions before their commands are sent; with outbox ids, the commands too, in the same commit.
+-- Returns for each what is stored: a fingerprint that differs from the given one is a key used for two bodies.
+CREATE FUNCTION accept_runs_v1(
+    p_runs text[], p_tenants text[], p_fingerprints text[], p_requests jsonb[],
+    p_outbox uuid[], p_topics text[], p_headers jsonb[], p_values bytea[]
+) RETURNS TABLE (run_id text, fingerprint text, accepted boolean, inserted boolean)
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_outbox[1] IS NULL THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    RETURN QUERY
+        WITH given AS (
+            SELECT DISTINCT ON (g.run) g.*
+            FROM unnest(p_runs, p_tenants, p_fingerprints, p_requests, p_outbox, p_topics, p_headers, p_values)
+                AS g (run, tenant, fingerprint, request, outbox, topic, headers, value)
+            ORDER BY g.run
+        ), fresh AS (
+            INSERT INTO submissions AS s (run_id, tenant_id, fingerprint, request, accepted)
+            SELECT g.run, g.tenant, g.fingerprint, g.request, g.outbox IS NOT NULL FROM given g
+            ON CONFLICT ON CONSTRAINT submissions_pkey DO NOTHING
+            RETURNING s.run_id, s.fingerprint, s.accepted
+        ), sent AS (
+            INSERT INTO outbox (id, topic, key, tenant_id, headers, value, due_at)
+            SELECT g.outbox, g.topic, g.run, g.tenant, g.headers, g.value, clock_timestamp() + interval '2 seconds'
+            FROM given g JOIN fresh f ON f.run_id = g.run WHERE g.outbox IS NOT NULL
+        )
+        SELECT f.run_id, f.fingerprint, f.accepted, true FROM fresh f
+        UNION ALL
+        SELECT s.run_id, s.fingerprint, s.accepted, false FROM submissions s
+        WHERE s.run_id = ANY (p_runs);
+END $$;

@@ -1,0 +1,66 @@
+"""API keys: `cak_`, thirty random base62 characters and six that are their checksum. Kept as digests only."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import dataclass
+from hashlib import sha256
+from zlib import crc32
+
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_PREFIX = "cak_"
+_RANDOM = 30
+_CHECK = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling. Ids are pseudonymous: never a name or an address."""
+
+    tenant_id: str
+    id: str
+    key_id: str
+    type: str = "api_key"
+
+
+def _checksum(text: str) -> str:
+    number, characters = crc32(text.encode()), ""
+    for _ in range(_CHECK):
+        number, digit = divmod(number, 62)
+        characters = _ALPHABET[digit] + characters
+    return characters
+
+
+def new_key() -> str:
+    """A fresh key, shown once to its owner."""
+    body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
+    return f"{_PREFIX}{body}{_checksum(body)}"
+
+
+def well_formed(key: str) -> bool:
+    """Whether the checksum holds: a typing error is refused without looking anything up."""
+    body = key[len(_PREFIX) : -_CHECK]
+    return (
+        key.startswith(_PREFIX)
+        and len(key) == len(_PREFIX) + _RANDOM + _CHECK
+        and body.isalnum()
+        and key.isascii()
+        and secrets.compare_digest(_checksum(body), key[-_CHECK:])
+    )
+
+
+def digest_of_key(key: str) -> str:
+    """What is stored. Keys are random and long, so a plain hash cannot be reversed by guessing."""
+    return sha256(key.encode()).hexdigest()
+
+
+class KeyRing:
+    """The keys that are known, by digest."""
+
+    def __init__(self, principals: dict[str, Principal]) -> None:
+        self._principals = principals
+
+    def authenticate(self, key: str) -> Principal | None:
+        """The principal of a key, or None. Lookup is by digest, so its time tells nothing about the key."""
+        return self._principals.get(digest_of_key(key)) if well_formed(key) else None

@@ -1,0 +1,91 @@
+"""Every message there is: (name, version) to class. Schemas, decoding and the topics' contents all come from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from codeagent.errors import Unreadable
+from codeagent.messages import commands, events, results
+from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Payload, from_headers
+
+COMMANDS: tuple[type[Payload], ...] = (
+    commands.SubmitRun,
+    commands.CancelRun,
+    commands.FireTimer,
+    commands.GenerateReply,
+    commands.ExecuteOperation,
+)
+RUN_EVENTS: tuple[type[Event], ...] = (
+    events.RunSubmitted,
+    events.RunStarted,
+    events.StepStarted,
+    events.StepCompleted,
+    events.MessageCompleted,
+    events.ToolCallStarted,
+    events.ToolCallCompleted,
+    events.ToolCallFailed,
+    events.ArtifactCreated,
+    events.CancelRequested,
+    events.RunCompleted,
+    events.RunFailed,
+    events.RunCanceled,
+    events.RunRejected,
+)
+EFFECT_EVENTS: tuple[type[Event], ...] = (events.CallEnded, events.ExecEnded)
+RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+"""From one stored version to the next: ("run.started", 1) turns version 1 data into version 2 data. Pure functions."""
+
+
+def _index(classes: Iterable[type[Payload]]) -> dict[str, type[Payload]]:
+    return {payload.NAME: payload for payload in classes}
+
+
+CURRENT: dict[str, type[Payload]] = _index((*COMMANDS, *RUN_EVENTS, *EFFECT_EVENTS, *RESULTS))
+
+
+def decode_data(name: str, version: int, value: bytes) -> Payload:
+    """The payload in its current version. Older versions are lifted step by step; raises `Unreadable` otherwise."""
+    payload = CURRENT.get(name)
+    if payload is None:
+        raise Unreadable(f"unknown message {name!r}", code="unknown_type")
+    if version > payload.VERSION:
+        raise Unreadable(f"{name} version {version} is newer than this program", code="unknown_version")
+    try:
+        if version == payload.VERSION:
+            return payload.model_validate_json(value)
+        document = from_json(value)
+        for step in range(version, payload.VERSION):
+            document = UPCASTERS[name, step](document)
+        return payload.model_validate(document)
+    except (ValidationError, ValueError, KeyError) as error:
+        raise Unreadable(f"{name} version {version} does not match its schema", code="invalid_payload") from error
+
+
+def decode(headers: Headers, value: bytes | None) -> Message:
+    """A Kafka record as a message. Raises `Unreadable`; never anything else."""
+    envelope = from_headers(headers)
+    if value is None:
+        raise Unreadable("record without a value", code="invalid_payload")
+    return Message(envelope, decode_data(envelope.name, envelope.version, value))
+
+
+def encode_data(payload: Payload) -> bytes:
+    """The payload's JSON, as stored and sent: its digest is taken over exactly these bytes."""
+    return payload.__pydantic_serializer__.to_json(payload)
+
+
+def json_schema(payload: type[Payload]) -> dict[str, Any]:
+    """JSON Schema 2020-12 of a payload, as committed under `schemas/`."""
+    schema = payload.model_json_schema(mode="serialization")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"{SCHEMA_BASE}{payload.NAME}.v{payload.VERSION}.json",
+        **schema,
+    }

@@ -1,0 +1,70 @@
+"""What may be ordered. Each command is answered by events on the run's stream, whatever happens to it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from codeagent.messages.envelope import Command
+from codeagent.messages.values import Digest, Operation, RunLimits, Source
+
+
+class SubmitRun(Command):
+    """Start a run. `fingerprint` is the digest of the request's body, so that a key reused for another body is seen."""
+
+    NAME: ClassVar[str] = "run.submit"
+
+    run_id: str
+    task: str = Field(min_length=1, max_length=32_000)
+    source: Source
+    agent: str
+    agent_version: int = 1
+    model: str
+    limits: RunLimits
+    fingerprint: str
+
+
+class CancelRun(Command):
+    """Stop a run. Before its submit has arrived it opens the stream, and the submit then ends `canceled`."""
+
+    NAME: ClassVar[str] = "run.cancel"
+
+    run_id: str
+    reason: str = Field(default="", max_length=1_000)
+
+
+class FireTimer(Command):
+    """A due moment of a run, sent by whoever sweeps the ledger. `timer_id` is the ledger row."""
+
+    NAME: ClassVar[str] = "run.timer.fire"
+
+    run_id: str
+    timer_id: UUID
+    timer: Literal["deadline", "cancel_grace"]
+
+
+class GenerateReply(Command):
+    """Ask a model for its next message. What it is told is folded from the run's stream up to `at_version`,
+    so that the command stays small however long the run."""
+
+    NAME: ClassVar[str] = "provider.generate"
+
+    effect_id: UUID
+    run_id: str
+    at_version: int
+    model: str
+    max_output_tokens: int
+
+
+class ExecuteOperation(Command):
+    """Do one thing in the run's sandbox, on the files of `base` with `checkpoint` applied."""
+
+    NAME: ClassVar[str] = "sandbox.execute"
+
+    effect_id: UUID
+    run_id: str
+    base: Digest | None
+    checkpoint: str
+    operation: Operation

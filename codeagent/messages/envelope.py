@@ -1,0 +1,154 @@
+"""The envelope every message travels in: CloudEvents 1.0, binary mode on Kafka, structured JSON everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from pydantic import ConfigDict
+
+from codeagent.errors import Unreadable
+from codeagent.messages.conversation import Data
+
+TYPE_PREFIX = "io.codeagent."
+SCHEMA_BASE = "https://schemas.codeagent.io/"
+Headers = list[tuple[str, bytes]]
+
+
+class Payload(Data):
+    """Base of every message's data. `NAME` and `VERSION` are its identity in the catalogue, for ever."""
+
+    NAME: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+
+class Command(Payload):
+    """An order, named in the imperative. Unknown fields are refused: half understood is not understood."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Event(Payload):
+    """A fact, named in the past tense. Unknown fields are ignored: yesterday's reader meets tomorrow's writer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who says it, about what, because of what. `sequence` is the stream's version, on events only."""
+
+    id: UUID
+    name: str
+    version: int
+    source: str
+    time: datetime
+    tenant_id: str
+    key: str
+    correlation_id: UUID
+    causation_id: UUID | None = None
+    subject: str | None = None
+    sequence: int | None = None
+    actor_type: str = "system"
+    actor_id: str = "system"
+    traceparent: str | None = None
+    expires_at: datetime | None = None
+    leaf_hash: str | None = None
+
+    @property
+    def type(self) -> str:
+        return f"{TYPE_PREFIX}{self.name}.v{self.version}"
+
+    @property
+    def schema_url(self) -> str:
+        return f"{SCHEMA_BASE}{self.name}.v{self.version}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An envelope and its decoded data."""
+
+    envelope: Envelope
+    data: Payload
+
+
+def instant(value: datetime) -> str:
+    """RFC 3339 in UTC with microseconds and `Z`."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def split_type(text: str) -> tuple[str, int]:
+    """`io.codeagent.run.submit.v1` is ("run.submit", 1). Raises `Unreadable` for anything else."""
+    name, dot, version = text.removeprefix(TYPE_PREFIX).rpartition(".v")
+    if not text.startswith(TYPE_PREFIX) or not dot or not version.isdecimal():
+        raise Unreadable(f"not a CodeAgent message type: {text[:100]!r}", code="unknown_type")
+    return name, int(version)
+
+
+def _attributes(envelope: Envelope) -> Iterable[tuple[str, str | None]]:
+    yield "id", str(envelope.id)
+    yield "source", envelope.source
+    yield "type", envelope.type
+    yield "subject", envelope.subject
+    yield "time", instant(envelope.time)
+    yield "dataschema", envelope.schema_url
+    yield "partitionkey", envelope.key
+    yield "sequence", None if envelope.sequence is None else f"{envelope.sequence:020d}"
+    yield "correlationid", str(envelope.correlation_id)
+    yield "causationid", None if envelope.causation_id is None else str(envelope.causation_id)
+    yield "authtype", envelope.actor_type
+    yield "authid", envelope.actor_id
+    yield "expirytime", None if envelope.expires_at is None else instant(envelope.expires_at)
+    yield "tenantid", envelope.tenant_id
+    yield "leafhash", envelope.leaf_hash
+
+
+def to_headers(envelope: Envelope) -> Headers:
+    """The Kafka record headers of the binary mode, `traceparent` of this hop included."""
+    headers: Headers = [("content-type", b"application/json"), ("ce_specversion", b"1.0")]
+    headers.extend((f"ce_{name}", value.encode()) for name, value in _attributes(envelope) if value is not None)
+    if envelope.traceparent is not None:
+        headers.append(("traceparent", envelope.traceparent.encode()))
+    return headers
+
+
+def from_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
+    """Reads what `to_headers` wrote. Raises `Unreadable` when an attribute is missing or malformed."""
+    try:
+        found = {name: value.decode() for name, value in headers if name.startswith("ce_") or name == "traceparent"}
+        name, version = split_type(found["ce_type"])
+        sequence, expires = found.get("ce_sequence"), found.get("ce_expirytime")
+        causation = found.get("ce_causationid")
+        return Envelope(
+            id=UUID(found["ce_id"]),
+            name=name,
+            version=version,
+            source=found["ce_source"],
+            time=parse_instant(found["ce_time"]),
+            tenant_id=found["ce_tenantid"],
+            key=found["ce_partitionkey"],
+            correlation_id=UUID(found["ce_correlationid"]),
+            causation_id=None if causation is None else UUID(causation),
+            subject=found.get("ce_subject"),
+            sequence=None if sequence is None else int(sequence),
+            actor_type=found.get("ce_authtype", "unknown"),
+            actor_id=found.get("ce_authid", "unknown"),
+            traceparent=found.get("traceparent"),
+            expires_at=None if expires is None else parse_instant(expires),
+            leaf_hash=found.get("ce_leafhash"),
+        )
+    except (KeyError, ValueError, UnicodeDecodeError) as error:
+        raise Unreadable(f"malformed envelope: {type(error).__name__}", code="malformed_envelope") from error
+
+
+def to_structured(envelope: Envelope, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same event as one JSON object (`application/cloudevents+json`)."""
+    event: dict[str, Any] = {"specversion": "1.0", "datacontenttype": "application/json"}
+    event.update((name, value) for name, value in _attributes(envelope) if value is not None)
+    event["data"] = data
+    return event

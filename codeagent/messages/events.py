@@ -1,0 +1,213 @@
+"""What can happen. The first group is a run's own stream, which clients see; the second one stream an effect."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from codeagent.messages.conversation import Data, FinishReason, ToolCall, Usage
+from codeagent.messages.envelope import Event
+from codeagent.messages.values import Artifact, Outcome, RunLimits, RunStatus, Source
+
+StepName = Literal["prepare", "think", "collect"]
+
+
+class Ending(Data):
+    """A terminal state already decided."""
+
+    status: RunStatus
+    reason: str
+    message: str = ""
+
+
+class RunSubmitted(Event):
+    NAME: ClassVar[str] = "run.submitted"
+
+    run_id: str
+    task: str
+    source: Source
+    agent: str
+    agent_version: int
+    model: str
+    limits: RunLimits
+    fingerprint: str
+    principal: str
+    deadline_at: datetime
+
+
+class RunStarted(Event):
+    NAME: ClassVar[str] = "run.started"
+
+    attempt: int = 1
+
+
+class StepStarted(Event):
+    """`effect_id` is the model call (`think`) or the sandbox operation that the step waits for.
+
+    `ending` is set on `collect`: how the run will end once its patch is stored.
+    """
+
+    NAME: ClassVar[str] = "run.step.started"
+
+    step: int
+    name: StepName
+    effect_id: UUID
+    ending: Ending | None = None
+
+
+class StepCompleted(Event):
+    """`base` is set by the step that prepared the files."""
+
+    NAME: ClassVar[str] = "run.step.completed"
+
+    step: int
+    name: StepName
+    base: str | None = None
+    checkpoint: str | None = None
+
+
+class MessageCompleted(Event):
+    """A model's whole message. Long text travels as an artifact: `text` is then an excerpt."""
+
+    NAME: ClassVar[str] = "message.completed"
+
+    effect_id: UUID
+    step: int
+    attempt: int
+    text: str
+    text_ref: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason
+    model: str
+    usage: Usage
+    cost_usd: Decimal | None = None
+
+
+class ToolCallStarted(Event):
+    NAME: ClassVar[str] = "tool.call.started"
+
+    tool_call_id: str
+    name: str
+    step: int
+    effect_id: UUID
+    arguments_digest: str
+
+
+class ToolCallCompleted(Event):
+    """The tool ran, whatever its exit status. `output` is what the model is told; the whole is at `output_ref`."""
+
+    NAME: ClassVar[str] = "tool.call.completed"
+
+    tool_call_id: str
+    name: str
+    step: int
+    effect_id: UUID
+    attempt: int
+    output: str
+    output_ref: str | None = None
+    reason: str
+    exit_code: int | None = None
+    duration_seconds: float = 0.0
+    checkpoint: str
+
+
+class ToolCallFailed(Event):
+    """The tool did not run: the call was malformed, or the sandbox failed. The model is told `error`."""
+
+    NAME: ClassVar[str] = "tool.call.failed"
+
+    tool_call_id: str
+    name: str
+    step: int
+    effect_id: UUID | None = None
+    attempt: int = 0
+    code: str
+    error: str
+
+
+class ArtifactCreated(Event):
+    NAME: ClassVar[str] = "artifact.created"
+
+    artifact: Artifact
+
+
+class CancelRequested(Event):
+    NAME: ClassVar[str] = "run.cancel_requested"
+
+    principal: str
+    reason: str = ""
+
+
+class RunEnded(Event):
+    """Base of the four terminal events: exactly one ends every run."""
+
+    status_reason: str = ""
+    message: str = ""
+    steps: int = 0
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    patch: Artifact | None = None
+
+
+class RunCompleted(RunEnded):
+    NAME: ClassVar[str] = "run.completed"
+
+
+class RunFailed(RunEnded):
+    NAME: ClassVar[str] = "run.failed"
+
+
+class RunCanceled(RunEnded):
+    NAME: ClassVar[str] = "run.canceled"
+
+
+class RunRejected(RunEnded):
+    NAME: ClassVar[str] = "run.rejected"
+
+
+class CallEnded(Event):
+    """The recorded end of one model call, on its own stream: what it asked, what it used, what it cost."""
+
+    NAME: ClassVar[str] = "provider.call.ended"
+
+    effect_id: UUID
+    run_id: str
+    attempt: int
+    outcome: Outcome
+    model: str
+    response_model: str = ""
+    request_digest: str = ""
+    reply_digest: str = ""
+    finish_reason: FinishReason | None = None
+    error_reason: str | None = None
+    usage: Usage
+    cost_usd: Decimal | None = None
+    tries: int = 1
+    duration_seconds: float
+
+
+class ExecEnded(Event):
+    """The recorded end of one sandbox operation, on its own stream."""
+
+    NAME: ClassVar[str] = "sandbox.exec.ended"
+
+    effect_id: UUID
+    run_id: str
+    attempt: int
+    outcome: Outcome
+    operation: str
+    tool: str | None = None
+    input_digest: str = ""
+    reason: str
+    exit_code: int | None = None
+    limits_hit: tuple[str, ...] = ()
+    driver: str
+    level: int
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    output_digest: str = ""
+    checkpoint: str | None = None
+    duration_seconds: float

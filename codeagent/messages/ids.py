@@ -1,0 +1,49 @@
+"""Public identifiers: a typed prefix and a UUID in 26 characters of Crockford base32, as in
+`run_01jd8x3v5ze7rvn0w2q7m4c9ta`."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid5
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES = {character: value for value, character in enumerate(_ALPHABET)}
+_LENGTH = 26
+_NAMESPACE = UUID("6f6c9a5e-9c0e-5d0b-8a4d-2a6f0f6f3c11")
+
+
+def typed_id(prefix: str, value: UUID) -> str:
+    """`typed_id("run", uuid)` is `run_` and the 26 characters of the UUID's 128 bits."""
+    number = value.int
+    characters = [_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)]
+    return f"{prefix}_{''.join(characters)}"
+
+
+def parse_typed_id(prefix: str, text: str) -> UUID | None:
+    """The UUID behind a typed id, or None when `text` is not one with that prefix."""
+    head, _, tail = text.partition("_")
+    if head != prefix or len(tail) != _LENGTH or tail[0] > "7":
+        return None
+    number = 0
+    for character in tail:
+        value = _VALUES.get(character)
+        if value is None:
+            return None
+        number = number << 5 | value
+    return UUID(int=number)
+
+
+def derived_uuid(*parts: str) -> UUID:
+    """A UUID that the same parts always yield: ids of what must not happen twice are derived, not drawn."""
+    return uuid5(_NAMESPACE, "\x1f".join(parts))
+
+
+def run_stream(run_id: str) -> str:
+    return f"run-{run_id}"
+
+
+def call_stream(effect_id: UUID) -> str:
+    return f"call-{effect_id}"
+
+
+def exec_stream(effect_id: UUID) -> str:
+    return f"exec-{effect_id}"

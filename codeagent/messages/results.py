@@ -1,0 +1,63 @@
+"""What effect workers answer to the agent worker, and the deltas that clients may see live and nobody may rely on."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from codeagent.messages.conversation import AssistantMessage, Data, FinishReason, Usage
+from codeagent.messages.envelope import Event
+from codeagent.messages.values import Artifact, Outcome
+
+
+class ProviderResult(Event):
+    """Answers `provider.generate`. `message` is set when the outcome is `done`."""
+
+    NAME: ClassVar[str] = "provider.result"
+
+    effect_id: UUID
+    run_id: str
+    attempt: int
+    outcome: Outcome
+    message: AssistantMessage | None = None
+    text_ref: str | None = None
+    finish_reason: FinishReason = FinishReason.STOP
+    model: str = ""
+    usage: Usage = Usage()
+    cost_usd: Decimal | None = None
+    error_reason: str = ""
+    error: str = ""
+
+
+class SandboxResult(Event):
+    """Answers `sandbox.execute`. `checkpoint` names the files as they are after it."""
+
+    NAME: ClassVar[str] = "sandbox.result"
+
+    effect_id: UUID
+    run_id: str
+    attempt: int
+    outcome: Outcome
+    output: str = ""
+    output_ref: str | None = None
+    reason: str = ""
+    exit_code: int | None = None
+    base: str | None = None
+    checkpoint: str = ""
+    patch: Artifact | None = None
+    error_reason: str = ""
+    error: str = ""
+    duration_seconds: float = 0.0
+
+
+class Delta(Data):
+    """A live fragment: a model's text or a command's output. Clients drop those of an attempt older than one seen."""
+
+    name: Literal["message.delta", "tool.output.delta"]
+    run_id: str
+    effect_id: UUID
+    attempt: int
+    sequence: int
+    stream: Literal["text", "stdout", "stderr"]
+    text: str

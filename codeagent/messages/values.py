@@ -1,0 +1,107 @@
+"""Values that several commands and events share."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from codeagent.messages.conversation import Data, ToolCall
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""Name of an artifact's bytes: `sha256:` and 64 hexadecimal digits."""
+
+BASE_CHECKPOINT = ""
+"""The checkpoint of files nobody has changed yet."""
+
+
+class RunStatus(StrEnum):
+    SUBMITTED = "submitted"
+    WORKING = "working"
+    INPUT_REQUIRED = "input_required"
+    AUTH_REQUIRED = "auth_required"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    REJECTED = "rejected"
+
+    @property
+    def terminal(self) -> bool:
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELED, RunStatus.REJECTED})
+
+
+class ArchiveSource(Data):
+    """Files uploaded beforehand as one archive artifact."""
+
+    kind: Literal["archive"] = "archive"
+    digest: Digest
+
+
+class GitSource(Data):
+    """A public https repository at a ref, fetched in a sandbox of its own."""
+
+    kind: Literal["git"] = "git"
+    url: str
+    ref: str
+
+
+Source = Annotated[ArchiveSource | GitSource, Field(discriminator="kind")]
+
+
+class RunLimits(Data):
+    """What a run may use. Reaching one ends the run as `failed` with the reason that names it."""
+
+    max_steps: int = Field(default=50, ge=1, le=1000)
+    """Model calls."""
+    max_tokens: int = Field(default=2_000_000, ge=1_000, le=100_000_000)
+    """Input and output tokens of all model calls together."""
+    max_cost_usd: Decimal | None = Field(default=None, gt=0, le=100_000)
+    deadline_seconds: int = Field(default=1800, ge=5, le=86_400)
+    command_timeout_seconds: int = Field(default=120, ge=1, le=1800)
+
+
+class Artifact(Data):
+    """A named, immutable blob: a patch, a long output, an upload."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    digest: Digest
+
+
+class PrepareFiles(Data):
+    """Put the source's files into a fresh workspace."""
+
+    kind: Literal["prepare"] = "prepare"
+    source: Source
+
+
+class CallTool(Data):
+    """Carry out one tool call of the model."""
+
+    kind: Literal["tool"] = "tool"
+    call: ToolCall
+    timeout_seconds: int
+
+
+class CollectPatch(Data):
+    """Store the difference between the workspace and its source as a patch artifact."""
+
+    kind: Literal["collect"] = "collect"
+
+
+Operation = Annotated[PrepareFiles | CallTool | CollectPatch, Field(discriminator="kind")]
+
+
+class Outcome(StrEnum):
+    """How an effect ended, for whoever asked for it."""
+
+    DONE = "done"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    WORKER_LOST = "worker_lost"

@@ -1,0 +1,188 @@
+"""The list of runs: a table kept from the log by cursor, its place in the log committed with its rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from codeagent import clock
+from codeagent.errors import CodeAgentError, Rejected
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.log import Cursor, EventLog, cursor_of
+from codeagent.eventlog.stored import StoredEvent
+from codeagent.projections.view import RunView
+from codeagent.telemetry import metrics
+from codeagent.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+NAME = "runs"
+TASK_CHARACTERS = 500
+_LOCK = 0x72756E73  # any fixed number: one projector works at a time, the others stand by
+
+_UPSERT = """
+INSERT INTO runs (run_id, tenant_id, version, status, status_reason, task, agent, agent_version, model, steps,
+                  input_tokens, output_tokens, cost_usd, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+ON CONFLICT (run_id) DO UPDATE SET version = excluded.version, status = excluded.status,
+    status_reason = excluded.status_reason, task = excluded.task, agent = excluded.agent,
+    agent_version = excluded.agent_version, model = excluded.model, steps = excluded.steps,
+    input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd,
+    updated_at = excluded.updated_at
+WHERE runs.version < excluded.version"""
+
+
+class RunsProjector:
+    """Follows the log and keeps the `runs` table. Any number may run; an advisory lock lets one work."""
+
+    def __init__(self, database: Database, log_reader: EventLog, *, idle_seconds: float = 0.25) -> None:
+        self._database = database
+        self._log = log_reader
+        self._idle = idle_seconds
+        self._views: dict[str, RunView] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                read = await self.catch_up()
+            except CodeAgentError as error:
+                log.warning("projection.waits", projection=NAME, error=error.detail)
+                self._views.clear()
+                read = 0
+            except Exception:
+                log.exception("projection.failed", projection=NAME)
+                self._views.clear()
+                read = 0
+            if read == 0:
+                await asyncio.sleep(self._idle)
+
+    async def catch_up(self, most: int = 500) -> int:
+        """Reads one page of the log into the table; returns how many events that were."""
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+                self._views.clear()
+                return 0
+            row = await connection.fetchrow(
+                "SELECT transaction_id::text AS tid, global_position FROM projections WHERE name = $1", NAME
+            )
+            cursor = Cursor() if row is None else Cursor(int(row["tid"]), row["global_position"])
+            page = await self._log.read_all(cursor, most)
+            if not page:
+                return 0
+            changed = await self._folded([event for event in page if event.stream_id.startswith("run-")])
+            await connection.executemany(_UPSERT, [_row(view) for view in changed])
+            end = cursor_of(page[-1])
+            await connection.execute(
+                """INSERT INTO projections (name, transaction_id, global_position) VALUES ($1, $2::text::xid8, $3)
+                   ON CONFLICT (name) DO UPDATE SET transaction_id = excluded.transaction_id,
+                       global_position = excluded.global_position""",
+                NAME,
+                str(end.transaction_id),
+                end.global_position,
+            )
+        metrics.PROJECTION_LAG.labels(NAME).set((clock.now() - page[-1].occurred_at).total_seconds())
+        self._views = {run_id: view for run_id, view in self._views.items() if not view.status.terminal}
+        return len(page)
+
+    async def _folded(self, events: Sequence[StoredEvent]) -> list[RunView]:
+        changed: dict[str, RunView] = {}
+        for event in events:
+            run_id = event.metadata["runid"]
+            view = self._views.get(run_id) or await self._reread(run_id, event)
+            if event.version == view.version + 1:
+                view.apply(event)
+            self._views[run_id] = changed[run_id] = view
+        return list(changed.values())
+
+    async def _reread(self, run_id: str, event: StoredEvent) -> RunView:
+        view = RunView(run_id, event.tenant_id)
+        if event.version > 1:
+            async for earlier in self._log.stream(event.stream_id):
+                view.apply(earlier)
+        return view
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _row(view: RunView) -> tuple[object, ...]:
+    return (
+        view.run_id,
+        view.tenant_id,
+        view.version,
+        view.status.value,
+        view.status_reason,
+        view.task[:TASK_CHARACTERS],
+        view.agent,
+        view.agent_version,
+        view.model,
+        view.steps,
+        view.usage.input_tokens,
+        view.usage.output_tokens,
+        view.cost_usd,
+        view.created_at,
+        view.updated_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run in a list. `task` is an excerpt."""
+
+    run_id: str
+    version: int
+    status: str
+    status_reason: str
+    task: str
+    agent: str
+    agent_version: int
+    model: str
+    steps: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+    created_at: datetime
+    updated_at: datetime
+
+
+async def list_runs(
+    database: Database, tenant_id: str, *, status: str | None, after: str | None, limit: int
+) -> tuple[list[RunRow], str | None]:
+    """A tenant's runs, newest first, and the cursor of the next page. Raises `Rejected` for a malformed cursor."""
+    created_at, run_id = _parse(after) if after else (None, None)
+    rows = await database.fetch(
+        """SELECT run_id, version, status, status_reason, task, agent, agent_version, model, steps, input_tokens,
+                  output_tokens, cost_usd, created_at, updated_at
+           FROM runs
+           WHERE tenant_id = $1 AND ($2::text IS NULL OR status = $2)
+             AND ($3::timestamptz IS NULL OR (created_at, run_id) < ($3, $4))
+           ORDER BY created_at DESC, run_id DESC LIMIT $5""",
+        tenant_id,
+        status,
+        created_at,
+        run_id,
+        limit + 1,
+    )
+    found = [RunRow(**dict(row)) for row in rows[:limit]]
+    more = len(rows) > limit
+    return found, f"{found[-1].created_at.isoformat()}~{found[-1].run_id}" if more else None
+
+
+def _parse(cursor: str) -> tuple[datetime, str]:
+    try:
+        created_at, run_id = cursor.split("~")
+        parsed = datetime.fromisoformat(created_at.replace(" ", "+"))
+    except ValueError:
+        raise Rejected("not a cursor of this list", code="malformed_cursor") from None
+    if parsed.tzinfo is None:
+        raise Rejected("not a cursor of this list", code="malformed_cursor")
+    return parsed, run_id

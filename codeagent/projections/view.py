@@ -1,0 +1,74 @@
+"""A run as people see it: folded from its stream, event by event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from codeagent.eventlog.stored import StoredEvent
+from codeagent.messages import events
+from codeagent.messages.conversation import Usage
+from codeagent.messages.values import Artifact, RunLimits, RunStatus, Source
+
+
+@dataclass(slots=True)
+class RunView:
+    """The visible state of one run. `version` is the stream's, 0 before the first event."""
+
+    run_id: str
+    tenant_id: str
+    version: int = 0
+    status: RunStatus = RunStatus.SUBMITTED
+    status_reason: str = ""
+    message: str = ""
+    task: str = ""
+    source: Source | None = None
+    agent: str = ""
+    agent_version: int = 1
+    model: str = ""
+    limits: RunLimits | None = None
+    steps: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: Decimal = Decimal(0)
+    artifacts: list[Artifact] = field(default_factory=list)
+    cancel_requested_at: datetime | None = None
+    deadline_at: datetime | None = None
+    fingerprint: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    def apply(self, stored: StoredEvent) -> None:
+        """Takes the next event of the run's stream."""
+        self.version = stored.version
+        self.updated_at = stored.occurred_at
+        if self.created_at is None:
+            self.created_at = stored.occurred_at
+        self._take(stored.decode(), stored.occurred_at)
+
+    def _take(self, event: object, at: datetime) -> None:
+        match event:
+            case events.RunSubmitted():
+                self._submitted(event)
+            case events.RunStarted():
+                self.status = RunStatus.WORKING
+            case events.MessageCompleted():
+                self.steps += 1
+                self.usage = self.usage + event.usage
+                self.cost_usd += event.cost_usd or Decimal(0)
+            case events.ArtifactCreated():
+                self.artifacts.append(event.artifact)
+            case events.CancelRequested():
+                self.cancel_requested_at = at
+            case events.RunEnded():
+                self.status = RunStatus(event.NAME.removeprefix("run."))
+                self.status_reason = event.status_reason
+                self.message = event.message
+            case _:
+                pass
+
+    def _submitted(self, event: events.RunSubmitted) -> None:
+        self.task, self.source = event.task, event.source
+        self.agent, self.agent_version = event.agent, event.agent_version
+        self.model, self.limits = event.model, event.limits
+        self.fingerprint, self.deadline_at = event.fingerprint, event.deadline_at

@@ -1,0 +1,163 @@
+"""One adapter for every vendor behind an HTTP API: bounds the call, streams its text, translates its end.
+
+A vendor's own part (client, model class, key) is a `Connection`; see `openai.py` and `anthropic.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic_ai.direct import model_request_stream
+from pydantic_ai.messages import (
+    ModelResponse,
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
+from pydantic_ai.models import Model, StreamedResponse
+from pydantic_ai.settings import ModelSettings
+
+from codeagent.messages.conversation import FinishReason, Usage
+from codeagent.providers import failures, history, translation
+from codeagent.providers.keys import ApiKey
+from codeagent.providers.pricing import Pricing
+from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError, TextSink
+from codeagent.providers.replies import normalised
+from codeagent.providers.sink import LossySink
+
+MAX_REPLY_CHARACTERS = 4_000_000
+"""More than any model writes: a server that goes on past it is broken or hostile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Bounds below that of the whole call. Silence means not one byte, so a vendor's pings count as life."""
+
+    connect_seconds: float = 10.0
+    first_token_seconds: float = 180.0
+    silence_seconds: float = 120.0
+
+
+class Connection(Protocol):
+    """A vendor's client. `model` may be asked for any name, at any time, from one event loop."""
+
+    settings: Mapping[str, Any]
+    key: ApiKey
+
+    def model(self, name: str) -> Model: ...
+
+    async def close(self) -> None: ...
+
+
+class VendorProvider:
+    """A `Provider` over one vendor's API."""
+
+    def __init__(self, name: str, connection: Connection, pricing: Pricing, timeouts: Timeouts) -> None:
+        self.name = name
+        self._connection = connection
+        self._pricing = pricing
+        self._timeouts = timeouts
+        self._closed = False
+
+    def context_window(self, model: str) -> int:
+        return self._pricing.context_window(model)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._connection.close()
+
+    async def generate(self, request: ModelRequest, on_text: TextSink) -> ModelReply:
+        if self._closed:
+            raise failures.failure("internal", self.name, retryable=False, note="the provider is closed")
+        if not request.messages:
+            raise failures.failure("invalid_request", self.name, retryable=False, note="no messages")
+        call = _Call(self.name, self._timeouts, LossySink(on_text))
+        failed: ProviderError
+        try:
+            response = await call.run(self._connection, request)
+            return self._reply(request, response)
+        except Exception as error:
+            failed = failures.from_vendor(error, self.name, call.usage())
+            if failed.reason == "authentication" and self._connection.key.has_changed():
+                failed.retryable = True  # type: ignore[misc]  # the old key was revoked while it was in use
+        # Raised out here, so that no vendor's message, which may quote the prompt, hangs on as its context.
+        raise failed
+
+    def _reply(self, request: ModelRequest, response: ModelResponse) -> ModelReply:
+        reply = ModelReply(
+            message=translation.from_vendor(response),
+            usage=translation.usage_of(response.usage) or Usage(),
+            finish_reason=translation.finish_reason(response),
+            response_model=response.model_name or request.model,
+            response_id=response.provider_response_id or "",
+        )
+        reply = normalised(request, reply)
+        cost = self._pricing.cost(reply.usage, reply.response_model, request.model)
+        return ModelReply(
+            message=reply.message,
+            usage=reply.usage,
+            cost_usd=cost,
+            finish_reason=reply.finish_reason,
+            response_model=reply.response_model,
+            response_id=reply.response_id,
+        )
+
+
+class _Call:
+    """One request on the wire. Keeps its stream, so that what was spent is known when the call fails."""
+
+    def __init__(self, provider: str, timeouts: Timeouts, on_text: TextSink) -> None:
+        self._provider = provider
+        self._timeouts = timeouts
+        self._on_text = on_text
+        self._stream: StreamedResponse | None = None
+        self._received = 0
+
+    def usage(self) -> Usage | None:
+        return translation.usage_of(self._stream.usage) if self._stream else None
+
+    async def run(self, connection: Connection, request: ModelRequest) -> ModelResponse:
+        settings = ModelSettings(max_tokens=request.max_output_tokens)
+        settings.update(connection.settings)  # type: ignore[typeddict-item]
+        end = asyncio.get_running_loop().time() + request.timeout_seconds
+        async with asyncio.timeout(min(request.timeout_seconds, self._timeouts.first_token_seconds)) as limit:
+            async with model_request_stream(
+                connection.model(request.model),
+                translation.to_vendor(history.repair(request.messages)),
+                model_settings=settings,
+                model_request_parameters=translation.tool_parameters(request.tools),
+                instrument=False,
+            ) as stream:
+                self._stream = stream
+                async for event in stream:
+                    limit.reschedule(end)
+                    await self._take(event)
+                return self._whole(stream.get())
+
+    async def _take(self, event: ModelResponseStreamEvent) -> None:
+        text = ""
+        if isinstance(event, PartStartEvent):
+            self._received += len(getattr(event.part, "content", None) or "")
+            text = event.part.content if isinstance(event.part, TextPart) else ""
+        elif isinstance(event, PartDeltaEvent):
+            written = getattr(event.delta, "content_delta", None) or getattr(event.delta, "args_delta", None) or ""
+            self._received += len(written)
+            text = event.delta.content_delta if isinstance(event.delta, TextPartDelta) else ""
+        if self._received > MAX_REPLY_CHARACTERS:
+            raise failures.failure("bad_response", self._provider, retryable=False, note="the answer does not end")
+        await self._on_text(text)
+
+    def _whole(self, response: ModelResponse) -> ModelResponse:
+        """An answer without any word on why it stopped was cut off by somebody in between."""
+        stopped = (response.provider_details or {}).get("finish_reason")
+        if response.finish_reason is None and not stopped:
+            raise failures.failure("bad_response", self._provider, retryable=True, note="the answer was cut off")
+        if not response.parts and translation.finish_reason(response) is FinishReason.OTHER:
+            raise failures.failure("bad_response", self._provider, retryable=True, note="the answer was empty")
+        return response

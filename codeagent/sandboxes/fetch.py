@@ -1,0 +1,157 @@
+"""Clones a public repository inside a sandbox that can reach that one host, and keeps its tree as an archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from codeagent.sandboxes import archives, outcome, repository
+from codeagent.sandboxes.addresses import Address, assert_public, resolve
+from codeagent.sandboxes.argv import Bind, Box
+from codeagent.sandboxes.egress import Destination, Proxy, listening
+from codeagent.sandboxes.outcome import Observed
+from codeagent.sandboxes.protocol import Limits, Reason, SandboxFailure
+from codeagent.sandboxes.rootfs import CERTIFICATES_INSIDE
+from codeagent.sandboxes.sources import Source, TrustedHost, check_ref, parse_source
+from codeagent.sandboxes.streams import discard
+from codeagent.sandboxes.uninterrupted import in_thread
+from codeagent.sandboxes.workspaces import OpenWorkspace, Workspaces
+
+_SOCKET_INSIDE = "/run/egress.sock"
+_CERTIFICATES_INSIDE = "/run/certificates.pem"
+_SCRATCH_INSIDE = "/fetch"
+_OUTPUT = "tree.tar.gz"
+_PROGRAM = Path(__file__).with_name("inside") / "fetch_tree.py"
+_PROXY_PORT = 3128
+_LEAST_BYTES_PER_SECOND, _LEAST_SECONDS = 1000, 30
+
+
+_ENVIRONMENT = {
+    **repository.ENVIRONMENT,
+    "GIT_DIR": f"{_SCRATCH_INSIDE}/repository",
+    "GIT_ALLOW_PROTOCOL": "https",
+    "GIT_ASKPASS": "/bin/false",
+}
+_FINAL_COMPLAINTS = (
+    b"could not read Username",
+    b"Authentication failed",
+    b"not found",
+    b"couldn't find remote ref",
+    b"not our ref",
+    b"does not appear to be a git repository",
+)
+
+
+class Fetcher:
+    """Makes archives of repositories. See `SandboxDriver.fetch`."""
+
+    def __init__(self, workspaces: Workspaces, trusted_hosts: Sequence[TrustedHost]) -> None:
+        self._workspaces = workspaces
+        self._trusted = tuple(trusted_hosts)
+
+    async def fetch(self, url: str, ref: str, destination: Path, limits: Limits) -> None:
+        """Raises `SandboxFailure`: `url_refused`, `address_refused`, `too_large` and `not_found` are final,
+        `fetch_failed` may be tried again."""
+        source = parse_source(url, self._trusted)
+        check_ref(ref)
+        addresses = await self._addresses(source)
+        proxy = Proxy(Destination(source.authority, addresses), limits.workspace_bytes)
+        async with self._workspaces.opening(f"fetch-{secrets.token_hex(8)}", limits) as workspace:
+            try:
+                seen = await self._clone(workspace, source, ref or "HEAD", proxy, limits)
+                _raise_unless_fetched(seen, proxy)
+                await in_thread(_keep, workspace.base, destination, limits)
+            finally:
+                await self._workspaces.close(workspace)
+
+    async def _clone(
+        self, workspace: OpenWorkspace, source: Source, ref: str, proxy: Proxy, limits: Limits
+    ) -> Observed:
+        socket_path = workspace.directory / "egress.sock"
+        binds = [Bind(socket_path, _SOCKET_INSIDE, writable=True), Bind(workspace.base, _SCRATCH_INSIDE, writable=True)]
+        certificates = CERTIFICATES_INSIDE
+        if source.trusted is not None and source.trusted.certificates is not None:
+            copy = workspace.directory / "certificates.pem"
+            await in_thread(_copy_readable, source.trusted.certificates, copy)
+            binds.append(Bind(copy, _CERTIFICATES_INSIDE))
+            certificates = _CERTIFICATES_INSIDE
+        order = {
+            "url": source.url,
+            "ref": ref,
+            "socket": _SOCKET_INSIDE,
+            "port": _PROXY_PORT,
+            "git": [*repository.OPTIONS, *_git_options(certificates)],
+            "attributes": repository.NEUTRAL_ATTRIBUTES,
+            "output": f"{_SCRATCH_INSIDE}/{_OUTPUT}",
+        }
+        program = await in_thread(_PROGRAM.read_text, encoding="utf-8")
+        box = Box(
+            command=("python3", "-I", "-c", program, json.dumps(order)),
+            workspace=workspace.files,
+            environment=_ENVIRONMENT,
+            binds=tuple(binds),
+            tmp_bytes=limits.tmp_bytes,
+        )
+        async with listening(socket_path, proxy, workspace.slot_uid):
+            return await self._workspaces.operate(workspace, box, limits, discard)
+
+    async def _addresses(self, source: Source) -> tuple[Address, ...]:
+        if source.trusted is not None:
+            return await resolve(source.host, source.port)
+        return await assert_public(source.host, source.port)
+
+
+def _git_options(certificates: str) -> list[str]:
+    settings = (
+        "protocol.allow=never",
+        "protocol.https.allow=always",
+        f"http.proxy=http://127.0.0.1:{_PROXY_PORT}",
+        "http.sslVerify=true",
+        f"http.sslCAInfo={certificates}",
+        "http.followRedirects=initial",
+        f"http.lowSpeedLimit={_LEAST_BYTES_PER_SECOND}",
+        f"http.lowSpeedTime={_LEAST_SECONDS}",
+        "credential.helper=",
+        "fetch.recurseSubmodules=false",
+    )
+    return [word for setting in settings for word in ("-c", setting)]
+
+
+def _raise_unless_fetched(seen: Observed, proxy: Proxy) -> None:
+    reason = outcome.reason_for(seen)
+    if reason is Reason.OK:
+        return
+    if proxy.exhausted or seen.disk_full or seen.inodes_used_up or b"No space left" in seen.stderr:
+        raise SandboxFailure("the repository is larger than a workspace may be", reason="too_large", retryable=False)
+    if any(complaint in seen.stderr for complaint in _FINAL_COMPLAINTS):
+        raise SandboxFailure("there is no such public repository or ref", reason="not_found", retryable=False)
+    words = outcome.last_words(seen.stderr)
+    raise SandboxFailure(f"the repository cannot be fetched ({reason}): {words}", reason="fetch_failed")
+
+
+def _copy_readable(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes())
+    target.chmod(0o644)
+
+
+def _keep(scratch: Path, destination: Path, limits: Limits) -> None:
+    """Copies the archive out, and lets it through only if it would unpack."""
+    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}")
+    try:
+        handle = os.open(scratch / _OUTPUT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as made, temporary.open("xb") as kept:
+            if not stat.S_ISREG(os.fstat(made.fileno()).st_mode):
+                raise SandboxFailure("the repository cannot be fetched", reason="fetch_failed")
+            shutil.copyfileobj(made, kept, 1 << 20)
+        for _ in archives.entries(temporary, limits):
+            pass
+        temporary.replace(destination)
+    except OSError as error:
+        raise SandboxFailure(f"the archive cannot be kept: {error.strerror}", reason="fetch_failed") from error
+    finally:
+        temporary.unlink(missing_ok=True)

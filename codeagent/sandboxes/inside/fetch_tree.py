@@ -1,0 +1,104 @@
+"""Fetches one commit through the unix socket given to the sandbox, and writes its tree as a plain .tar.gz.
+
+Takes one JSON object: `url`, `ref`, `socket`, `port` to listen on, `git` (options for every git command), `attributes`,
+`output`. Exits 0, or 3 with the last words of git on standard error.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+TREE = Path("/workspace")
+
+
+def forward(listener: socket.socket, target: str) -> None:
+    """Connects everyone who dials the loopback port to the unix socket; this is what git believes to be its proxy."""
+    while True:
+        near, _ = listener.accept()
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(target)
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=copy, args=(source, sink), daemon=True).start()
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65536):
+            sink.sendall(piece)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def git(options: list[str], *words: str) -> None:
+    answer = subprocess.run(["git", *options, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if answer.returncode != 0:
+        sys.stderr.buffer.write(answer.stderr[-2000:])
+        sys.exit(3)
+
+
+def check_out(order: dict[str, Any], options: list[str]) -> None:
+    git(options, "init", "--quiet", "--template=")
+    Path(os.environ["GIT_DIR"], "info").mkdir(exist_ok=True)
+    Path(os.environ["GIT_DIR"], "info", "attributes").write_text(order["attributes"])
+    fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"]
+    git(options, *fetch, "--end-of-options", order["url"], f"{order['ref']}:refs/codeagent/fetched")
+    git(options, "read-tree", "--reset", "-u", "refs/codeagent/fetched")
+
+
+def pack(output: gzip.GzipFile) -> None:
+    """Sorted, without owners and times; links that lead outside are left out, as nothing may follow them."""
+    with tarfile.open(fileobj=output, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for folder, folders, files in os.walk(TREE):
+            folders.sort()
+            for name in sorted([*folders, *files]):
+                add(tar, Path(folder, name))
+
+
+def add(tar: tarfile.TarFile, path: Path) -> None:
+    facts = path.lstat()
+    header = tarfile.TarInfo(str(path.relative_to(TREE)))
+    header.mode = 0o755 if facts.st_mode & 0o100 else 0o644
+    if stat.S_ISREG(facts.st_mode):
+        header.size = facts.st_size
+        with path.open("rb") as file:
+            tar.addfile(header, file)
+    elif stat.S_ISLNK(facts.st_mode):
+        header.type, header.linkname = tarfile.SYMTYPE, str(path.readlink())
+        if inside(path.relative_to(TREE), header.linkname):
+            tar.addfile(header)
+    elif stat.S_ISDIR(facts.st_mode) and any(path.iterdir()):
+        header.type = tarfile.DIRTYPE
+        tar.addfile(header)
+
+
+def inside(path: Path, target: str) -> bool:
+    depth = len(path.parts) - 1
+    for part in target.split("/"):
+        depth += -1 if part == ".." else 0 if part in ("", ".") else 1
+        if depth < 0:
+            return False
+    return not target.startswith("/")
+
+
+def main() -> None:
+    order = json.loads(sys.argv[1])
+    listener = socket.create_server(("127.0.0.1", int(order["port"])))
+    threading.Thread(target=forward, args=(listener, order["socket"]), daemon=True).start()
+    check_out(order, order["git"])
+    with Path(order["output"]).open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as output:
+        pack(output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The git commands that remember a workspace's base, restore a patch and tell what changed. They only ever run inside.
+
+The repository lies outside the workspace and belongs to the driver. A `.git` the workspace may hold is never read, and
+neither configuration nor attributes found in the workspace can start a program or change a byte on the way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from codeagent.sandboxes.argv import WORKSPACE
+
+INSIDE = "/base.git"
+
+# Content is stored and restored as it is: no line ending, encoding or keyword conversion, no filter, no driver.
+NEUTRAL_ATTRIBUTES = "* -text !eol !crlf -ident !filter !working-tree-encoding !diff !merge !whitespace\n"
+
+ENVIRONMENT = {
+    "GIT_DIR": INSIDE,
+    "GIT_WORK_TREE": WORKSPACE,
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "LC_ALL": "C",
+}
+
+OPTIONS = (
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "core.untrackedCache=false"),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.attributesFile=/dev/null"),
+    *("-c", "core.excludesFile=/dev/null"),
+    *("-c", "core.autocrlf=false"),
+    *("-c", "core.safecrlf=false"),
+    *("-c", "core.fileMode=true"),
+    *("-c", "core.symlinks=true"),
+    *("-c", "core.quotePath=true"),
+    *("-c", "submodule.recurse=false"),
+    *("-c", "safe.bareRepository=explicit"),
+    *("-c", "gc.auto=0"),
+    *("-c", "advice.addEmbeddedRepo=false"),
+)
+_DIFF_OPTIONS = (
+    *("--cached", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv"),
+    *("--ignore-submodules=all", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"),
+)
+_GIT = " ".join(("git", *OPTIONS))
+
+LEFT_OUT_OF_DIFFS = ("__pycache__/", "*.py[co]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/")
+"""Leavings of tools, as lines of a git exclude file. They apply to new files only."""
+
+
+def lay_out(directory: Path, owner: int, excludes: Sequence[str]) -> None:
+    """Makes an empty bare repository of plain files for `owner`: no git runs on the host. Blocking."""
+    files = {
+        "HEAD": "ref: refs/heads/base\n",
+        "config": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
+        "info/attributes": NEUTRAL_ATTRIBUTES,
+        "info/exclude": "".join(f"{line}\n" for line in excludes),
+    }
+    for name in ("info", "objects", "refs"):
+        (directory / name).mkdir(mode=0o755)
+    for name, text in files.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    for path in directory.rglob("*"):
+        os.chown(path, owner, owner)
+
+
+def base_script(*, with_patch: bool) -> tuple[str, ...]:
+    """Records every file, ignored ones too, prints the tree's name, then applies the patch given as input."""
+    steps = f"{_GIT} add --all --force -- . && {_GIT} write-tree"
+    if with_patch:
+        steps += f" && {_GIT} apply --whitespace=nowarn -"
+    return ("/bin/sh", "-c", steps)
+
+
+def diff_script(tree: str) -> tuple[str, ...]:
+    """Prints the difference between the workspace and `tree`. Repository and workspace may both be read-only."""
+    # The base's index knows which files have not been touched since. Its time must be kept for that to be safe.
+    steps = (
+        'mkdir "$GIT_OBJECT_DIRECTORY" && cp -p "$GIT_DIR/index" "$GIT_INDEX_FILE" && '
+        f"{_GIT} add --all -- . && exec {_GIT} diff {' '.join(_DIFF_OPTIONS)} {tree} --"
+    )
+    return ("/bin/sh", "-c", steps)
+
+
+DIFF_ENVIRONMENT = {
+    **ENVIRONMENT,
+    "GIT_INDEX_FILE": "/tmp/index",  # noqa: S108  # the sandbox's own
+    "GIT_OBJECT_DIRECTORY": "/tmp/objects",  # noqa: S108
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{INSIDE}/objects",
+}

@@ -1,0 +1,50 @@
+"""Chooses the strongest driver this machine can prove. Never a weaker one than was asked for, or explicitly allowed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
+from codeagent.sandboxes.sources import TrustedHost
+
+_log = logging.getLogger(__name__)
+_OFFERED = (IsolationLevel.KERNEL, IsolationLevel.RLIMIT)
+
+
+async def choose_driver(
+    minimum_level: IsolationLevel,
+    allow_level: IsolationLevel | None,
+    state_dir: Path,
+    *,
+    runtimes: Sequence[Path] = (),
+    slot_uids: range = range(200_000, 200_256),
+    bwrap_path: str | None = None,
+    trusted_hosts: Sequence[TrustedHost] = (),
+) -> BubblewrapDriver:
+    """A driver whose probe has passed.
+
+    `minimum_level` is what the deployment demands, `allow_level` a weaker level the operator consents to by name; there
+    is no other way below the minimum. Raises `SandboxUnavailable` with what each level lacks and what to install.
+    """
+    floor = minimum_level if allow_level is None else min(minimum_level, allow_level)
+    if floor is IsolationLevel.NONE:
+        raise SandboxUnavailable(["running commands without isolation is not offered"])
+    reasons = []
+    for level in (offered for offered in _OFFERED if offered >= floor):
+        driver = BubblewrapDriver(state_dir, level, runtimes, slot_uids, bwrap_path, trusted_hosts=trusted_hosts)
+        try:
+            await driver.probe()
+        except SandboxUnavailable as unavailable:
+            reasons += [f"{level.name}: {reason}" for reason in unavailable.reasons]
+            await driver.shutdown()
+            continue
+        except BaseException:
+            await driver.shutdown()
+            raise
+        if level < minimum_level:
+            _log.warning("sandboxes run at level %s, below %s, as the operator allowed", level.name, minimum_level.name)
+        return driver
+    raise SandboxUnavailable(reasons or [f"no driver isolates at level {floor.name}"])

@@ -1,0 +1,177 @@
+"""The live workspaces of one worker: opened under a slot, worked in, closed, and reaped when their worker died."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from codeagent.sandboxes import processes
+from codeagent.sandboxes.argv import Box
+from codeagent.sandboxes.execution import Machine, Operation
+from codeagent.sandboxes.outcome import Observed
+from codeagent.sandboxes.protocol import Limits, OutputSink, Reason, SandboxFailure, Workspace
+from codeagent.sandboxes.slots import SlotPool
+from codeagent.sandboxes.uninterrupted import in_thread, to_the_end
+from codeagent.sandboxes.volumes import Volumes
+
+_REAP_SECONDS = 10.0
+
+
+@dataclass(eq=False)
+class OpenWorkspace:
+    """A workspace and what is going on in it. `slot_uid` owns its files; `tree` names its base in the repository."""
+
+    id: str
+    name: str
+    slot_uid: int
+    directory: Path = Path()
+    tree: str = ""
+    closed: bool = False
+    stuck: bool = False
+    operations: set[Operation] = field(default_factory=set)
+    started: int = 0
+    closing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def files(self) -> Path:
+        """The only directory a command ever sees of these."""
+        return self.directory / "files"
+
+    @property
+    def base(self) -> Path:
+        """The repository that remembers what the workspace began as. No command ever sees it."""
+        return self.directory / "base"
+
+
+def name_for(workspace_id: str) -> str:
+    """A name that says nothing: the path of a mount can be read inside."""
+    return "w" + hashlib.sha256(workspace_id.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+class Workspaces:
+    """Everything that needs root lies behind this class: groups, mounts, slots, and starting programs as a slot.
+
+    A privileged process of its own can take its place without a change above it. `slots` is `None` where every
+    workspace belongs to the worker's own user.
+    """
+
+    def __init__(self, machine: Machine, volumes: Volumes, slots: SlotPool | None) -> None:
+        self._machine = machine
+        self._volumes = volumes
+        self._slots = slots
+        self._live: dict[str, OpenWorkspace] = {}
+        self._opening: set[str] = set()
+
+    def own(self, workspace: Workspace) -> OpenWorkspace:
+        """The workspace behind the caller's handle. Raises `SandboxFailure` (`closed`)."""
+        if not isinstance(workspace, OpenWorkspace) or workspace.closed:
+            raise SandboxFailure("the workspace is closed", reason="closed", retryable=False)
+        return workspace
+
+    @asynccontextmanager
+    async def opening(self, workspace_id: str, limits: Limits) -> AsyncIterator[OpenWorkspace]:
+        """An empty workspace, to be filled in the body; it is closed again if the body raises.
+
+        Whatever was left under that id is killed and removed first. Raises `SandboxFailure` (`busy` if it is being
+        opened already).
+        """
+        name = name_for(workspace_id)
+        if name in self._opening:
+            raise SandboxFailure("the workspace is being opened", reason="busy")
+        self._opening.add(name)
+        try:
+            await to_the_end(self._discard(name))
+            workspace = OpenWorkspace(workspace_id, name, os.geteuid() if self._slots is None else self._slots.lend())
+            self._live[name] = workspace
+            try:
+                workspace.directory = await in_thread(self._volumes.make, name, workspace.slot_uid, limits)
+                yield workspace
+            except BaseException:
+                await self.close(workspace)
+                raise
+        finally:
+            self._opening.discard(name)
+
+    async def operate(
+        self, workspace: OpenWorkspace, box: Box, limits: Limits, sink: OutputSink, stdin: bytes = b""
+    ) -> Observed:
+        """Runs `box`; when this returns or raises, nothing of it is left. Raises `SandboxFailure`."""
+        workspace.started += 1
+        name = f"{workspace.name}.{workspace.started}"
+        operation = Operation(self._machine, name, None if self._slots is None else workspace.slot_uid)
+        workspace.operations.add(operation)
+        try:
+            return await operation.execute(box, limits, stdin, sink)
+        except SandboxFailure as failure:
+            workspace.stuck |= failure.reason == "stuck"
+            raise
+        finally:
+            workspace.operations.discard(operation)
+
+    def seal_base(self, workspace: OpenWorkspace) -> None:
+        """Nobody writes to the workspace's base any more. Blocking."""
+        self._volumes.seal_base(workspace.directory)
+
+    async def close(self, workspace: OpenWorkspace) -> None:
+        """Ends what runs in the workspace, and removes it. Idempotent. Raises `SandboxFailure` if something stays."""
+        await to_the_end(self._close(workspace))
+
+    async def _close(self, workspace: OpenWorkspace) -> None:
+        async with workspace.closing:
+            workspace.closed = True
+            for operation in list(workspace.operations):
+                operation.stop(Reason.CANCELED)
+                await operation.finished.wait()
+            if self._live.get(workspace.name) is not workspace:
+                return
+            await self._remove(workspace.name)
+            del self._live[workspace.name]
+            # A slot with a process that cannot be ended is never lent again by this worker.
+            if self._slots is not None and not workspace.stuck:
+                self._slots.release(workspace.slot_uid)
+
+    async def close_all(self) -> None:
+        """Closes every workspace, and leaves nothing of this worker on the machine but its directory."""
+        for workspace in list(self._live.values()):
+            await self.close(workspace)
+        if self._machine.groups is not None:
+            self._machine.groups.retire()
+
+    async def _discard(self, name: str) -> None:
+        live = self._live.get(name)
+        if live is not None:
+            await self._close(live)
+        elif self._volumes.exists(name):
+            await self._end_strays(name)
+            await self._remove(name)
+
+    async def _end_strays(self, name: str) -> None:
+        """Ends programs of a worker that died before they could tie themselves to it."""
+        for pid in await in_thread(processes.strays, str(self._volumes.root / name)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def _remove(self, name: str) -> None:
+        groups = self._machine.groups
+        for group in groups.leftovers(f"{name}.") if groups is not None else ():
+            if not await in_thread(group.remove, within_seconds=_REAP_SECONDS):
+                raise SandboxFailure("processes of a workspace cannot be ended", reason="stuck")
+        await in_thread(self._volumes.remove, name)
+
+    async def reap(self, keep: frozenset[str]) -> int:
+        """Removes every workspace whose id is not in `keep`, with its processes. Returns how many."""
+        kept = {name_for(workspace_id) for workspace_id in keep} | self._opening
+        doomed = [name for name in self._volumes.names() if name not in kept]
+        for name in doomed:
+            await to_the_end(self._discard(name))
+        if self._machine.groups is not None:
+            for group in self._machine.groups.leftovers():
+                if group.name.partition(".")[0] not in kept:
+                    await in_thread(group.remove, within_seconds=_REAP_SECONDS)
+        return len(doomed)

@@ -1,0 +1,105 @@
+"""Every setting, typed and explained. Read from the environment (`CODEAGENT_*`) by the composition root only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from codeagent.broker.topics import Profile
+from codeagent.providers.registry import ProviderSettings
+
+MIB = 1 << 20
+
+
+class ApiKeyEntry(BaseModel):
+    """One API key of the key file: its SHA-256, never the key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key_id: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    tenant_id: str
+    principal_id: str
+
+
+class Settings(BaseSettings):
+    """A name that is not known is refused, so that a typing error shows at start and not at three in the morning."""
+
+    model_config = SettingsConfigDict(env_prefix="CODEAGENT_", extra="forbid", frozen=True, env_ignore_empty=True)
+
+    database_url: SecretStr
+    """`postgresql://user:password@host:port/database`, PostgreSQL 15 or newer."""
+    database_connections: int = Field(default=8, ge=2, le=100)
+    """Connections each process may hold."""
+
+    kafka_bootstrap_servers: str
+    """`host:port[,host:port...]`."""
+    kafka_idempotent: bool = True
+    """Whether producers ask for an id, so that a repeated send is stored once. Off only for the embedded broker."""
+    kafka_fetch_wait_ms: int = Field(default=500, ge=1, le=10_000)
+    """How long the broker may hold a fetch back. The embedded broker needs a short one."""
+    kafka_timeout_seconds: float = Field(default=5.0, gt=0, le=60)
+    """Bound of every publish and stop."""
+    kafka_replication: int = Field(default=3, ge=1, le=7)
+    """Replicas of topics that `codeagent topics apply` makes."""
+    topics_dir: Path = Path(__file__).resolve().parent.parent / "topics"
+    """The topic definitions."""
+    topics_profile: Profile = "medium"
+    """Which of the definitions' partition counts applies."""
+
+    artifacts_dir: Path = Path("/var/lib/codeagent/artifacts")
+    """Where artifacts are kept; one file system that all processes share."""
+    sandbox_dir: Path = Path("/var/lib/codeagent/sandboxes")
+    """Workspaces and runtimes of this machine's sandbox worker; shared with no other process."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=0, le=65535)
+    """Of the edge."""
+    monitor_host: str = "127.0.0.1"
+    monitor_port: int = Field(default=0, ge=0, le=65535)
+    """Of a worker's or the relay's health and metrics; 0 takes any free one."""
+    api_keys_file: Path | None = None
+    """JSON list of API keys as digests; read again when it changes."""
+    durable_accept: bool = False
+    """Whether a submission is written to the database before it is answered, instead of waiting for the broker."""
+    max_body_bytes: int = Field(default=MIB, ge=1024)
+    max_upload_bytes: int = Field(default=256 * MIB, ge=1024)
+    submit_expiry_seconds: int = Field(default=3600, ge=1)
+    """A run that no worker has started by then fails as `queue_timeout`."""
+
+    providers_file: Path | None = None
+    """JSON list of model providers. `builtin/repair` is there without one."""
+    default_model: str = "builtin/repair"
+    """Of runs that name none."""
+    provider_slots: int = Field(default=32, ge=1, le=1000)
+    """Model calls at once in one provider worker."""
+    sandbox_slots: int = Field(default=4, ge=1, le=200)
+    """Operations at once in one sandbox worker."""
+    sandbox_workspaces: int = Field(default=32, ge=1, le=1000)
+    """Workspaces a sandbox worker keeps between operations."""
+    minimum_level: int = Field(default=2, ge=1, le=3)
+    """Isolation without which a sandbox worker does not start: 1 namespaces and seccomp, 2 with group limits and a
+    user id of its own, 3 a kernel of its own."""
+    lease_seconds: float = Field(default=30.0, ge=1, le=600)
+    """How long a silent worker keeps an effect before another takes it."""
+    max_attempts: int = Field(default=4, ge=1, le=20)
+    """Claims of one effect before it ends `worker_lost`."""
+    worker_name: str = ""
+    """A name that this process alone has, also after a restart: what its dead predecessor had claimed is then taken
+    back at once. Empty: a random one."""
+    drain_seconds: float = Field(default=10.0, ge=0, le=600)
+    """How long a process that is asked to stop may finish what it has begun."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: str | None = None
+    """Where spans go (OTLP over HTTP); none leave the process without it."""
+    trace_ratio: float = Field(default=1.0, ge=0, le=1)
+
+    def providers(self) -> list[ProviderSettings]:
+        """The configured providers. Raises `ValueError` naming what is wrong with the file."""
+        if self.providers_file is None:
+            return []
+        return TypeAdapter(list[ProviderSettings]).validate_json(self.providers_file.read_bytes())

@@ -1,0 +1,92 @@
+"""Structured logs: one JSON object a line on standard error, with the run and trace in hand, and without secrets."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import orjson
+import structlog
+from opentelemetry import trace
+
+_SECRET_NAMES = re.compile(r"(?i)(password|secret|token|api_?key|authorization|cookie|credential|dsn|database_url)")
+_SECRET_VALUES = re.compile(r"(cak_[0-9A-Za-z]{6})[0-9A-Za-z]+|(://[^/\s:@]+:)[^@\s]+@|(?i:bearer\s+)\S+|sk-[\w-]{8,}")
+REDACTED = "[redacted]"
+
+EventDict = MutableMapping[str, Any]
+
+
+def redact(_: object, __: str, event: EventDict) -> EventDict:
+    """Blanks values under telling names, and what looks like a key anywhere else."""
+    for name, value in event.items():
+        if _SECRET_NAMES.search(name):
+            event[name] = REDACTED
+        elif isinstance(value, str):
+            event[name] = _SECRET_VALUES.sub(_blank, value)
+    return event
+
+
+def _blank(match: re.Match[str]) -> str:
+    if match.group(1):
+        return f"{match.group(1)}{REDACTED}"
+    if match.group(2):
+        return f"{match.group(2)}{REDACTED}@"
+    return REDACTED
+
+
+def add_trace(_: object, __: str, event: EventDict) -> EventDict:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = f"{context.trace_id:032x}"
+        event["span_id"] = f"{context.span_id:016x}"
+    return event
+
+
+def _name(service: str) -> structlog.typing.Processor:
+    def add(_: object, __: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    return add
+
+
+def _render(_: object, __: str, event: EventDict) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+class _Bridge(logging.Handler):
+    """Libraries that log through the standard library end up in the same lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(
+            record.levelno, record.getMessage()[:2_000], exc_info=record.exc_info or None
+        )
+
+
+def configure_logs(service: str, level: str = "info") -> None:
+    """Sets up logging for this process. Called once, by the composition root."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            add_trace,
+            _name(service),
+            structlog.processors.format_exc_info,
+            redact,
+            _render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_Bridge()], level=logging.WARNING, force=True)
+
+
+def get_logger(name: str) -> Any:
+    """A logger whose first argument is a stable action name, as in `log.info("run.ended", run_id=...)`."""
+    return structlog.get_logger(name)

@@ -1,0 +1,81 @@
+"""Prometheus metrics, under the names operators' dashboards rely on. No run, user or tenant is ever a label."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+ProcessCollector(registry=REGISTRY)
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 1800)
+
+
+def _histogram(name: str, text: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = _FAST) -> Histogram:
+    return Histogram(name, text, labels, buckets=buckets, registry=REGISTRY)
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+    return Counter(name, text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+    return Gauge(name, text, labels, registry=REGISTRY)
+
+
+HTTP_DURATION = _histogram(
+    "http_server_request_duration_seconds",
+    "HTTP requests, streams excluded",
+    ("http_request_method", "http_route", "http_response_status_code"),
+)
+COMMAND_ACCEPT = _histogram(
+    "codeagent_command_accept_duration_seconds", "From the request to the durable acceptance", ("command",)
+)
+RUN_DURATION = _histogram(
+    "codeagent_run_duration_seconds", "From submission to the terminal event", ("status", "status_reason"), _SLOW
+)
+RUN_TRANSITIONS = _counter("codeagent_run_transitions_total", "Status changes of runs", ("to", "reason"))
+STEP_DURATION = _histogram("codeagent_step_duration_seconds", "One message handled, commit included", ("message",))
+APPEND_EVENTS = _counter("codeagent_eventstore_append_events_total", "Events appended", ("stream_category",))
+APPEND_CONFLICTS = _counter(
+    "codeagent_eventstore_append_conflicts_total", "Appends refused since the stream had moved", ("stream_category",)
+)
+EFFECT_CLAIMS = _counter("codeagent_effect_claims_total", "Effects claimed", ("kind", "way"))
+EFFECT_OUTCOMES = _counter("codeagent_effect_outcomes_total", "Outcomes by what became of them", ("kind", "verdict"))
+EFFECTS_ACTIVE = _gauge("codeagent_effects_active", "Effects being performed", ("kind",))
+SENT = _counter("messaging_client_sent_messages_total", "Records sent", ("messaging_destination_name",))
+CONSUMED = _counter("messaging_client_consumed_messages_total", "Records received", ("messaging_destination_name",))
+PROCESS_DURATION = _histogram(
+    "messaging_process_duration_seconds", "From a record's turn in its lane to its end", ("messaging_destination_name",)
+)
+DEAD_LETTERS = _counter("codeagent_dlq_messages_total", "Records dead-lettered", ("topic", "error_type"))
+OUTBOX_PENDING = _gauge("codeagent_outbox_pending", "Rows waiting in the outbox")
+OUTBOX_LAG = _gauge("codeagent_outbox_lag_seconds", "Age of the oldest row in the outbox")
+EFFECTS_PENDING = _gauge("codeagent_effects_pending", "Rows in the effects ledger")
+OUTBOX_RESENT = _counter("codeagent_outbox_resent_total", "Messages sent again by a sweep")
+PROJECTION_LAG = _gauge(
+    "codeagent_projection_lag_seconds", "Age of the newest event a projection has read", ("projection",)
+)
+STREAM_CONNECTIONS = _gauge("codeagent_stream_connections", "Open streams", ("transport",))
+STREAM_DROPPED = _counter("codeagent_stream_dropped_total", "Deltas dropped for slow clients", ("transport",))
+IDEMPOTENCY_REPLAYS = _counter("codeagent_idempotency_replays_total", "Requests answered as repeats")
+GENAI_DURATION = _histogram(
+    "gen_ai_client_operation_duration_seconds",
+    "Model calls",
+    ("gen_ai_provider_name", "gen_ai_request_model", "error_type"),
+    _SLOW,
+)
+GENAI_TOKENS = _counter(
+    "gen_ai_client_token_usage_total",
+    "Tokens used",
+    ("gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"),
+)
+GENAI_COST = _counter("codeagent_gen_ai_cost_usd_total", "Cost of model calls", ("provider", "model"))
+SANDBOX_EXEC = _histogram(
+    "codeagent_sandbox_exec_duration_seconds", "Sandbox operations", ("provider", "reason"), _SLOW
+)
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(REGISTRY)

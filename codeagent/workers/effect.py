@@ -1,0 +1,301 @@
+"""The one loop of an effect: claim it, acknowledge, perform it beside the consumer, record it under its token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+from uuid import UUID
+
+from codeagent import clock
+from codeagent.errors import CodeAgentError, Unavailable
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.effects import Claim, EffectsLedger, OutboxRow, Verdict
+from codeagent.eventlog.notices import CANCELED, listen
+from codeagent.eventlog.stored import metadata_for, prepare
+from codeagent.messages.envelope import Envelope, Event, Message, Payload
+from codeagent.messages.values import Outcome
+from codeagent.telemetry import metrics
+from codeagent.telemetry.logs import get_logger
+from codeagent.telemetry.traces import CONSUMER, current_traceparent, span
+from codeagent.workers.step import Outbound
+
+log = get_logger(__name__)
+
+Stopped = Literal["canceled", "lost", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an effect ended: the fact for its own stream, the answer for the agent worker."""
+
+    stream_id: str
+    fact: Event
+    answer: Payload
+
+
+@dataclass(slots=True)
+class Work:
+    """One claimed effect being performed."""
+
+    message: Message
+    claim: Claim
+    started: float = field(default_factory=time.perf_counter)
+    stopped: Stopped | None = None
+    recording: bool = False
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def elapsed_seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+
+class Performer(Protocol):
+    """Does the work of one kind of effect. `perform` may raise; `ended` then says what that means."""
+
+    kind: str
+    answers_topic: str
+
+    async def perform(self, work: Work) -> Ended: ...
+
+    def ended(self, work: Work, outcome: Outcome, error: BaseException | None) -> Ended: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EffectPolicy:
+    """`slots` effects at once; a claim lasts `lease_seconds` and is renewed at a third of it; after `max_attempts`
+    claims an effect ends `worker_lost`."""
+
+    slots: int
+    lease_seconds: float = 30.0
+    max_attempts: int = 4
+    sweep_seconds: float = 1.0
+
+
+class EffectLoop:
+    """Performs at most `slots` effects at once. A command that finds no free slot is acknowledged unclaimed: its row
+    stays in the ledger, where a free slot looks for the oldest."""
+
+    def __init__(
+        self,
+        database: Database,
+        ledger: EffectsLedger,
+        performer: Performer,
+        outbound: Outbound,
+        policy: EffectPolicy,
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._performer = performer
+        self._outbound = outbound
+        self._policy = policy
+        self._active: dict[UUID, Work] = {}
+        self._turned_away = False
+        self._draining = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._look = asyncio.Event()
+        self._claimed = 0
+
+    async def start(self) -> None:
+        loops = (self._renew_regularly(), self._look_for_due(), listen(self._database, CANCELED, self.notified))
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+
+    async def handle(self, message: Message) -> None:
+        """Claims the command's effect if a slot is free, and returns before it is performed."""
+        if self._draining or self._free() <= 0:
+            self._turned_away = True
+            return
+        self._claimed += 1  # the slot is taken while the claim is on its way
+        try:
+            claim = await self._ledger.claim(message.envelope.id)
+        finally:
+            self._claimed -= 1
+        if claim is not None:
+            metrics.EFFECT_CLAIMS.labels(self._performer.kind, "message").inc()
+            self._begin(Work(message, claim))
+
+    def _free(self) -> int:
+        return self._policy.slots - len(self._active) - self._claimed
+
+    def _begin(self, work: Work) -> None:
+        self._active[work.claim.effect_id] = work
+        metrics.EFFECTS_ACTIVE.labels(self._performer.kind).set(len(self._active))
+        work.task = asyncio.create_task(self._perform(work))
+
+    async def _perform(self, work: Work) -> None:
+        envelope = work.message.envelope
+        try:
+            with span(f"process {envelope.name}", CONSUMER, parent=envelope.traceparent):
+                ended = await self._ended(work)
+                if ended is not None:
+                    await self._record(work, ended)
+        except asyncio.CancelledError:
+            log.info("effect.abandoned", effect_id=str(work.claim.effect_id), why=work.stopped)
+        except Exception:
+            # The row stays claimed until its lease runs out; then another attempt is made.
+            log.exception("effect.failed", effect_id=str(work.claim.effect_id), run_id=envelope.key)
+        finally:
+            self._active.pop(work.claim.effect_id, None)
+            metrics.EFFECTS_ACTIVE.labels(self._performer.kind).set(len(self._active))
+            if self._turned_away:
+                self._look.set()
+
+    async def _ended(self, work: Work) -> Ended | None:
+        if work.claim.cancel_requested:
+            return self._performer.ended(work, Outcome.CANCELED, None)
+        if work.claim.attempt > self._policy.max_attempts:
+            return self._performer.ended(work, Outcome.WORKER_LOST, None)
+        try:
+            return await self._performer.perform(work)
+        except asyncio.CancelledError:
+            if work.stopped != "canceled":
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            return self._performer.ended(work, Outcome.CANCELED, None)
+        except Exception as error:
+            bug = not isinstance(error, CodeAgentError)
+            if bug:
+                log.exception("effect.failed", effect_id=str(work.claim.effect_id))
+            if (bug or getattr(error, "retryable", False)) and work.claim.attempt < self._policy.max_attempts:
+                log.warning("effect.again", effect_id=str(work.claim.effect_id), error=type(error).__name__)
+                await self._retry_later(work)
+                return None
+            return self._performer.ended(work, Outcome.FAILED, error)
+
+    async def _retry_later(self, work: Work) -> None:
+        """Leaves the claim to run out soon, so that this or another worker tries again, counted as an attempt."""
+        await asyncio.sleep(min(2.0 ** (work.claim.attempt - 1), 10.0))
+        with contextlib.suppress(Unavailable):
+            await self._ledger.expire(work.claim)
+            self._look.set()
+
+    async def _record(self, work: Work, ended: Ended) -> None:
+        """Until the database has answered: an outcome is never thrown away while its claim may hold."""
+        envelope = work.message.envelope
+        fact = prepare(
+            ended.fact,
+            stream_id=ended.stream_id,
+            version=1,
+            event_id=clock.new_uuid(),
+            tenant_id=envelope.tenant_id,
+            occurred_at=clock.now(),
+            metadata=metadata_for(envelope, envelope.key),
+        )
+        answer_envelope = self._envelope_of(ended.answer, envelope)
+        answer = OutboxRow(answer_envelope.id, self._performer.answers_topic, answer_envelope, ended.answer)
+        work.recording = True
+        delay = 0.1
+        while True:
+            try:
+                verdict = await self._ledger.record(work.claim, fact, answer)
+                break
+            except Unavailable as error:
+                log.warning("effect.record_waits", error=error.detail)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+        metrics.EFFECT_OUTCOMES.labels(self._performer.kind, verdict.value).inc()
+        if verdict is Verdict.RECORDED:
+            self._outbound.answer(answer)
+        elif verdict is Verdict.STALE:
+            log.warning("effect.stale", effect_id=str(work.claim.effect_id), attempt=work.claim.attempt)
+
+    def _envelope_of(self, answer: Payload, cause: Envelope) -> Envelope:
+        return Envelope(
+            id=clock.new_uuid(),
+            name=answer.NAME,
+            version=answer.VERSION,
+            source=f"/tenants/{cause.tenant_id}/effects/{cause.id}",
+            time=clock.now(),
+            tenant_id=cause.tenant_id,
+            key=cause.key,
+            correlation_id=cause.correlation_id,
+            causation_id=cause.id,
+            traceparent=current_traceparent() or cause.traceparent,
+        )
+
+    async def _renew_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._policy.lease_seconds / 3)
+            await self._guarded(self._renew)
+
+    async def _renew(self, run_id: str | None = None) -> None:
+        works = [work for work in self._active.values() if run_id is None or work.message.envelope.key == run_id]
+        if not works:
+            return
+        held = await self._ledger.renew([work.claim for work in works])
+        for work in works:
+            effect_id = work.claim.effect_id
+            if effect_id not in held:
+                self._stop(work, "lost")
+            elif held[effect_id]:
+                self._stop(work, "canceled")
+
+    def _stop(self, work: Work, why: Stopped) -> None:
+        # An outcome on its way into the database is left alone: the database decides whether it still counts.
+        if work.recording and why != "draining":
+            return
+        if work.stopped is None and work.task is not None:
+            work.stopped = why
+            work.task.cancel()
+
+    async def _look_for_due(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._policy.sweep_seconds):
+                    await self._look.wait()
+            self._look.clear()
+            await self._guarded(self._claim_due)
+
+    async def _claim_due(self) -> None:
+        free = self._free()
+        if self._draining or free <= 0:
+            return
+        fresh, self._turned_away = self._turned_away, False
+        found = await self._ledger.claim_due(free, fresh=fresh)
+        if len(found) == free:
+            self._turned_away = fresh
+        for claim, message in found:
+            metrics.EFFECT_CLAIMS.labels(self._performer.kind, "ledger").inc()
+            self._begin(Work(message, claim))
+
+    async def _guarded(self, action: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await action()
+        except Unavailable as error:
+            log.warning("effects.waits", kind=self._performer.kind, error=error.detail)
+        except Exception:
+            log.exception("effects.round_failed", kind=self._performer.kind)
+
+    def notified(self, run_id: str) -> None:
+        """A run of ours asks its effects to stop: looks at once which of them are meant."""
+        if any(work.message.envelope.key == run_id for work in self._active.values()):
+            task = asyncio.get_running_loop().create_task(self._guarded(lambda: self._renew(run_id)))
+            self._tasks.append(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if task in self._tasks:
+            self._tasks.remove(task)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Finishes what it can in time and gives the rest back, so that others take it at once."""
+        self._draining = True
+        tasks = [work.task for work in self._active.values() if work.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_seconds)
+        left = list(self._active.values())
+        for work in left:
+            self._stop(work, "draining")
+        await asyncio.gather(*(work.task for work in left if work.task is not None), return_exceptions=True)
+        if left:
+            with contextlib.suppress(Unavailable):
+                await self._ledger.release([work.claim for work in left])
+        loops, self._tasks = self._tasks, []
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
