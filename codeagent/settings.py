@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     """`host:port[,host:port...]`."""
     kafka_idempotent: bool = True
     """Whether producers ask for an id, so that a repeated send is stored once. Off only for the embedded broker."""
+    kafka_sole_member: bool = False
+    """Whether there is one worker of each kind, which then takes all partitions without joining a group."""
     kafka_fetch_wait_ms: int = Field(default=500, ge=1, le=10_000)
     """How long the broker may hold a fetch back. The embedded broker needs a short one."""
     kafka_timeout_seconds: float = Field(default=5.0, gt=0, le=60)

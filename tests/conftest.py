@@ -1,4 +1,4 @@
-"""Shared by every test: how a missing part of the environment is reported."""
+"""Shared by every test: the servers, and how a missing part of the environment is reported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from typing import NoReturn
 
 import pytest
+
+pytest_plugins = ["tests.services.fixtures"]
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -88,6 +89,7 @@ class BadToolCall(ValueError):
         self.code = code
 
 
+@cache
 def specs() -> tuple[ToolSpec, ...]:
     """The tools as offered to a model."""
     return tuple(

@@ -43,6 +43,17 @@ def wanted_topics(definitions: Sequence[TopicDefinition], profile: Profile) -> l
     return wanted
 
 
+async def partition_counts(connection: KafkaConnection, topics: Sequence[str]) -> dict[str, int]:
+    """How many partitions each topic has. Raises `Unavailable` while one is missing."""
+    async with _Client(connection) as client:
+        described = await client.describe_topics(list(topics))
+    counts = {item["topic"]: len(item["partitions"]) for item in described}
+    missing = [topic for topic in topics if not counts.get(topic)]
+    if missing:
+        raise Unavailable(f"the broker has no topic {missing[0]}", code="broker_unavailable")
+    return counts
+
+
 class TopicAdmin:
     """One connection to the cluster's controller. `plan` reads, `apply` changes."""
 

@@ -16,11 +16,14 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka import TopicPartition as AssignedPartition
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
+from codeagent.broker.admin import partition_counts
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.lanes import Handle, Lanes
+from codeagent.errors import Unavailable
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
@@ -70,10 +73,18 @@ class GroupConsumer:
     async def _connect(self) -> None:
         delay = 0.1
         while True:
-            broker = self._build()
+            broker = KafkaBroker(
+                self._connection.bootstrap_servers,
+                client_id=self._connection.client_id,
+                graceful_timeout=1.0,
+                logger=logging.getLogger("codeagent.faststream"),
+                log_level=logging.DEBUG,
+                allow_auto_create_topics=False,
+            )
             try:
+                self._subscribe(broker, await self._all_partitions())
                 await broker.start()
-            except (KafkaError, OSError) as error:
+            except (KafkaError, OSError, Unavailable) as error:
                 log.warning("broker.unreachable", error=type(error).__name__, group=self._group)
                 await _quietly(broker.stop(), 2.0)
                 await asyncio.sleep(delay)
@@ -82,18 +93,18 @@ class GroupConsumer:
                 self._broker = broker
                 return
 
-    def _build(self) -> KafkaBroker:
+    async def _all_partitions(self) -> list[AssignedPartition]:
+        """Every partition, for the sole member; none where the group is to share them out."""
+        if not self._connection.sole_member:
+            return []
+        counts = await partition_counts(self._connection, self._topics)
+        return [AssignedPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+
+    def _subscribe(self, broker: KafkaBroker, partitions: Sequence[AssignedPartition]) -> None:
         connection = self._connection
-        broker = KafkaBroker(
-            connection.bootstrap_servers,
-            client_id=connection.client_id,
-            graceful_timeout=1.0,
-            logger=logging.getLogger("faststream"),
-            log_level=logging.DEBUG,
-            allow_auto_create_topics=False,
-        )
         subscriber = broker.subscriber(
-            *self._topics,
+            *(() if partitions else self._topics),
+            partitions=partitions,
             batch=True,
             max_records=500,
             batch_timeout_ms=connection.fetch_wait_ms,
@@ -105,13 +116,12 @@ class GroupConsumer:
             session_timeout_ms=connection.session_timeout_ms,
             heartbeat_interval_ms=connection.session_timeout_ms // 4,
             max_poll_interval_ms=1_800_000,
-            listener=_Listener(self),
+            listener=None if partitions else _Listener(self),
             parser=self._parse,
             decoder=_decode_nothing,
         )
         subscriber(self._receive)
         self._subscriber = subscriber
-        return broker
 
     async def _parse(self, records: Any, _: Any) -> KafkaMessage:
         """Keeps the records as they are: FastStream's own parser fails the batch on one header that is not UTF-8."""

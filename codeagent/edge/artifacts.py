@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response, StreamingResponse
 
-from codeagent.artifacts.uploads import ArchiveLimits, normalise
+from codeagent.artifacts.archive import ArchiveLimits, normalise
 from codeagent.edge.context import Caller, Context
 from codeagent.edge.models import UploadModel
 from codeagent.edge.runs import ERRORS
@@ -85,7 +85,7 @@ async def download(
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    chunks = context.store.open_range(caller.tenant_id, digest, start, end)
+    chunks = await context.store.open_range(caller.tenant_id, digest, start, end)
     return StreamingResponse(chunks, status, headers, media_type="application/octet-stream")
 
 

@@ -1,4 +1,4 @@
-"""One run's events as Server-Sent Events: the log from the client's cursor, then live, joined on the stream's version."""
+"""One run's events as Server-Sent Events: the log from the cursor, then live, joined on the stream's version."""
 
 from __future__ import annotations
 

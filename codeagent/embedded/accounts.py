@@ -84,7 +84,8 @@ def require_reachable(path: Path, account: Account | None) -> None:
     if barrier is not None and account is not None:
         raise Rejected(
             f"started as root, CodeAgent runs its servers as user id {account.uid}, which cannot pass through "
-            f"{barrier} to {path}: choose a data directory that everyone can reach, such as /var/lib/codeagent",
+            f"{barrier} to {path}: let everyone pass it (chmod o+x), or choose another data directory, such as "
+            "/var/lib/codeagent",
             code="data_dir_unreachable",
         )
 

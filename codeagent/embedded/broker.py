@@ -23,7 +23,10 @@ class EmbeddedBroker:
     """One single-node broker on 127.0.0.1. It remembers nothing across a restart: the ledgers send again what matters.
 
     It keeps every record for as long as it lives, whatever a topic's retention says, so `fault` asks for a restart
-    once it holds `max_memory_bytes`. `data_dir` holds its log only. Idempotent producers are not supported.
+    once it holds `max_memory_bytes`. `data_dir` holds its log only. It differs from Apache Kafka in what a client
+    sees: no idempotent producers and no deletion of records; the end offset it tells is the first one of the last
+    batch; and it lets a member into a group only after half its session timeout, a second at least, with static
+    membership six.
     """
 
     def __init__(

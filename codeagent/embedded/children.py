@@ -59,21 +59,33 @@ def run_forked(
     killed.
     """
     pid = fork_child(target, log_path)
-    status: list[int] = []
+    status: int | None = None
 
     def ended() -> bool:
-        done, code = os.waitpid(pid, os.WNOHANG)
-        if done:
-            status.append(os.waitstatus_to_exitcode(code))
-        return bool(done)
+        nonlocal status
+        status = collect(pid)
+        return status is not None
 
     try:
         wait_until(ended, timeout_seconds, abort)
     finally:
-        if not status:
+        if status is None:
             kill_group(pid)
-            status.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    return status[0]
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status
+
+
+def collect(pid: int) -> int | None:
+    """The exit status of a child that has ended, or None; kills what the child left in its group before it is reaped.
+
+    Until then its number cannot be given to anybody else, so nobody else is hit.
+    """
+    if hasattr(os, "waitid"):
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        kill_group(pid)
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
 
 
 def kill_group(pid: int) -> None:
@@ -93,6 +105,8 @@ def _run(
         code = target() or 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else _FAILED if stop.code else 0
+        if code == _FAILED and isinstance(stop.code, str):
+            sys.stderr.write(f"{stop.code}\n")
     except BaseException:
         traceback.print_exc()
     finally:

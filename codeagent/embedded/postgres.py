@@ -207,7 +207,7 @@ class EmbeddedPostgres:
         if program.wait(timeout_seconds):
             return True
         program.send(signal.SIGQUIT)
-        if not program.wait(5.0):
+        if not program.wait(3.0):
             program.send(signal.SIGKILL)
             program.wait(5.0)
         return False

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from codeagent.embedded.children import fork_child, kill_group
+from codeagent.embedded.children import collect, fork_child, kill_group
 from codeagent.embedded.directories import make_directory, write_atomically
 from codeagent.embedded.log_files import bound_log
 from codeagent.embedded.stop_signals import SignalWaiter
@@ -228,11 +228,9 @@ class ProcessSupervisor:
             _reap_strangers(known)
 
     def _reap_child(self, child: _Child, pid: int) -> None:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        status = collect(pid)
+        if status is None:
             return
-        # While it is unreaped its number cannot be reused, so only what it left in its own group is hit.
-        kill_group(pid)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         now = time.monotonic()
         child.pid = None
         if now - child.started_at >= self._healthy_seconds:

@@ -20,7 +20,11 @@ Abort = Callable[[], bool]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
-_GUARD = 'while kill -0 "$1" && kill -0 "$2"; do sleep 1; done 2>/dev/null; kill -s "$3" "$2" 2>/dev/null'
+# An orphan gets another parent at once, while a dead parent keeps its number until somebody collects it.
+_GUARD = """
+while [ "$(ps -o ppid= -p "$2" | tr -d ' ')" = "$1" ]; do sleep 1; done
+kill -s "$3" "$2" 2>/dev/null
+"""
 
 
 def never() -> bool:

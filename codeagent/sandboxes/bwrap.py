@@ -17,7 +17,7 @@ from codeagent.sandboxes import archives, beneath, machine, outcome, repository
 from codeagent.sandboxes.argv import WORKSPACE, Bind, Box
 from codeagent.sandboxes.commands import check_command
 from codeagent.sandboxes.execution import Machine
-from codeagent.sandboxes.fetch import Fetcher, TrustedHost
+from codeagent.sandboxes.fetch import Fetcher
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.probe import prove
@@ -35,6 +35,7 @@ from codeagent.sandboxes.protocol import (
     Workspace,
 )
 from codeagent.sandboxes.slots import SlotPool
+from codeagent.sandboxes.sources import TrustedHost
 from codeagent.sandboxes.streams import discard
 from codeagent.sandboxes.uninterrupted import in_thread
 from codeagent.sandboxes.volumes import Volumes

@@ -32,9 +32,8 @@ async def exec_once(  # every argument is one option of a command line
         await in_thread(_pack, source, archive, limits)
         workspace = await driver.open(f"exec-{secrets.token_hex(8)}", archive, b"", limits)
     try:
-        return await driver.run(
-            workspace, ExecSpec(tuple(argv), env=env, limits=replace(limits, wall_seconds=timeout_seconds)), sink
-        )
+        bounded = replace(limits, wall_seconds=timeout_seconds)
+        return await driver.run(workspace, ExecSpec(tuple(argv), env=env, limits=bounded), sink)
     finally:
         await driver.close(workspace)
 

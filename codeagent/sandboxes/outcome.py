@@ -91,7 +91,7 @@ def record(seen: Observed, driver: str, level: IsolationLevel) -> ExecRecord:
 
 
 def last_words(text: bytes) -> str:
-    """The end of a program's complaint, fit to be shown: one line, printable, short."""
+    """The last two lines of a program's complaint, fit to be shown: in one, printable, short."""
     lines = [line.strip() for line in text.decode("utf-8", "backslashreplace").splitlines() if line.strip()]
-    last = lines[-1][-300:] if lines else "no explanation was given"
+    last = "; ".join(lines[-2:])[-300:] or "no explanation was given"
     return "".join(char if char.isprintable() else "?" for char in last)

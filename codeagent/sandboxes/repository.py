@@ -48,7 +48,8 @@ OPTIONS = (
 )
 _DIFF_OPTIONS = (
     *("--cached", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv"),
-    *("--ignore-submodules=all", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"),
+    # A nested repository must show, to be refused: its files would be missing. Nothing in it is looked at.
+    *("--ignore-submodules=dirty", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"),
 )
 _GIT = " ".join(("git", *OPTIONS))
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
 from hashlib import sha256
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from codeagent.agent import tools
 from codeagent.agent.prompt import Transcript, build
@@ -55,7 +55,7 @@ class Blobs(Protocol):
 class ProviderPerformer:
     """Performs `provider.generate`. `resolve` gives the model behind `<provider>/<name>`; it may raise."""
 
-    kind: ClassVar[str] = "provider"
+    kind = "provider"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from codeagent.agent import tools
 from codeagent.errors import CodeAgentError
@@ -68,7 +68,7 @@ class _Done:
 class SandboxPerformer:
     """Performs `sandbox.execute`. A workspace serves one claim at a time; one left dirty is never used again."""
 
-    kind: ClassVar[str] = "sandbox"
+    kind = "sandbox"
 
     def __init__(
         self,

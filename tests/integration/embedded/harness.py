@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -40,7 +43,7 @@ class Script:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
+        kill_all(with_descendants(self.process.pid))
         self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
@@ -55,8 +58,18 @@ def is_running(pid: int) -> bool:
 
 
 def all_gone(pids: Iterable[int], within_seconds: float) -> bool:
-    remaining = list(pids)
-    return wait_until(lambda: not any(is_running(pid) for pid in remaining), within_seconds, interval_seconds=0.02)
+    """Whether all of them end in time; ends the rest itself, so that a failing test leaves nothing behind."""
+    expected = list(pids)
+    gone = wait_until(lambda: not any(is_running(pid) for pid in expected), within_seconds, interval_seconds=0.02)
+    if not gone:
+        kill_all(pid for pid in expected if is_running(pid))
+    return gone
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def with_descendants(pid: int) -> list[int]:

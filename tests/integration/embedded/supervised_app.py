@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -123,7 +122,7 @@ def _with_servers(directory: Path) -> ProcessSupervisor:
 def main() -> int:
     supervisor = _build(sys.argv[1], Path(sys.argv[2]))
     code = supervisor.run()
-    print(json.dumps({"pid": os.getpid(), "restarts": supervisor.restarts()}), flush=True)
+    sys.stdout.write(json.dumps(supervisor.restarts()))
     return code
 
 

@@ -34,7 +34,9 @@ async def _produce(servers: str, topic: str, value: bytes, **options: Any) -> No
 
 
 async def _first(servers: str, topic: str) -> bytes:
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest", group_id=f"g-{topic}")
+    # The embedded broker lets a member in after half its session timeout.
+    group = {"group_id": f"readers-of-{topic}", "session_timeout_ms": 2000, "heartbeat_interval_ms": 500}
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest", **group)
     await consumer.start()
     try:
         record = await asyncio.wait_for(consumer.getone(), 20)

@@ -118,7 +118,11 @@ def range_edits(source: SourceFile, node: ast.Call) -> Iterator[Candidate]:
         for new in (f"1, {texts[0]} + 1", f"1, {texts[0]}"):
             yield source.replace(node, f"range({new})", "range", 0.5)
     elif len(texts) == 2:
-        for new, prior in ((texts[1], 0.4), (f"{texts[0]}, {texts[1]}, -1", 0.45), (f"{texts[0]}, {texts[1]} + 1", 0.7)):
+        for new, prior in (
+            (texts[1], 0.4),
+            (f"{texts[0]}, {texts[1]}, -1", 0.45),
+            (f"{texts[0]}, {texts[1]} + 1", 0.7),
+        ):
             yield source.replace(node, f"range({new})", "range", prior)
 
 

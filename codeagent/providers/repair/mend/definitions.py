@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
-from typing import Optional
 
-from codeagent.providers.repair.mend.project import Project, alike, local_names, module_names, own_attributes
+from codeagent.providers.repair.mend.project import Project, alike, local_names, module_names
 from codeagent.providers.repair.mend.source import (
     Candidate,
     FunctionNode,
@@ -76,7 +75,9 @@ def default_edits(source: SourceFile, function: FunctionNode) -> Iterator[Candid
         if default is None or not shared or first.lineno == function.lineno:
             continue
         guard = f"{indent}if {argument.arg} is None:\n{indent}    {argument.arg} = {source.segment(default)}\n"
-        yield source.at(default, (Splice(*source.span(default), "None"), Splice(start, start, guard)), "shared default", 1.0)
+        yield source.at(
+            default, (Splice(*source.span(default), "None"), Splice(start, start, guard)), "shared default", 1.0
+        )
 
 
 def constructor_edits(source: SourceFile, function: FunctionNode) -> Iterator[Candidate]:
@@ -97,7 +98,9 @@ def constructor_edits(source: SourceFile, function: FunctionNode) -> Iterator[Ca
             yield source.at(first, (Splice(end, end, f"{indent}self.{name} = {name}\n"),), "constructor", 0.6)
     for statement in owner.body:
         value = getattr(statement, "value", None)
-        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and isinstance(value, (ast.List, ast.Dict, ast.Set, ast.Call)):
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and isinstance(
+            value, (ast.List, ast.Dict, ast.Set, ast.Call)
+        ):
             target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
             new = f"{indent}self.{source.segment(target)} = {source.segment(value)}\n"
             yield source.at(statement, (Splice(start, start, new),), "shared attribute", 0.7)
@@ -105,7 +108,9 @@ def constructor_edits(source: SourceFile, function: FunctionNode) -> Iterator[Ca
 
 def unbound_in(source: SourceFile, function: FunctionNode) -> set[str]:
     """Names a function changes though they live outside of it."""
-    declared = {name for node in ast.walk(function) if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}
+    declared = {
+        name for node in ast.walk(function) if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names
+    }
     outer = set(module_names(source))
     for up in source.ancestors(function):
         if isinstance(up, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -193,10 +198,8 @@ def imported_name_edits(source: SourceFile, project: Project, node: ast.ImportFr
         yield source.replace(node, new, "import", 0.4 + 0.4 * ratio)
 
 
-def missing_attribute_edits(source: SourceFile, owner: ast.ClassDef, name: Optional[str]) -> Iterator[Candidate]:
+def missing_attribute_edits(source: SourceFile, owner: ast.ClassDef, name: str) -> Iterator[Candidate]:
     """An attribute that is read but never set: the constructor sets one like it."""
-    if not name or name not in own_attributes(owner):
-        return
     for node in ast.walk(owner):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr != name:
             for other, ratio in alike(node.attr, [name], least=0.5):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from typing import Optional
 
 from codeagent.providers.repair.mend.source import Candidate, SourceFile, Splice
 
@@ -119,7 +118,7 @@ def augmented_edits(source: SourceFile, node: ast.AugAssign) -> Iterator[Candida
         yield source.at(node, (Splice(*gap, other + "="),), "assignment", prior)
 
 
-def gap_between(source: SourceFile, left: ast.AST, right: ast.AST, pattern: str) -> Optional[tuple[int, int]]:
+def gap_between(source: SourceFile, left: ast.AST, right: ast.AST, pattern: str) -> tuple[int, int] | None:
     """Where the operator stands between two operands; comments in between do not count."""
     start, end = source.span(left)[1], source.span(right)[0]
     between = re.sub(r"#[^\n]*", lambda match: " " * len(match.group()), source.text[start:end])

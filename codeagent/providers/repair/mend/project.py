@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import os
 from collections.abc import Iterable
-from typing import Optional
 
 from codeagent.providers.repair.mend.source import FunctionNode, SourceFile, parameters
 
@@ -46,7 +46,7 @@ def python_files(root: str) -> list[str]:
     return found[:MOST_FILES]
 
 
-def read_source(root: str, path: str) -> Optional[SourceFile]:
+def read_source(root: str, path: str) -> SourceFile | None:
     """None for what is too large or not text."""
     full = os.path.join(root, path)
     try:
@@ -97,6 +97,7 @@ class Project:
             self.expected_exceptions.add(call.args[0].id)
 
 
+@functools.lru_cache(maxsize=1024)
 def module_names(source: SourceFile) -> dict[str, ast.stmt]:
     """Names bound at the top of a module and what binds them."""
     names: dict[str, ast.stmt] = {}
@@ -118,6 +119,7 @@ def bound_names(statement: ast.stmt) -> list[str]:
     return []
 
 
+@functools.lru_cache(maxsize=1024)
 def local_names(function: FunctionNode) -> list[str]:
     """Parameters and names assigned in a function, parameters first, in the order they appear."""
     names = parameters(function)
@@ -126,6 +128,7 @@ def local_names(function: FunctionNode) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+@functools.lru_cache(maxsize=1024)
 def own_attributes(owner: ast.ClassDef) -> list[str]:
     """What `self.` offers in a class: attributes it assigns, class variables and methods."""
     names = [name for statement in owner.body for name in bound_names(statement)]

@@ -12,7 +12,7 @@ import traceback
 import types
 import unittest
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any
 
 MOST_FRAMES = 30
 
@@ -59,7 +59,7 @@ class Recorder:
             self._facts["lines"] = lines
         self.write(self._facts)
 
-    def failed(self, outcome: str, error: Optional[BaseException]) -> None:
+    def failed(self, outcome: str, error: BaseException | None) -> None:
         self._facts["outcome"] = outcome
         if error is not None and not self._facts["error"]:
             self._facts.update(self.describe(error))
@@ -69,7 +69,7 @@ class Recorder:
 
     def describe(self, error: BaseException) -> dict[str, Any]:
         """The error's kind, message and the frames that lie in the project, the innermost last."""
-        cause: Optional[BaseException] = error
+        cause: BaseException | None = error
         frames: list[list[Any]] = []
         while cause is not None and len(frames) < MOST_FRAMES:
             found = [
@@ -106,7 +106,7 @@ class Recorder:
         return on_line
 
 
-def _time_is_up(_number: int, _frame: Optional[types.FrameType]) -> None:
+def _time_is_up(_number: int, _frame: types.FrameType | None) -> None:
     raise TestTimeout("the test took too long")
 
 
@@ -144,28 +144,28 @@ class UnittestResult(unittest.TestResult):
         self._recorder = recorder
         self.failfast = stop_at_first
 
-    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+    def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
         self._recorder.begin(test.id())
 
-    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+    def stopTest(self, test: unittest.TestCase) -> None:
         self._recorder.end()
         super().stopTest(test)
 
-    def addError(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802
+    def addError(self, test: unittest.TestCase, err: Any) -> None:
         broken = type(test).__name__ == "_FailedTest"
         self._recorder.failed("error" if broken else "failed", err[1])
         super().addError(test, err)
 
-    def addFailure(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802
+    def addFailure(self, test: unittest.TestCase, err: Any) -> None:
         self._recorder.failed("failed", err[1])
         super().addFailure(test, err)
 
-    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: Any) -> None:  # noqa: N802
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: Any) -> None:
         if err is not None:
             self._recorder.failed("failed", err[1])
         super().addSubTest(test, subtest, err)
 
-    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
         self._recorder.failed("skipped", None)
         super().addSkip(test, reason)

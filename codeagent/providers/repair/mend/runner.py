@@ -17,7 +17,7 @@ import time
 import unittest
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from codeagent.providers.repair.mend.recording import Recorder, UnittestResult, pytest_plugin
 
@@ -80,9 +80,9 @@ class Runner:
 
     def run(
         self,
-        tests: Optional[Sequence[str]],
+        tests: Sequence[str] | None,
         limits: Limits,
-        overlay: Optional[dict[str, str]] = None,
+        overlay: dict[str, str] | None = None,
         *,
         traced: bool = False,
         stop_at_first: bool = False,
@@ -95,6 +95,7 @@ class Runner:
             os.close(reader)
             self._in_child(writer, tests, limits, overlay or {}, traced, stop_at_first)
         os.close(writer)
+        _own_group(child)
         report = Report()
         received = _read_until(reader, started + limits.total_seconds)
         os.close(reader)
@@ -112,12 +113,12 @@ class Runner:
         return report
 
     def _in_child(
-        self, writer: int, tests: Optional[Sequence[str]], limits: Limits, overlay: dict[str, str],
+        self, writer: int, tests: Sequence[str] | None, limits: Limits, overlay: dict[str, str],
         traced: bool, stop_at_first: bool,
     ) -> None:  # fmt: skip
         code = 1
         try:
-            os.setpgid(0, 0)
+            _own_group(0)
             _silence()
             resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
             self._lay_over(overlay)
@@ -139,17 +140,19 @@ class Runner:
         sys.path[:0] = [*(os.path.join(self.root, item) for item in self.paths), self.root]
         exec(compile(OVERLAY_HOOK, "overlay", "exec"), {})  # noqa: S102  # our own text, above
 
-    def _pytest(self, recorder: Recorder, tests: Optional[Sequence[str]], stop_at_first: bool) -> int:
+    def _pytest(self, recorder: Recorder, tests: Sequence[str] | None, stop_at_first: bool) -> int:
         import pytest  # noqa: PLC0415
 
         arguments = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:pytest_cov", *self.options]
         arguments += ["-x"] if stop_at_first else []
         return int(pytest.main([*arguments, *(tests or ())], plugins=[pytest_plugin(recorder)]))
 
-    def _unittest(self, recorder: Recorder, tests: Optional[Sequence[str]], stop_at_first: bool) -> int:
+    def _unittest(self, recorder: Recorder, tests: Sequence[str] | None, stop_at_first: bool) -> int:
         wanted = None if tests is None else set(tests)
         chosen = unittest.TestSuite(
-            test for test in discovered(self.root) if wanted is None or test.id() in wanted or type(test).__name__ == "_FailedTest"
+            test
+            for test in discovered(self.root)
+            if wanted is None or test.id() in wanted or type(test).__name__ == "_FailedTest"
         )
         result = UnittestResult(recorder, stop_at_first)
         chosen.run(result)
@@ -174,6 +177,14 @@ def discovered(root: str) -> Iterator[unittest.TestCase]:
                 yield item
 
 
+def _own_group(process: int) -> None:
+    """Called in parent and child, whichever comes first: everything the tests start can be killed at once."""
+    try:
+        os.setpgid(process, process)
+    except OSError:
+        pass
+
+
 def _silence() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -194,7 +205,7 @@ def _read_until(reader: int, deadline: float) -> bytes:
     return bytes(received)
 
 
-def _parsed(line: bytes) -> Optional[dict[str, Any]]:
+def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         facts = json.loads(line)
     except ValueError:

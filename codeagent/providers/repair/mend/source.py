@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Union
 
 FunctionNode = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 
@@ -46,8 +46,8 @@ class SourceFile:
         for line in self.lines:
             self._starts.append(self._starts[-1] + len(line))
         self.parents: dict[ast.AST, ast.AST] = {}
-        self.tree: Optional[ast.Module] = None
-        self.syntax_error: Optional[SyntaxError] = None
+        self.tree: ast.Module | None = None
+        self.syntax_error: SyntaxError | None = None
         try:
             self.tree = ast.parse(text)
         except (SyntaxError, ValueError) as error:
@@ -87,10 +87,12 @@ class SourceFile:
             node = self.parents[node]
             yield node
 
-    def function_of(self, node: ast.AST) -> Optional[FunctionNode]:
-        return next((up for up in self.ancestors(node) if isinstance(up, (ast.FunctionDef, ast.AsyncFunctionDef))), None)
+    def function_of(self, node: ast.AST) -> FunctionNode | None:
+        return next(
+            (up for up in self.ancestors(node) if isinstance(up, (ast.FunctionDef, ast.AsyncFunctionDef))), None
+        )
 
-    def class_of(self, node: ast.AST) -> Optional[ast.ClassDef]:
+    def class_of(self, node: ast.AST) -> ast.ClassDef | None:
         return next((up for up in self.ancestors(node) if isinstance(up, ast.ClassDef)), None)
 
     def statement_of(self, node: ast.AST) -> ast.stmt:
@@ -113,7 +115,10 @@ class SourceFile:
         """As `replace`, with parentheses where the new expression would otherwise be torn apart."""
         parent = self.parents.get(node)
         tight = (ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp, ast.Attribute, ast.Await, ast.Starred, ast.IfExp)
-        head = isinstance(parent, (ast.Call, ast.Subscript)) and getattr(parent, "func", getattr(parent, "value", None)) is node
+        head = (
+            isinstance(parent, (ast.Call, ast.Subscript))
+            and getattr(parent, "func", getattr(parent, "value", None)) is node
+        )
         return self.replace(node, f"({new})" if isinstance(parent, tight) or head else new, kind, prior)
 
     def at(self, node: ast.AST, splices: tuple[Splice, ...], kind: str, prior: float) -> Candidate:

@@ -10,7 +10,17 @@ from codeagent.providers.repair.mend.project import local_names
 from codeagent.providers.repair.mend.source import Candidate, FunctionNode, SourceFile, Splice, is_docstring
 from codeagent.providers.repair.mend.values import swap
 
-SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Continue, ast.Break, ast.Raise, ast.Delete)
+SIMPLE = (
+    ast.Assign,
+    ast.AugAssign,
+    ast.AnnAssign,
+    ast.Expr,
+    ast.Return,
+    ast.Continue,
+    ast.Break,
+    ast.Raise,
+    ast.Delete,
+)
 
 
 def return_edits(source: SourceFile, node: ast.Return) -> Iterator[Candidate]:

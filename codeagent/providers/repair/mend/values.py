@@ -100,13 +100,11 @@ def step_edits(source: SourceFile, node: ast.expr) -> Iterator[Candidate]:
         prior = 0.65
     elif isinstance(parent, (ast.Slice, ast.Subscript)) and getattr(parent, "value", None) is not node:
         prior = 0.5
-    elif isinstance(parent, ast.Return):
+    elif isinstance(parent, ast.Return) or isinstance(parent, ast.Compare):
         prior = 0.35
-    elif isinstance(parent, ast.Compare):
-        prior = 0.35
-    elif isinstance(parent, ast.Call) and node in parent.args:
-        prior = 0.25
-    elif isinstance(parent, ast.Assign) and parent.value is node:
+    elif (isinstance(parent, ast.Call) and node in parent.args) or (
+        isinstance(parent, ast.Assign) and parent.value is node
+    ):
         prior = 0.25
     if prior:
         for sign in ("+", "-"):
@@ -144,7 +142,9 @@ def attribute_edits(source: SourceFile, project: Project, node: ast.Attribute) -
     own = isinstance(node.value, ast.Name) and node.value.id == "self" and owner is not None
     others = own_attributes(owner) if own and owner is not None else list(project.attributes)
     limit, base = (8, 0.3) if own else (5, 0.2)
-    for other, ratio in alike(node.attr, (name for name in others if (name in project.methods) == called or own))[:limit]:
+    for other, ratio in alike(node.attr, (name for name in others if (name in project.methods) == called or own))[
+        :limit
+    ]:
         if not own and ratio < 0.4:
             break
         yield source.at(node, (Splice(value_end, end, f".{other}"),), "attribute", base + 0.4 * ratio)

@@ -1,0 +1,1 @@
+"""Archives from outside, read as untrusted bytes: nothing is written by a name they contain."""

@@ -1,0 +1,146 @@
+"""The edge's API from the client's side: submit, follow across drops, fetch. Synchronous, for the terminal."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from codeagent.cli.connection import Connection
+
+TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
+LONGEST_WAIT_SECONDS = 10.0
+
+
+class ApiError(Exception):
+    """An answer that is not a success: its stable code and what it says."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{detail} ({code})")
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """One Server-Sent Event. `id` is None for what is only live."""
+
+    name: str
+    data: dict[str, Any]
+    id: int | None
+
+
+class Client:
+    """One connection pool to one edge."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._http = httpx2.Client(
+            base_url=connection.url,
+            headers={"Authorization": f"Bearer {connection.api_key}", "User-Agent": "codeagent-cli"},
+            timeout=httpx2.Timeout(30.0, read=60.0),
+            trust_env=False,
+        )
+
+    def upload(self, archive: Path) -> str:
+        """Uploads a source archive; returns its digest."""
+        with archive.open("rb") as file:
+            answer = self._http.post("/v1/artifacts", content=file, headers={"Content-Type": "application/gzip"})
+        return str(_checked(answer)["digest"])
+
+    def submit(self, body: dict[str, Any], key: str) -> dict[str, Any]:
+        """Starts a run; the same key starts it once, so that a lost answer is simply asked for again."""
+        for wait in (0.5, 1.0, 2.0, 4.0, None):
+            try:
+                answer = self._http.post("/v1/runs", json=body, headers={"Idempotency-Key": f'"{key}"'})
+            except httpx2.TransportError as error:
+                if wait is None:
+                    raise ApiError(0, "unreachable", f"the server does not answer: {error}") from error
+            else:
+                if answer.status_code not in {503, 409} or wait is None:
+                    return _checked(answer)
+            time.sleep(wait)
+        raise AssertionError("unreachable: the last round returns or raises")
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return _checked(self._http.get(f"/v1/runs/{run_id}"))
+
+    def cancel(self, run_id: str) -> None:
+        _checked(self._http.post(f"/v1/runs/{run_id}/cancel", json={}))
+
+    def artifact(self, digest: str) -> bytes:
+        answer = self._http.get(f"/v1/artifacts/{digest}")
+        if answer.status_code != 200:
+            _checked(answer)
+        return answer.content
+
+    def follow(self, run_id: str) -> Iterator[ServerEvent]:
+        """A run's events to its end, each durable one once, whatever drops in between."""
+        newest, wait, ended = 0, 0.5, False
+        while not ended:
+            try:
+                for event in self._stream(run_id, newest):
+                    wait = 0.5
+                    if event.id is not None:
+                        if event.id <= newest:
+                            continue
+                        newest = event.id
+                    yield event
+                    ended = ended or event.name in TERMINAL
+            except httpx2.TransportError:
+                pass
+            except ApiError as error:
+                if error.status != 503:
+                    raise
+            if not ended:
+                time.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+    def _stream(self, run_id: str, newest: int) -> Iterator[ServerEvent]:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(newest)}
+        with self._http.stream("GET", f"/v1/runs/{run_id}/events", headers=headers) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                _checked(answer)
+                return
+            yield from _parse(answer.iter_lines())
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _parse(lines: Iterator[str]) -> Iterator[ServerEvent]:
+    name, event_id = "message", None
+    data: list[str] = []
+    for line in lines:
+        if line == "":
+            if data:
+                yield ServerEvent(name, json.loads("\n".join(data)), event_id)
+            name, data, event_id = "message", [], None
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)
+        elif field == "id" and value.isdecimal():
+            event_id = int(value)
+
+
+def _checked(answer: httpx2.Response) -> dict[str, Any]:
+    if answer.is_success:
+        return dict(answer.json()) if answer.content else {}
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {}
+    detail = str(problem.get("detail", answer.reason_phrase))
+    fields = "; ".join(f"{item['pointer']}: {item['detail']}" for item in problem.get("errors", []))
+    raise ApiError(
+        answer.status_code, str(problem.get("code", "unknown")), f"{detail} {fields}".strip() if fields else detail
+    )

@@ -1,0 +1,58 @@
+"""API keys from a file, read again when it changes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from codeagent.identity.keys import KeyRing, Principal
+from codeagent.settings import ApiKeyEntry
+from codeagent.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+LOOK_EVERY_SECONDS = 1.0
+
+
+def load_keys(path: Path) -> KeyRing:
+    """Raises `ValueError` or `OSError` when the file is not a list of key entries."""
+    entries = TypeAdapter(list[ApiKeyEntry]).validate_json(path.read_bytes())
+    return KeyRing({entry.sha256: Principal(entry.tenant_id, entry.principal_id, entry.key_id) for entry in entries})
+
+
+class FileKeys:
+    """Without a file nobody is let in. A file that cannot be read leaves the keys as they were, and is logged."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._ring = KeyRing({}) if path is None else load_keys(path)
+        self._stamp = self._stat()
+        self._looked = time.monotonic()
+
+    def _stat(self) -> tuple[int, int]:
+        if self._path is None:
+            return 0, 0
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_mtime_ns, found.st_size
+
+    def authenticate(self, key: str) -> Principal | None:
+        now = time.monotonic()
+        if self._path is not None and now - self._looked > LOOK_EVERY_SECONDS:
+            self._looked = now
+            stamp = self._stat()
+            if stamp != self._stamp:
+                self._reload(self._path, stamp)
+        return self._ring.authenticate(key)
+
+    def _reload(self, path: Path, stamp: tuple[int, int]) -> None:
+        try:
+            self._ring = load_keys(path)
+            self._stamp = stamp
+            log.info("keys.reloaded")
+        except (OSError, ValueError) as error:
+            log.error("keys.unreadable", error=type(error).__name__)

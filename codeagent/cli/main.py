@@ -1,0 +1,216 @@
+"""The `codeagent` command. Each command imports what it needs when it runs, so that help comes at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Run coding agents on your own machines.",
+)
+db = typer.Typer(no_args_is_help=True, help="The database.")
+topics = typer.Typer(no_args_is_help=True, help="The broker's topics.")
+sandbox = typer.Typer(no_args_is_help=True, help="Sandboxes, for operators.")
+app.add_typer(db, name="db")
+app.add_typer(topics, name="topics")
+app.add_typer(sandbox, name="sandbox")
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]
+USAGE = 2
+
+
+def _data_dir(given: Path | None) -> Path:
+    if given is not None:
+        return given.absolute()
+    from codeagent.embedded.directories import default_data_dir
+
+    return default_data_dir()
+
+
+def fail(message: str, status: int = 1) -> typer.Exit:
+    """Says what is wrong on standard error; raise what it returns."""
+    typer.echo(f"codeagent: {message}", err=True)
+    return typer.Exit(status)
+
+
+@app.command()
+def up(
+    data_dir: DataDir = None,
+    port: Annotated[int, typer.Option(help="Port of the API; 0 takes the last one used, or any free one.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    allow_level: Annotated[
+        int, typer.Option(min=1, max=3, help="Weakest sandbox level to accept: 1, 2 (default) or 3.")
+    ] = 2,
+    providers: Annotated[Path | None, typer.Option(help="JSON list of model providers.")] = None,
+    model: Annotated[str, typer.Option(help="Model of runs that name none.")] = "builtin/repair",
+) -> None:
+    """Run everything on this machine until SIGTERM or Ctrl-C."""
+    from codeagent.cli.up import System, UpOptions
+    from codeagent.errors import CodeAgentError
+
+    directory = _data_dir(data_dir)
+    options = UpOptions(directory, host, port, allow_level, providers and providers.absolute(), model)
+
+    def ready(url: str) -> None:
+        typer.echo(f"CodeAgent is ready: {url}")
+        typer.echo(f"Key and address are in {directory / 'connection.json'}; stop with Ctrl-C.")
+        sys.stdout.flush()
+
+    try:
+        status = System(options).serve(ready)
+    except CodeAgentError as error:
+        raise fail(error.detail) from None
+    raise typer.Exit(status)
+
+
+@app.command()
+def run(
+    task: Annotated[str, typer.Argument(help="What to do.")],
+    repo: Annotated[Path | None, typer.Option(help="Repository to work on; its tracked files are uploaded.")] = None,
+    git_url: Annotated[str | None, typer.Option(help="Public https repository to work on instead.")] = None,
+    ref: Annotated[str, typer.Option(help="Branch, tag or commit of --git-url.")] = "HEAD",
+    model: Annotated[str | None, typer.Option(help="As in builtin/repair or openai/gpt-5.")] = None,
+    agent: Annotated[str, typer.Option(help="Agent that does it.")] = "coder",
+    max_steps: Annotated[int | None, typer.Option(help="Model calls at most.")] = None,
+    max_cost_usd: Annotated[str | None, typer.Option(help="What it may cost.")] = None,
+    deadline_seconds: Annotated[int | None, typer.Option(help="How long it may take.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Apply the patch to the repository.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One event a line, nothing else.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Start a run, watch it, show the patch.
+
+    Exit status: 0 completed, 1 failed, 2 usage, 3 rejected or canceled.
+    """
+    from codeagent.cli.connection import NotConnected, find_connection
+    from codeagent.cli.run import RunRequest, Usage, run_and_watch
+
+    if (repo is None) == (git_url is None):
+        raise fail("give --repo or --git-url", USAGE)
+    if apply and repo is None:
+        raise fail("--apply needs --repo", USAGE)
+    limits = {"max_steps": max_steps, "max_cost_usd": max_cost_usd, "deadline_seconds": deadline_seconds}
+    request = RunRequest(
+        task, repo, git_url, ref, model, agent, {name: value for name, value in limits.items() if value is not None}
+    )
+    try:
+        connection = find_connection(_data_dir(data_dir))
+        raise typer.Exit(run_and_watch(connection, request, apply=apply, as_json=as_json))
+    except (NotConnected, Usage) as error:
+        raise fail(str(error), USAGE) from None
+
+
+@app.command()
+def verify(
+    run_id: Annotated[str, typer.Argument(help="The run, as in run_01jd...")],
+    data_dir: DataDir = None,
+) -> None:
+    """Check every stored event of a run against its hashes. Exits 1 and names what does not hold."""
+    from codeagent.cli.operate import verify_run
+
+    raise typer.Exit(verify_run(_data_dir(data_dir), run_id))
+
+
+@app.command()
+def serve(
+    role: Annotated[str, typer.Argument(help="edge, agent-worker, provider-worker, sandbox-worker, relay")],
+) -> None:
+    """Run one process of the system, configured by CODEAGENT_* variables."""
+    from pydantic import ValidationError
+
+    from codeagent.cli.process import run_process
+    from codeagent.cli.services import ROLES
+    from codeagent.settings import Settings
+
+    if role not in ROLES:
+        raise fail(f"there is no role {role!r}; roles: {', '.join(ROLES)}", USAGE)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"CODEAGENT_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+        raise fail(f"the configuration is not usable: {problems}", USAGE) from None
+    raise typer.Exit(run_process(lambda: ROLES[role](settings, None), settings.drain_seconds + 5))
+
+
+@app.command()
+def key() -> None:
+    """Make an API key and its entry for CODEAGENT_API_KEYS_FILE. The key is shown this once."""
+    import json
+
+    from codeagent.clock import new_uuid
+    from codeagent.identity.keys import digest_of_key, new_key
+    from codeagent.messages.ids import typed_id
+
+    made = new_key()
+    entry = {
+        "key_id": typed_id("key", new_uuid()),
+        "sha256": digest_of_key(made),
+        "tenant_id": typed_id("ten", new_uuid()),
+        "principal_id": typed_id("usr", new_uuid()),
+    }
+    typer.echo(json.dumps({"api_key": made, "entry": entry}, indent=2))
+
+
+@app.command()
+def schemas(folder: Annotated[Path, typer.Argument(help="Where to write them.")]) -> None:
+    """Write JSON Schemas, OpenAPI and AsyncAPI."""
+    from codeagent.cli.schemas import write_schemas
+
+    write_schemas(folder)
+
+
+@app.command()
+def demo(
+    repo: Annotated[Path, typer.Argument(help="A repository with a failing test.")],
+    data_dir: DataDir = None,
+    allow_level: Annotated[int, typer.Option(min=1, max=3)] = 2,
+) -> None:
+    """Start everything, repair a repository, check the result, stop."""
+    from codeagent.cli.demo import play
+
+    raise typer.Exit(play(repo.absolute(), data_dir and data_dir.absolute(), allow_level))
+
+
+@db.command("upgrade")
+def db_upgrade(data_dir: DataDir = None) -> None:
+    """Bring the database to this program's schema."""
+    from codeagent.cli.operate import upgrade_database
+
+    raise typer.Exit(upgrade_database(data_dir))
+
+
+@topics.command("plan")
+def topics_plan(data_dir: DataDir = None) -> None:
+    """Show what `apply` would change. Exits 2 where only a new topic would help."""
+    from codeagent.cli.operate import reconcile_topics
+
+    raise typer.Exit(reconcile_topics(data_dir, apply=False))
+
+
+@topics.command("apply")
+def topics_apply(data_dir: DataDir = None) -> None:
+    """Make the cluster's topics what topics/*.yaml says."""
+    from codeagent.cli.operate import reconcile_topics
+
+    raise typer.Exit(reconcile_topics(data_dir, apply=True))
+
+
+@sandbox.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def sandbox_exec(
+    command: Annotated[list[str], typer.Argument(help="The command, after --.")],
+    workspace: Annotated[Path | None, typer.Option(help="Directory to copy in as /workspace.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+    allow_level: Annotated[int, typer.Option(min=1, max=3)] = 2,
+    state_dir: Annotated[Path | None, typer.Option(help="Where runtimes are kept.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One record as the last line.")] = False,
+) -> None:
+    """Run a command in a sandbox of its own. Nothing is left behind; exits as the command did."""
+    from codeagent.cli.sandbox import exec_in_sandbox
+
+    raise typer.Exit(exec_in_sandbox(tuple(command), workspace, timeout, allow_level, state_dir, as_json=as_json))

@@ -1,0 +1,27 @@
+"""Providers with their retries and breakers around them, one breaker a provider and process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from codeagent.providers.breaker import Breaker
+from codeagent.providers.registry import ProviderRegistry, ProviderSettings
+from codeagent.providers.retry import ResilientProvider
+
+
+class Models:
+    """Resolves `<provider>/<model>` to a guarded provider. Raises what the registry raises."""
+
+    def __init__(self, settings: Sequence[ProviderSettings]) -> None:
+        self._registry = ProviderRegistry(settings)
+        self._guarded: dict[str, ResilientProvider] = {}
+
+    def resolve(self, model: str) -> tuple[ResilientProvider, str]:
+        provider, name = self._registry.resolve(model)
+        guarded = self._guarded.get(provider.name)
+        if guarded is None:
+            guarded = self._guarded[provider.name] = ResilientProvider(provider, Breaker(provider.name))
+        return guarded, name
+
+    async def close(self) -> None:
+        await self._registry.close()

@@ -1,0 +1,106 @@
+"""What operators do from the terminal: migrate, reconcile topics, verify a run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from codeagent.broker.admin import TopicAdmin, wanted_topics
+from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.topics import load_topics
+from codeagent.cli.connection import SETTINGS_FILE
+from codeagent.errors import CodeAgentError
+from codeagent.eventlog import migrate
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.stored import StoredEvent
+from codeagent.eventlog.verify import Finding, verify
+from codeagent.messages.ids import run_stream
+from codeagent.settings import Settings
+
+TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def load_settings(data_dir: Path | None) -> Settings:
+    """The environment's settings, or those of the system that a data directory belongs to."""
+    path = data_dir / SETTINGS_FILE if data_dir is not None else None
+    if path is not None and path.exists():
+        return Settings(**json.loads(path.read_text()))
+    return Settings()
+
+
+def _guarded(action: object) -> int:
+    try:
+        return asyncio.run(action)  # type: ignore[arg-type]  # a coroutine of int
+    except CodeAgentError as error:
+        sys.stderr.write(f"codeagent: {error.detail}\n")
+        return 1
+
+
+def upgrade_database(data_dir: Path | None) -> int:
+    async def upgrade() -> int:
+        await migrate.upgrade(load_settings(data_dir).database_url.get_secret_value())
+        say("the database is up to date")
+        return 0
+
+    return _guarded(upgrade())
+
+
+def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
+    async def reconcile() -> int:
+        settings = load_settings(data_dir)
+        connection = KafkaConnection(settings.kafka_bootstrap_servers, "codeagent-topics", settings.kafka_idempotent)
+        admin = TopicAdmin(connection, replication=settings.kafka_replication, configurable=settings.kafka_idempotent)
+        wanted = wanted_topics(load_topics(settings.topics_dir), settings.topics_profile)
+        changes = await (admin.apply(wanted) if apply else admin.plan(wanted))
+        for change in changes:
+            say(f"{change.kind:15} {change.topic}  {change.detail}")
+        say(f"{len(wanted)} topics, {len(changes)} differences{' applied' if apply and changes else ''}")
+        return 2 if any(change.kind == "conflict" for change in changes) else 0
+
+    return _guarded(reconcile())
+
+
+async def _story(log_reader: EventLog, run_id: str) -> list[StoredEvent]:
+    """A run's own events and those of every effect it asked for."""
+    own = [event async for event in log_reader.stream(run_stream(run_id))]
+    if not own:
+        return []
+    related = await log_reader.read_correlated(own[0].metadata["correlationid"])
+    return own + [event for event in related if event.stream_id != run_stream(run_id)]
+
+
+async def check_run(database: Database, run_id: str) -> tuple[int, list[Finding]]:
+    """How many events were checked, and what is wrong with them."""
+    story = await _story(EventLog(database), run_id)
+    findings = verify(story)
+    own = [event for event in story if event.stream_id == run_stream(run_id)]
+    if own and own[-1].type not in TERMINAL:
+        findings.append(Finding(run_stream(run_id), own[-1].version, own[-1].id, "the stream has no terminal event"))
+    return len(story), findings
+
+
+def verify_run(data_dir: Path, run_id: str) -> int:
+    async def check() -> int:
+        database = Database(load_settings(data_dir).database_url.get_secret_value(), connections=2)
+        try:
+            count, findings = await check_run(database, run_id)
+        finally:
+            await database.close()
+        if count == 0:
+            sys.stderr.write(f"codeagent: there is no run {run_id}\n")
+            return 1
+        for finding in findings:
+            say(f"FAILED {finding}")
+        if findings:
+            return 1
+        say(f"log verified: {count} events of {run_id}, every digest and leaf hash holds")
+        return 0
+
+    return _guarded(check())

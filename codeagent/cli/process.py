@@ -1,0 +1,161 @@
+"""Runs one process of the system: an event loop, the parts in order, a monitor port, and a stop that drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from codeagent.errors import CodeAgentError
+from codeagent.telemetry import metrics
+from codeagent.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+Action = Callable[[], Awaitable[object]]
+Check = Callable[[], Awaitable[bool]]
+
+
+@dataclass(slots=True)
+class Process:
+    """What a role consists of: what to start, in order; what to stop, in order; what being ready means."""
+
+    role: str
+    start: list[Action] = field(default_factory=list)
+    stop: list[Action] = field(default_factory=list)
+    checks: dict[str, Check] = field(default_factory=dict)
+
+
+async def _holds(check: Check) -> bool:
+    try:
+        async with asyncio.timeout(2.0):
+            return await check()
+    except (CodeAgentError, OSError, TimeoutError):
+        return False
+
+
+def monitor_app(process: Process) -> ASGIApp:
+    """Health and metrics of a process that serves nothing else."""
+
+    async def livez(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        results = {name: await _holds(check) for name, check in process.checks.items()}
+        ready = all(results.values())
+        return JSONResponse({"status": "ok" if ready else "unavailable", "checks": results}, 200 if ready else 503)
+
+    async def exposition(_: Request) -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    return Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/startupz", readyz),
+            Route("/metrics", exposition),
+        ]
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, so that a port is known, or refused, before anything else has started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(1024)
+    listener.set_inheritable(True)
+    return listener
+
+
+class HttpServer:
+    """uvicorn on a socket of ours, stopped by us and by no signal."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, drain_seconds: float) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_graceful_shutdown=int(max(drain_seconds, 1)),
+            timeout_keep_alive=75,
+            h11_max_incomplete_event_size=32_768,
+            lifespan="off",
+        )
+        self._server = uvicorn.Server(config)
+        self._listener = listener
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._serve())
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(0.01)
+
+    async def _serve(self) -> None:
+        # `serve` would take the signals over; `_serve` is the same without that.
+        await self._server._serve([self._listener])
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def run(process: Process, stop_seconds: float) -> int:
+    """Starts everything, waits for SIGTERM or SIGINT, stops everything. Returns the exit status."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    status = 0
+    try:
+        for action in process.start:
+            await action()
+        log.info("process.started", role=process.role)
+        await stopping.wait()
+        log.info("process.stopping", role=process.role)
+    except CodeAgentError as error:
+        log.error("process.refused_to_start", role=process.role, error=error.detail)
+        status = 1
+    for action in process.stop:
+        try:
+            async with asyncio.timeout(stop_seconds):
+                await action()
+        except TimeoutError:
+            log.warning("process.stop_timed_out", role=process.role)
+        except Exception:
+            log.exception("process.stop_failed", role=process.role)
+    log.info("process.stopped", role=process.role)
+    return status
+
+
+def run_process(build: Callable[[], Coroutine[Any, Any, Process]], stop_seconds: float) -> int:
+    """Builds and runs a process on a loop of its own, to its exit status."""
+
+    async def main() -> int:
+        try:
+            process = await build()
+        except (CodeAgentError, OSError, ValueError) as error:
+            log.error("process.refused_to_start", error=getattr(error, "detail", str(error)))
+            return 1
+        return await run(process, stop_seconds)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(KeyboardInterrupt):
+        return runner.run(main())
+    return 130

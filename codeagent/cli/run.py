@@ -1,0 +1,125 @@
+"""`codeagent run`: upload, submit, watch, show the patch, apply it if asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from codeagent.cli.client import TERMINAL, ApiError, Client, ServerEvent
+from codeagent.cli.connection import Connection
+from codeagent.cli.pack import pack_tracked
+from codeagent.cli.screen import Screen
+from codeagent.clock import new_uuid
+
+COMPLETED, FAILED, USAGE, NOT_DONE = 0, 1, 2, 3
+STATUSES = {"run.completed": COMPLETED, "run.failed": FAILED, "run.canceled": NOT_DONE, "run.rejected": NOT_DONE}
+
+
+class Usage(Exception):
+    """What was asked for cannot be done as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    task: str
+    repo: Path | None
+    git_url: str | None
+    ref: str
+    model: str | None
+    agent: str
+    limits: dict[str, Any]
+
+
+def run_and_watch(connection: Connection, request: RunRequest, *, apply: bool, as_json: bool) -> int:
+    """The exit status of the run. Ctrl-C cancels it, a second one leaves it to itself."""
+    client = Client(connection)
+    console = Console(stderr=as_json, highlight=False)
+    try:
+        body = _body(client, request)
+        run = client.submit(body, str(new_uuid()))
+        last = _watch(client, run["id"], console, as_json=as_json)
+        return _finish(client, request, last, console, apply=apply, as_json=as_json)
+    except ApiError as error:
+        console.print(f"[red]{error}[/]")
+        return USAGE if 400 <= error.status < 500 else FAILED
+    finally:
+        client.close()
+
+
+def _body(client: Client, request: RunRequest) -> dict[str, Any]:
+    if request.repo is not None:
+        if not request.repo.is_dir():
+            raise Usage(f"{request.repo} is not a directory")
+        with tempfile.TemporaryDirectory(prefix="codeagent-run-") as folder:
+            archive = Path(folder) / "source.tar.gz"
+            pack_tracked(request.repo, archive)
+            source: dict[str, Any] = {"kind": "archive", "digest": client.upload(archive)}
+    else:
+        source = {"kind": "git", "url": request.git_url, "ref": request.ref}
+    body: dict[str, Any] = {"task": request.task, "source": source, "agent": request.agent}
+    if request.model is not None:
+        body["model"] = request.model
+    if request.limits:
+        body["limits"] = request.limits
+    return body
+
+
+def _watch(client: Client, run_id: str, console: Console, *, as_json: bool) -> ServerEvent:
+    screen = Screen(console)
+    canceled = False
+    events = client.follow(run_id)
+    last: ServerEvent | None = None
+    while True:
+        try:
+            for event in events:
+                if as_json:
+                    sys.stdout.write(json.dumps({"event": event.name, "id": event.id, **event.data}) + "\n")
+                    sys.stdout.flush()
+                else:
+                    screen.show(event)
+                if event.name in TERMINAL:
+                    last = event
+            break
+        except KeyboardInterrupt:
+            if canceled:
+                raise
+            canceled = True
+            console.print("[yellow]canceling; once more to leave[/]")
+            client.cancel(run_id)
+            events = client.follow(run_id)
+    if last is None:
+        raise ApiError(0, "stream_ended", "the stream ended without the run's end")
+    return last
+
+
+def _finish(
+    client: Client, request: RunRequest, last: ServerEvent, console: Console, *, apply: bool, as_json: bool
+) -> int:
+    status = STATUSES[last.name]
+    patch = last.data["data"].get("patch")
+    if patch is None:
+        if not as_json:
+            console.print("[dim]no changes[/]")
+        return status
+    text = client.artifact(patch["digest"])
+    if not as_json:
+        Screen(console).patch(text.decode(errors="replace"))
+    if apply and status == COMPLETED and request.repo is not None:
+        apply_patch(request.repo, text)
+        console.print(f"[green]applied to {request.repo}[/]")
+    return status
+
+
+def apply_patch(repo: Path, patch: bytes) -> None:
+    """Applies a patch to a directory, all of it or nothing. Raises `Usage` when it does not fit."""
+    command = ["git", "-c", "core.hooksPath=/dev/null", "apply", "--whitespace=nowarn", "-"]
+    done = subprocess.run(command, input=patch, cwd=repo, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise Usage(f"the patch does not apply: {done.stderr.decode(errors='replace').strip()}")

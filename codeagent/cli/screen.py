@@ -1,0 +1,117 @@
+"""A run as it happens, on a terminal: steps, tool calls, output, tokens, cost."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+
+from codeagent.cli.client import ServerEvent
+
+OUTPUT_LINES = 12
+
+
+class Screen:
+    """Prints one event at a time. Text that is streamed live is not printed again when it is complete."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._calls: dict[str, str] = {}
+        self._live_text: set[str] = set()
+        self._live_output: set[str] = set()
+        self._midline = False
+        self._tokens = 0
+        self._cost = Decimal(0)
+
+    def show(self, event: ServerEvent) -> None:
+        shown = getattr(self, f"_on_{event.name.replace('.', '_')}", None)
+        if shown is not None:
+            shown(event.data.get("data", event.data))
+
+    def _line(self, text: str) -> None:
+        if self._midline:
+            self._console.print()
+            self._midline = False
+        self._console.print(text, highlight=False)
+
+    def _write(self, text: str) -> None:
+        self._console.out(text, end="", highlight=False)
+        self._midline = not text.endswith("\n")
+
+    def _on_run_submitted(self, data: dict[str, Any]) -> None:
+        self._line(f"[bold]run[/] {data['run_id']}  [dim]model[/] {data['model']}")
+
+    def _on_run_step_started(self, data: dict[str, Any]) -> None:
+        words = {"prepare": "preparing the files", "think": "thinking", "collect": "collecting the patch"}
+        self._line(f"[cyan]step {data['step']}[/] [dim]{words.get(data['name'], data['name'])}[/]")
+
+    def _on_message_delta(self, data: dict[str, Any]) -> None:
+        self._live_text.add(data["effect_id"])
+        self._write(data["text"])
+
+    def _on_message_completed(self, data: dict[str, Any]) -> None:
+        if data["text"] and data["effect_id"] not in self._live_text:
+            self._line(escape(data["text"]))
+        for call in data["tool_calls"]:
+            self._calls[call["id"]] = _summary(call["name"], call["arguments"])
+        usage = data["usage"]
+        self._tokens += usage["input_tokens"] + usage["output_tokens"]
+        self._cost += Decimal(data["cost_usd"] or 0)
+        self._line(f"[dim]  {self._tokens} tokens, {self._cost:.4f} USD so far[/]")
+
+    def _on_tool_call_started(self, data: dict[str, Any]) -> None:
+        self._line(f"[yellow]  $ {escape(self._calls.get(data['tool_call_id'], data['name']))}[/]")
+
+    def _on_tool_output_delta(self, data: dict[str, Any]) -> None:
+        self._live_output.add(data["effect_id"])
+        self._write(data["text"])
+
+    def _on_tool_call_completed(self, data: dict[str, Any]) -> None:
+        if data["effect_id"] not in self._live_output:
+            lines = data["output"].splitlines()
+            for line in lines[:OUTPUT_LINES]:
+                self._line(f"    [dim]{escape(line)}[/]")
+            if len(lines) > OUTPUT_LINES:
+                self._line(f"    [dim]… {len(lines) - OUTPUT_LINES} more lines[/]")
+        status = data["reason"] if data["exit_code"] is None else f"exit {data['exit_code']}"
+        self._line(f"[dim]  {status}, {data['duration_seconds']:.2f} s[/]")
+
+    def _on_tool_call_failed(self, data: dict[str, Any]) -> None:
+        self._line(f"[red]  {escape(data['error'])}[/]")
+
+    def _on_run_cancel_requested(self, _: dict[str, Any]) -> None:
+        self._line("[yellow]cancel requested[/]")
+
+    def _on_stream_lagging(self, data: dict[str, Any]) -> None:
+        self._line(f"[dim]  … {data['dropped']} live fragments left out[/]")
+
+    def _on_run_completed(self, data: dict[str, Any]) -> None:
+        self._line(f"[bold green]completed[/] {escape(data['message'])}")
+
+    def _on_run_failed(self, data: dict[str, Any]) -> None:
+        self._line(f"[bold red]failed[/] ({data['status_reason']}) {escape(data['message'])}")
+
+    def _on_run_canceled(self, data: dict[str, Any]) -> None:
+        self._line(f"[bold yellow]canceled[/] {escape(data['message'])}")
+
+    def _on_run_rejected(self, data: dict[str, Any]) -> None:
+        self._line(f"[bold red]rejected[/] {escape(data['message'])}")
+
+    def patch(self, text: str) -> None:
+        self._console.print(Syntax(text, "diff", theme="ansi_dark", background_color="default", word_wrap=True))
+
+
+def _summary(name: str, arguments: str) -> str:
+    """A tool call in one line."""
+    try:
+        values = json.loads(arguments or "{}")
+    except ValueError:
+        return name
+    first = next((str(values[key]) for key in ("command", "path", "pattern") if key in values), "")
+    first = first.splitlines()[0] if first else ""
+    text = first if name == "shell" else f"{name} {first}"
+    return text if len(text) <= 140 else f"{text[:140]}…"

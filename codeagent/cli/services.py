@@ -1,0 +1,263 @@
+"""The composition root: builds every object of every role from the settings, here and nowhere else."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from codeagent import __version__
+from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.consumer import GroupConsumer
+from codeagent.broker.delivery import Delivery, GiveUp, HandleMessage
+from codeagent.broker.publisher import Publisher
+from codeagent.broker.topics import (
+    AGENT_INPUTS,
+    AGENT_WORKER,
+    PROVIDER_COMMANDS,
+    PROVIDER_EVENTS,
+    PROVIDER_WORKER,
+    RUN_DELTAS,
+    RUN_EVENTS,
+    SANDBOX_COMMANDS,
+    SANDBOX_EVENTS,
+    SANDBOX_WORKER,
+)
+from codeagent.cli.process import Check, HttpServer, Process, bind, monitor_app
+from codeagent.clock import new_uuid
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.effects import EffectsLedger
+from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.sweep import Sweeper
+from codeagent.projections.runs import RunsProjector
+from codeagent.relay.outbox import OutboxPublisher
+from codeagent.relay.sweeps import SweepLoop
+from codeagent.settings import Settings
+from codeagent.telemetry.logs import configure_logs
+from codeagent.telemetry.traces import configure_traces
+from codeagent.workers.deltas import Send
+from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
+from codeagent.workers.step import StepLoop
+
+SWEEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every process has."""
+
+    settings: Settings
+    database: Database
+    log: EventLog
+    sweeper: Sweeper
+    kafka: KafkaConnection
+    publisher: Publisher
+    outbox: OutboxPublisher
+    process: Process
+
+
+def assemble(role: str, settings: Settings) -> Parts:
+    configure_logs(role, settings.log_level)
+    configure_traces(role, __version__, settings.otlp_endpoint, settings.trace_ratio)
+    database = Database(
+        settings.database_url.get_secret_value(),
+        connections=settings.database_connections,
+        name=f"codeagent-{role}",
+    )
+    log_reader = EventLog(database)
+    sweeper = Sweeper(database)
+    kafka = KafkaConnection(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id=f"codeagent-{role}",
+        idempotent=settings.kafka_idempotent,
+        fetch_wait_ms=settings.kafka_fetch_wait_ms,
+        timeout_seconds=settings.kafka_timeout_seconds,
+        sole_member=settings.kafka_sole_member,
+    )
+    publisher = Publisher(kafka)
+    outbox = OutboxPublisher(publisher, sweeper, log_reader)
+
+    async def database_answers() -> bool:
+        rows = await database.fetch("SELECT 1 FROM alembic_version")
+        return bool(rows)
+
+    async def broker_answers() -> bool:
+        return publisher.ready
+
+    checks: dict[str, Check] = {"database": database_answers, "broker": broker_answers}
+    return Parts(settings, database, log_reader, sweeper, kafka, publisher, outbox, Process(role, checks=checks))
+
+
+def _finish(parts: Parts, listener: socket.socket | None = None, *, measure: bool = False) -> Process:
+    """The parts that every process starts last and stops last."""
+    settings, process = parts.settings, parts.process
+    sweeps = SweepLoop(parts.outbox, parts.sweeper, every_seconds=SWEEP_SECONDS, measure=measure)
+    process.start.insert(0, parts.publisher.start)
+    process.start.append(sweeps.start)
+    process.stop += [sweeps.stop, parts.outbox.stop, parts.publisher.stop, parts.database.close]
+    if process.role != "edge":
+        listening = listener if listener is not None else bind(settings.monitor_host, settings.monitor_port)
+        monitor = HttpServer(monitor_app(process), listening, 1.0)
+        process.start.insert(0, monitor.start)
+        process.stop.append(monitor.stop)
+    return process
+
+
+def _consume(
+    parts: Parts, topics: tuple[str, ...], group: str, handle: HandleMessage, give_up: GiveUp | None = None
+) -> None:
+    delivery = Delivery(parts.publisher, group=group, handle=handle, give_up=give_up)
+    consumer = GroupConsumer(
+        parts.kafka, topics, group=group, handle=delivery, drain_seconds=parts.settings.drain_seconds
+    )
+
+    async def assigned() -> bool:
+        return consumer.ready
+
+    parts.process.checks["consumer"] = assigned
+    parts.process.start.append(consumer.start)
+    parts.process.stop.append(consumer.stop)
+
+
+async def agent_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
+    parts = assemble(AGENT_WORKER, settings)
+    loop = StepLoop(parts.database, parts.log, parts.outbox, events_topic=RUN_EVENTS)
+    _consume(parts, AGENT_INPUTS, AGENT_WORKER, loop.handle, loop.give_up)
+    return _finish(parts, listener)
+
+
+def _perform(parts: Parts, performer: Performer, *, slots: int, durable_claims: bool) -> EffectLoop:
+    settings = parts.settings
+    ledger = EffectsLedger(
+        parts.database,
+        kind=performer.kind,
+        owner=settings.worker_name or f"{parts.process.role}-{new_uuid()}",
+        lease=timedelta(seconds=settings.lease_seconds),
+        durable_claims=durable_claims,
+        new_token=new_uuid,
+    )
+    policy = EffectPolicy(slots=slots, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
+    loop = EffectLoop(parts.database, ledger, performer, parts.outbox, policy)
+    if settings.worker_name:
+        parts.process.start.append(ledger.recover)
+    parts.process.start.append(loop.start)
+    return loop
+
+
+def _deltas(parts: Parts) -> Send:
+    async def send(key: str, value: bytes) -> None:
+        await parts.publisher.send_unconfirmed(RUN_DELTAS, key, value, [("content-type", b"application/json")])
+
+    return send
+
+
+async def provider_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
+    from codeagent.artifacts.store import LocalArtifactStore
+    from codeagent.cli.models import Models
+    from codeagent.workers.provider import ProviderPerformer
+
+    parts = assemble(PROVIDER_WORKER, settings)
+    models = Models(settings.providers())
+    performer = ProviderPerformer(
+        parts.log,
+        LocalArtifactStore(settings.artifacts_dir),
+        models.resolve,
+        _deltas(parts),
+        answers_topic=PROVIDER_EVENTS,
+    )
+    loop = _perform(parts, performer, slots=settings.provider_slots, durable_claims=False)
+    _consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
+    parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
+    parts.process.stop.append(models.close)
+    return _finish(parts, listener)
+
+
+async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
+    from codeagent.artifacts.store import LocalArtifactStore
+    from codeagent.sandboxes.protocol import IsolationLevel, Limits
+    from codeagent.sandboxes.select import choose_driver
+    from codeagent.workers.sandbox import SandboxPerformer
+
+    parts = assemble(SANDBOX_WORKER, settings)
+    driver = await choose_driver(IsolationLevel(settings.minimum_level), None, settings.sandbox_dir)
+    performer = SandboxPerformer(
+        driver,
+        LocalArtifactStore(settings.artifacts_dir),
+        _deltas(parts),
+        answers_topic=SANDBOX_EVENTS,
+        limits=Limits(),
+        most_workspaces=settings.sandbox_workspaces,
+    )
+
+    async def begin() -> None:
+        await driver.reap(frozenset())
+
+    parts.process.start.append(begin)
+    loop = _perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True)
+    _consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
+    parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
+    parts.process.stop += [performer.close, driver.shutdown]
+    return _finish(parts, listener)
+
+
+async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:
+    parts = assemble("relay", settings)
+    projector = RunsProjector(parts.database, parts.log)
+    parts.process.start.append(projector.start)
+    parts.process.stop.append(projector.stop)
+    return _finish(parts, listener, measure=True)
+
+
+async def edge(settings: Settings, listener: socket.socket | None = None) -> Process:
+    from codeagent.artifacts.store import LocalArtifactStore
+    from codeagent.broker.tail import TopicTail
+    from codeagent.cli.keys import FileKeys
+    from codeagent.edge.app import create_app
+    from codeagent.edge.context import EdgeContext, EdgePolicy
+    from codeagent.edge.live import LiveHub
+    from codeagent.edge.views import RunViews
+    from codeagent.eventlog.accept import SubmissionLedger
+    from codeagent.providers.registry import ProviderRegistry
+
+    parts = assemble("edge", settings)
+    hub = LiveHub(parts.log)
+    tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
+    submissions = SubmissionLedger(parts.database)
+    context = EdgeContext(
+        database=parts.database,
+        log=parts.log,
+        submissions=submissions,
+        publisher=parts.publisher,
+        hand_over=parts.outbox.answer,
+        store=LocalArtifactStore(settings.artifacts_dir),
+        hub=hub,
+        views=RunViews(parts.log, submissions),
+        authenticate=FileKeys(settings.api_keys_file).authenticate,
+        supports_model=ProviderRegistry(settings.providers()).supports,
+        checks=parts.process.checks,
+        policy=EdgePolicy(
+            durable_accept=settings.durable_accept,
+            default_model=settings.default_model,
+            max_body_bytes=settings.max_body_bytes,
+            max_upload_bytes=settings.max_upload_bytes,
+            submit_expiry_seconds=settings.submit_expiry_seconds,
+        ),
+    )
+    listening = listener if listener is not None else bind(settings.http_host, settings.http_port)
+    server = HttpServer(create_app(context), listening, settings.drain_seconds)
+    parts.process.start += [hub.start, tail.start, server.start]
+    # Streams are told to come back elsewhere before the server stops accepting.
+    parts.process.stop += [hub.stop, server.stop, tail.stop]
+    return _finish(parts)
+
+
+Role = Callable[[Settings, socket.socket | None], Coroutine[Any, Any, Process]]
+ROLES: dict[str, Role] = {
+    "edge": edge,
+    AGENT_WORKER: agent_worker,
+    PROVIDER_WORKER: provider_worker,
+    SANDBOX_WORKER: sandbox_worker,
+    "relay": relay,
+}

@@ -1,0 +1,258 @@
+"""`codeagent up`: the whole system on one machine, one port, one data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from codeagent.broker.admin import TopicAdmin, wanted_topics
+from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.topics import AGENT_WORKER, PROVIDER_WORKER, SANDBOX_WORKER, load_topics
+from codeagent.cli.connection import CONNECTION_FILE, SETTINGS_FILE
+from codeagent.cli.process import bind, run_process
+from codeagent.embedded.broker import EmbeddedBroker
+from codeagent.embedded.children import run_forked
+from codeagent.embedded.directories import make_directory, write_atomically
+from codeagent.embedded.postgres import EmbeddedPostgres
+from codeagent.embedded.processes import ChildSpec, ProcessSupervisor, WatchedServer
+from codeagent.errors import Unavailable
+from codeagent.eventlog import migrate
+from codeagent.identity.keys import digest_of_key, new_key
+from codeagent.settings import Settings
+
+PRELOADED = (
+    "codeagent.cli.services",
+    "codeagent.edge.app",
+    "codeagent.edge.live",
+    "codeagent.broker.tail",
+    "codeagent.cli.keys",
+    "codeagent.cli.models",
+    "codeagent.artifacts.store",
+    "codeagent.workers.provider",
+    "codeagent.workers.sandbox",
+    "codeagent.sandboxes.select",
+    "uvicorn.protocols.http.httptools_impl",
+)
+READY_SECONDS = 60.0
+PREPARE_SECONDS = 60.0
+MOST_FAILURES = 2
+TENANT = "ten_local"
+PRINCIPAL = "usr_local"
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What the person who starts it has a say in. Port 0 takes the last one used, or any free one."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    level: int = 2
+    providers_file: Path | None = None
+    default_model: str = "builtin/repair"
+    quiet: bool = False
+
+
+def api_key(data_dir: Path) -> str:
+    """The key of this data directory: made once, kept in the connection file, known to the edge by its digest."""
+    connection = data_dir / CONNECTION_FILE
+    key = ""
+    if connection.exists():
+        key = str(json.loads(connection.read_text()).get("api_key", ""))
+    key = key or new_key()
+    entry = {
+        "key_id": "key_local",
+        "sha256": digest_of_key(key),
+        "tenant_id": TENANT,
+        "principal_id": PRINCIPAL,
+    }
+    write_atomically(data_dir / "api-keys.json", json.dumps([entry]))
+    return key
+
+
+def _listener(options: UpOptions) -> socket.socket:
+    """The port asked for, else the one used last time, else any."""
+    remembered = options.data_dir / "port"
+    if options.port == 0 and remembered.exists():
+        try:
+            return bind(options.host, int(remembered.read_text()))
+        except (OSError, ValueError):
+            pass
+    listener = bind(options.host, options.port)
+    remembered.write_text(str(listener.getsockname()[1]))
+    return listener
+
+
+def _settings(options: UpOptions, database_url: str, bootstrap_servers: str) -> Settings:
+    overrides = {
+        "database_url": SecretStr(database_url),
+        "kafka_bootstrap_servers": bootstrap_servers,
+        "kafka_idempotent": False,
+        "kafka_fetch_wait_ms": 5,
+        "kafka_sole_member": True,
+        "kafka_replication": 1,
+        "topics_profile": "dev",
+        "durable_accept": True,
+        "artifacts_dir": options.data_dir / "artifacts",
+        "sandbox_dir": options.data_dir / "sandboxes",
+        "api_keys_file": options.data_dir / "api-keys.json",
+        "minimum_level": options.level,
+        "default_model": options.default_model,
+    }
+    if options.providers_file is not None:
+        overrides["providers_file"] = options.providers_file
+    return Settings(**overrides)  # type: ignore[arg-type]  # the rest comes from the environment
+
+
+async def _make_topics(settings: Settings) -> None:
+    connection = KafkaConnection(settings.kafka_bootstrap_servers, "codeagent-up", idempotent=False)
+    admin = TopicAdmin(connection, replication=1, configurable=False)
+    await admin.apply(wanted_topics(load_topics(settings.topics_dir), settings.topics_profile))
+
+
+async def _prepare(settings: Settings) -> None:
+    await asyncio.gather(migrate.upgrade(settings.database_url.get_secret_value()), _make_topics(settings))
+
+
+def _forked(task: Coroutine[Any, Any, None], data_dir: Path) -> None:
+    """Runs a task in a child: a process that forks services must never have had an event loop."""
+    log_path = data_dir / "logs" / "prepare.log"
+    make_directory(log_path.parent)
+    if run_forked(lambda: asyncio.run(task), PREPARE_SECONDS, log_path=log_path) != 0:
+        raise Unavailable(f"the database and the topics could not be prepared: see {log_path}")
+
+
+def _child(role: str, settings: Settings, listener: socket.socket) -> Callable[[], int]:
+    def target() -> int:
+        from codeagent.cli import services
+
+        named = settings.model_copy(update={"worker_name": f"{role}-local"})
+        return run_process(partial(services.ROLES[role], named, listener), settings.drain_seconds + 5)
+
+    return target
+
+
+STAGES = {"edge": 0, AGENT_WORKER: 1, PROVIDER_WORKER: 1, SANDBOX_WORKER: 1, "relay": 2}
+"""In which order the processes are asked to stop."""
+
+
+def _write_settings(options: UpOptions, settings: Settings) -> None:
+    """For operators' commands on this data directory: they need the database and the broker as well."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    values["database_url"] = settings.database_url.get_secret_value()
+    write_atomically(options.data_dir / SETTINGS_FILE, json.dumps(values, indent=2))
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=0.5) as answer:  # noqa: S310  a URL of our own
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+class System:
+    """The running system of one data directory. `serve` returns its exit status once it is asked to stop."""
+
+    def __init__(self, options: UpOptions) -> None:
+        self._options = options
+
+    def serve(self, on_ready: Callable[[str], None], until: Callable[[], bool] | None = None) -> int:
+        options = self._options
+        make_directory(options.data_dir)
+        for name in PRELOADED:
+            importlib.import_module(name)
+        postgres = EmbeddedPostgres(options.data_dir / "postgres")
+        broker = EmbeddedBroker(options.data_dir / "broker")
+        database_url = os.environ.get("CODEAGENT_DATABASE_URL") or postgres.start().url
+        try:
+            broker.start()
+            key = api_key(options.data_dir)
+            settings = _settings(options, database_url, broker.bootstrap_servers)
+            _forked(_prepare(settings), options.data_dir)
+            _write_settings(options, settings)
+            listeners = {role: bind("127.0.0.1", 0) for role in STAGES if role != "edge"}
+            listeners["edge"] = listener = _listener(options)
+            url = f"http://{options.host}:{listener.getsockname()[1]}"
+            addresses = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in listeners.values()]
+            connection = {"url": url, "api_key": key}
+            write_atomically(options.data_dir / CONNECTION_FILE, json.dumps(connection, indent=2))
+            supervisor = ProcessSupervisor(
+                [ChildSpec(role, _child(role, settings, listeners[role]), STAGES[role]) for role in STAGES],
+                data_dir=options.data_dir,
+                servers=_watched(options, settings, postgres, broker),
+                drain_seconds=settings.drain_seconds + 5,
+                log_to_files=options.quiet,
+            )
+        except BaseException:
+            broker.stop()
+            postgres.stop()
+            raise
+        return supervisor.run(_Announcer(supervisor, addresses, partial(on_ready, url), until))
+
+
+def _watched(
+    options: UpOptions, settings: Settings, postgres: EmbeddedPostgres, broker: EmbeddedBroker
+) -> list[WatchedServer]:
+    def remake_topics() -> None:
+        _forked(_make_topics(settings), options.data_dir)
+
+    watched = [WatchedServer("broker", broker, remake_topics)]
+    if postgres.pid is not None:
+        watched.insert(0, WatchedServer("postgres", postgres))
+    return watched
+
+
+class _Announcer:
+    """Looks between the supervisor's rounds whether every process is ready, and says so once."""
+
+    def __init__(
+        self,
+        supervisor: ProcessSupervisor,
+        addresses: Sequence[str],
+        on_ready: Callable[[], None],
+        until: Callable[[], bool] | None,
+    ) -> None:
+        self._supervisor = supervisor
+        self._waiting = list(addresses)
+        self._on_ready = on_ready
+        self._until = until
+        self._begun = time.monotonic()
+        self._announced = False
+
+    def __call__(self) -> bool:
+        if not self._announced:
+            self._look()
+        return self._until() if self._until is not None else False
+
+    def _look(self) -> None:
+        give_up_at = time.monotonic() + 0.25
+        while self._waiting and time.monotonic() < give_up_at:
+            self._waiting = [address for address in self._waiting if not _is_ready(address)]
+            if self._waiting:
+                time.sleep(0.02)
+        if not self._waiting:
+            self._announced = True
+            self._on_ready()
+        elif (
+            time.monotonic() - self._begun > READY_SECONDS or max(self._supervisor.restarts().values()) > MOST_FAILURES
+        ):
+            raise Unavailable("the system did not become ready: its own messages say why")
+
+
+def complain(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,57 @@
+"""The difference between two texts of a file: as replacements of a unique piece of text, and for people to read."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+LONGEST_SHOWN = 300
+
+
+def edits_between(originals: dict[str, str], edited: dict[str, str]) -> list[dict[str, Any]]:
+    """Replacements `{path, old, new}` to be made in this order; each `old` occurs exactly once when its turn comes."""
+    edits: list[dict[str, Any]] = []
+    for path, text in edited.items():
+        current = originals[path]
+        for low, high, new in reversed(changed_blocks(current, text)):
+            lines = current.splitlines(keepends=True)
+            start, end = unique_range(lines, low, high)
+            old = "".join(lines[start:end])
+            replacement = "".join([*lines[start:low], new, *lines[high:end]])
+            edits.append({"path": path, "old": old, "new": replacement})
+            current = "".join([*lines[:start], replacement, *lines[end:]])
+    return edits
+
+
+def changed_blocks(before: str, after: str) -> list[tuple[int, int, str]]:
+    """Line ranges of `before` and the text that takes their place."""
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    return [
+        (low, high, "".join(new[start:end])) for tag, low, high, start, end in matcher.get_opcodes() if tag != "equal"
+    ]
+
+
+def unique_range(lines: list[str], low: int, high: int) -> tuple[int, int]:
+    """The range widened until its text is not empty and occurs once."""
+    whole = "".join(lines)
+    start, end = low, high
+    upwards = True
+    while (start, end) != (0, len(lines)):
+        piece = "".join(lines[start:end])
+        if piece.strip() and whole.count(piece) == 1:
+            break
+        if (upwards and start > 0) or end >= len(lines):
+            start -= 1
+        else:
+            end += 1
+        upwards = not upwards
+    return start, end
+
+
+def changed_lines(before: str, after: str) -> tuple[str, str]:
+    """The first changed lines, old and new, without indentation."""
+    blocks = changed_blocks(before, after)
+    old = before.splitlines(keepends=True)
+    low, high, new = blocks[0] if blocks else (0, 0, "")
+    return "".join(old[low:high]).strip()[:LONGEST_SHOWN], new.strip()[:LONGEST_SHOWN]

@@ -1,0 +1,37 @@
+"""A migrated database of its own for every test, cloned from a template."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from codeagent.eventlog import migrate
+from codeagent.eventlog.database import Database
+from tests.services.postgres import PostgresCluster
+
+
+@pytest.fixture
+def database_url(any_postgres: PostgresCluster) -> Iterator[str]:
+    """Runs the test on every supported PostgreSQL."""
+    any_postgres.prepare_template(lambda url: asyncio.run(migrate.upgrade(url)))
+    url = any_postgres.new_database()
+    yield url
+    any_postgres.drop_database(url)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(database_url, connections=20)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def newest_database_url(postgres_18: PostgresCluster) -> Iterator[str]:
+    """For tests whose point is elsewhere: one PostgreSQL is enough."""
+    postgres_18.prepare_template(lambda url: asyncio.run(migrate.upgrade(url)))
+    url = postgres_18.new_database()
+    yield url
+    postgres_18.drop_database(url)

@@ -1,0 +1,89 @@
+"""Steps to commit, made by hand: no agent is needed to test what keeps its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from codeagent import clock
+from codeagent.eventlog.step import EffectRow, Step
+from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
+from codeagent.messages import commands, events
+from codeagent.messages.envelope import Envelope, Event
+from codeagent.messages.ids import run_stream, typed_id
+
+TENANT = "ten_test"
+
+
+def new_run() -> str:
+    return typed_id("run", clock.new_uuid())
+
+
+def cause(run_id: str) -> Envelope:
+    command_id = clock.new_uuid()
+    return Envelope(
+        id=command_id,
+        name="run.submit",
+        version=1,
+        source="/test",
+        time=clock.now(),
+        tenant_id=TENANT,
+        key=run_id,
+        correlation_id=command_id,
+    )
+
+
+def prepared(run_id: str, after: int, facts: Sequence[Event], envelope: Envelope) -> list[StoredEvent]:
+    return [
+        prepare(
+            fact,
+            stream_id=run_stream(run_id),
+            version=after + number,
+            event_id=clock.new_uuid(),
+            tenant_id=TENANT,
+            occurred_at=clock.now(),
+            metadata=metadata_for(envelope, run_id),
+        )
+        for number, fact in enumerate(facts, start=1)
+    ]
+
+
+def step(
+    run_id: str,
+    expected: int,
+    facts: Sequence[Event] = (),
+    *,
+    effects: Sequence[EffectRow] = (),
+    settled: Sequence[UUID] = (),
+    handled: UUID | None = None,
+    cancel_effects: bool = False,
+    close: bool = False,
+) -> Step:
+    envelope = cause(run_id)
+    return Step(
+        run_id=run_id,
+        stream_id=run_stream(run_id),
+        expected_version=expected,
+        tenant_id=TENANT,
+        cause=envelope,
+        events=prepared(run_id, expected, facts, envelope),
+        outbox_id=clock.new_uuid(),
+        topic="codeagent.run.events.v1",
+        effects=effects,
+        settled=settled,
+        handled=handled,
+        cancel_effects=cancel_effects,
+        close=close,
+    )
+
+
+def started() -> Event:
+    return events.RunStarted(attempt=1)
+
+
+def model_call(run_id: str) -> EffectRow:
+    effect_id = clock.new_uuid()
+    command = commands.GenerateReply(
+        effect_id=effect_id, run_id=run_id, at_version=1, model="test/model", max_output_tokens=100
+    )
+    return EffectRow(effect_id, "provider", command)

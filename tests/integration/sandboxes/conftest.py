@@ -1,0 +1,35 @@
+"""A real driver for each test. They share one state directory, so that the Python runtime is built once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.protocol import Workspace
+from tests.integration.sandboxes.support import LIMITS, archive, require_root_and_bwrap
+
+
+@pytest.fixture(scope="session")
+def state_dir() -> Iterator[Path]:
+    require_root_and_bwrap()
+    directory = Path(tempfile.mkdtemp(prefix="codeagent-sandboxes-"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+async def driver(state_dir: Path) -> AsyncIterator[BubblewrapDriver]:
+    driver = BubblewrapDriver(state_dir)
+    yield driver
+    await driver.shutdown()
+    assert list((state_dir / "workspaces").iterdir()) == []
+
+
+@pytest.fixture
+async def workspace(driver: BubblewrapDriver, tmp_path: Path) -> Workspace:
+    return await driver.open("test", archive(tmp_path, {"README": b"hello\n"}), b"", LIMITS)

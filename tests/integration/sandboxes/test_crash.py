@@ -1,0 +1,133 @@
+"""What is left when a worker is killed, and what the next one does about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from codeagent.sandboxes import mounts
+from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.cgroup_layout import find_trees
+from codeagent.sandboxes.machine import _group_name
+from codeagent.sandboxes.protocol import SandboxUnavailable
+from tests.integration.sandboxes.support import LIMITS, archive, run
+from tests.integration.sandboxes.test_attacks import processes_of
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from codeagent.sandboxes.bwrap import BubblewrapDriver
+from tests.integration.sandboxes.support import LIMITS, run
+
+async def main():
+    driver = BubblewrapDriver(Path(sys.argv[1]), slot_uids=range(250_000, 250_010))
+    workspaces = [await driver.open(f"doomed {i}", Path(sys.argv[2]), b"", LIMITS) for i in range(2)]
+    commands = [asyncio.ensure_future(run(driver, w, ("sh", "-c", "setsid sleep 600 & sleep 600"))) for w in workspaces]
+    await asyncio.sleep(0.5)
+    print("running", flush=True)
+    await asyncio.wait(commands)
+
+asyncio.run(main())
+"""
+
+
+def slots_in_use() -> list[int]:
+    return [pid for uid in range(250_000, 250_010) for pid in processes_of(uid)]
+
+
+def groups_of(state_dir: Path) -> list[Path]:
+    base = find_trees().below(_group_name(state_dir))
+    return [child for directory in base.directories for child in directory.glob("*") if child.is_dir()]
+
+
+async def test_a_killed_worker_leaves_no_process_and_the_next_one_removes_the_rest(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    source = archive(tmp_path)
+    warm = BubblewrapDriver(state_dir)
+    await warm.reap(frozenset())
+    await warm.shutdown()
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(state_dir), str(source)], stdout=subprocess.PIPE, cwd=Path.cwd()
+    )
+    assert worker.stdout is not None
+    try:
+        assert await asyncio.to_thread(worker.stdout.readline) == b"running\n"
+        assert len(slots_in_use()) >= 4
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        worker.stdout.close()
+    deadline = time.monotonic() + 5
+    while slots_in_use() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    assert slots_in_use() == []
+    assert len(mounts.mounted_below(state_dir / "workspaces")) == 4
+    assert groups_of(state_dir) != []
+
+    successor = BubblewrapDriver(state_dir)
+    try:
+        assert await successor.reap(frozenset()) == 2
+        assert mounts.mounted_below(state_dir) == []
+        assert list((state_dir / "workspaces").iterdir()) == []
+        assert groups_of(state_dir) == []
+        assert await successor.reap(frozenset()) == 0
+    finally:
+        await successor.shutdown()
+
+
+async def test_reaping_spares_what_is_to_be_kept(driver: BubblewrapDriver, tmp_path: Path) -> None:
+    source = archive(tmp_path)
+    kept = await driver.open("kept", source, b"", LIMITS)
+    doomed = await driver.open("doomed", source, b"", LIMITS)
+    running = asyncio.ensure_future(run(driver, doomed, ("sleep", "60")))
+    await asyncio.sleep(0.2)
+    assert await driver.reap(frozenset({"kept"})) == 1
+    assert (await running).reason == "canceled"
+    assert (await run(driver, kept, ("true",))).exit_code == 0
+
+
+async def test_a_sandbox_that_outlived_its_worker_is_found_and_ended(
+    state_dir: Path, driver: BubblewrapDriver, tmp_path: Path
+) -> None:
+    """The worker may die before the sandbox has tied itself to it; then only its command line tells whose it is."""
+    left = state_dir / "workspaces" / "wleft"
+    await driver.reap(frozenset())
+    (left / "files").mkdir(parents=True)
+    stray = subprocess.Popen(
+        ["bwrap", "--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "--bind", str(left / "files"), "/tmp",
+         "sleep", "600"]
+    )  # fmt: skip
+    await asyncio.sleep(0.3)
+    assert await driver.reap(frozenset()) == 1
+    assert await asyncio.to_thread(stray.wait, 5) == -signal.SIGKILL
+
+
+async def test_two_workers_cannot_share_a_state_directory(state_dir: Path, driver: BubblewrapDriver) -> None:
+    await driver.reap(frozenset())
+    other = BubblewrapDriver(state_dir)
+    with pytest.raises(SandboxUnavailable, match="another worker"):
+        await other.probe()
+
+
+async def test_two_workers_never_lend_the_same_slot(state_dir: Path, driver: BubblewrapDriver, tmp_path: Path) -> None:
+    second_dir = state_dir / "second-worker"
+    source = archive(tmp_path)
+    await driver.reap(frozenset())
+    second_dir.mkdir()
+    (second_dir / "runtime").symlink_to(state_dir / "runtime")
+    second = BubblewrapDriver(second_dir)
+    try:
+        here = await driver.open("here", source, b"", LIMITS)
+        there = await second.open("there", source, b"", LIMITS)
+        assert here.slot_uid != there.slot_uid  # type: ignore[attr-defined]
+    finally:
+        await second.shutdown()
+    assert os.path.isdir(state_dir / "runtime")

@@ -1,0 +1,321 @@
+"""Fetching repositories: from a real git server over TLS, and from nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import tarfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from http.server import CGIHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from codeagent.sandboxes import addresses
+from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.protocol import SandboxFailure
+from codeagent.sandboxes.sources import TrustedHost
+from tests.conftest import unavailable
+from tests.integration.sandboxes.support import LIMITS
+
+GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always")
+
+
+def git(folder: Path, *words: str) -> str:
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    answer = subprocess.run([*GIT, *words], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return answer.stdout.strip()
+
+
+@dataclass
+class Server:
+    port: int
+    certificates: Path
+    requests: list[str]
+    first_commit: str
+    redirect_to: str = ""
+
+    def url(self, path: str = "repo.git") -> str:
+        return f"https://localhost:{self.port}/git/{path}"
+
+
+@pytest.fixture(scope="session")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    root = tmp_path_factory.mktemp("git")
+    work = root / "work"
+    work.mkdir()
+    git(work, "init", "-q")
+    (work / "README").write_text("first\n")
+    git(work, "add", "-A")
+    git(work, "commit", "-q", "-m", "first")
+    first = git(work, "rev-parse", "HEAD")
+    (work / "README").write_text("second\n")
+    (work / "run.sh").write_text("#!/bin/sh\n")
+    (work / "run.sh").chmod(0o755)
+    (work / ".gitattributes").write_text("*.txt text eol=crlf\n* filter=evil\n")
+    (work / "unix.txt").write_text("a\nb\n")
+    (work / "inside").symlink_to("README")
+    (work / "outside").symlink_to("/etc/passwd")
+    git(work, "add", "-A")
+    git(work, "commit", "-q", "-m", "second")
+    git(work, "tag", "-a", "v1", "-m", "v1")
+    git(work, "branch", "side")
+    git(root, "clone", "-q", "--bare", str(work), "repo.git")
+    git(root / "repo.git", "config", "uploadpack.allowAnySHA1InWant", "true")
+    (work / "large").write_bytes(os.urandom(3 << 20))
+    git(work, "add", "-A")
+    git(work, "commit", "-q", "-m", "large")
+    git(root, "clone", "-q", "--bare", str(work), "large.git")
+    return root, first
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        unavailable("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return key, cert
+
+
+@pytest.fixture
+def server(repositories: tuple[Path, str], certificate: tuple[Path, Path]) -> Iterator[Server]:
+    backend = Path(subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True).stdout.strip())
+    if not (backend / "git-http-backend").exists():
+        unavailable("git-http-backend is not installed")
+    root, first = repositories
+    facts = Server(0, certificate[1], [], first)
+
+    class Handler(CGIHTTPRequestHandler):
+        """git-http-backend as a CGI program: the smart protocol, shallow clones included."""
+
+        def is_cgi(self) -> bool:
+            facts.requests.append(self.path)
+            if facts.redirect_to and self.path.startswith("/git/redirect"):
+                return False
+            self.cgi_info = "", self.path.lstrip("/")
+            return True
+
+        def do_GET(self) -> None:
+            if facts.redirect_to and self.path.startswith("/git/redirect"):
+                self.send_response(302)
+                self.send_header("Location", facts.redirect_to)
+                self.end_headers()
+            else:
+                super().do_GET()
+
+        def run_cgi(self) -> None:
+            path, _, query = self.path.removeprefix("/git").partition("?")
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            environment = {
+                "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(root), "GIT_HTTP_EXPORT_ALL": "1",
+                "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command,
+                "CONTENT_TYPE": self.headers.get("content-type", ""), "GIT_PROTOCOL": self.headers.get("git-protocol", ""),
+                "HTTP_CONTENT_ENCODING": self.headers.get("content-encoding", ""), "REMOTE_ADDR": "127.0.0.1",
+                "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
+            }  # fmt: skip
+            answer = subprocess.run(
+                [str(backend / "git-http-backend")], input=body, env=environment, capture_output=True, check=False
+            ).stdout
+            head, _, content = answer.partition(b"\r\n\r\n")
+            headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
+            self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    class QuietServer(ThreadingHTTPServer):
+        def handle_error(self, *_args: object) -> None:
+            pass
+
+    http = QuietServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate[1], certificate[0])
+    http.socket = context.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
+    facts.port = http.server_address[1]
+    thread = threading.Thread(target=http.serve_forever, args=(0.05,))
+    thread.start()
+    yield facts
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+async def fetching(state_dir: Path, server: Server) -> AsyncIterator[BubblewrapDriver]:
+    """A driver whose operator vouches for the test server."""
+    driver = BubblewrapDriver(state_dir, trusted_hosts=[TrustedHost("localhost", server.port, server.certificates)])
+    yield driver
+    await driver.shutdown()
+    assert list((state_dir / "workspaces").iterdir()) == []
+
+
+def contents(archive: Path) -> dict[str, bytes]:
+    with tarfile.open(archive) as tar:
+        return {
+            member.name: file.read() if (file := tar.extractfile(member)) and member.isreg() else member.linkname.encode()
+            for member in tar
+        }
+
+
+@pytest.mark.parametrize("ref", ["", "main", "side", "v1", "refs/heads/main"])
+async def test_the_tree_of_a_ref_becomes_an_archive(
+    fetching: BubblewrapDriver, server: Server, tmp_path: Path, ref: str
+) -> None:
+    destination = tmp_path / "tree.tar.gz"
+    await fetching.fetch(server.url(), ref, destination, LIMITS)
+    found = contents(destination)
+    assert found["README"] == b"second\n"
+    assert found["unix.txt"] == b"a\nb\n"  # as stored, whatever attributes say
+    assert set(found) == {".gitattributes", "README", "inside", "run.sh", "unix.txt"}  # no .git, no link outside
+    workspace = await fetching.open("fetched", destination, b"", LIMITS)
+    assert (workspace.files / "run.sh").stat().st_mode & 0o777 == 0o755  # type: ignore[attr-defined]
+    assert list(tmp_path.glob(".tree*")) == []
+
+
+async def test_a_commit_can_be_named_and_the_archive_is_always_the_same(
+    fetching: BubblewrapDriver, server: Server, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        await fetching.fetch(server.url(), server.first_commit, tmp_path / name, LIMITS)
+    assert contents(tmp_path / "one") == {"README": b"first\n"}
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize(("path", "ref"), [("missing.git", ""), ("repo.git", "no-such-branch")])
+async def test_what_is_not_there_is_told(
+    fetching: BubblewrapDriver, server: Server, tmp_path: Path, path: str, ref: str
+) -> None:
+    with pytest.raises(SandboxFailure) as caught:
+        await fetching.fetch(server.url(path), ref, tmp_path / "x", LIMITS)
+    assert (caught.value.reason, caught.value.retryable) == ("not_found", False)
+    assert not (tmp_path / "x").exists()
+
+
+async def test_a_server_that_cannot_prove_its_name_is_not_believed(
+    state_dir: Path, server: Server, tmp_path: Path
+) -> None:
+    driver = BubblewrapDriver(state_dir, trusted_hosts=[TrustedHost("localhost", server.port)])
+    try:
+        with pytest.raises(SandboxFailure, match="certificate") as caught:
+            await driver.fetch(server.url(), "", tmp_path / "x", LIMITS)
+    finally:
+        await driver.shutdown()
+    assert caught.value.reason == "fetch_failed"
+
+
+async def test_a_redirect_leads_to_no_other_place(fetching: BubblewrapDriver, server: Server, tmp_path: Path) -> None:
+    visitors = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        server.redirect_to = f"https://localhost:{listener.getsockname()[1]}/git/repo.git"
+        with pytest.raises(SandboxFailure) as caught:
+            await fetching.fetch(server.url("redirect.git"), "", tmp_path / "x", LIMITS)
+        try:
+            visitors.append(await asyncio.to_thread(listener.accept))
+        except TimeoutError:
+            pass
+    assert caught.value.reason == "fetch_failed"
+    assert visitors == []
+
+
+async def test_a_repository_larger_than_allowed_is_refused(
+    fetching: BubblewrapDriver, server: Server, tmp_path: Path
+) -> None:
+    limits = replace(LIMITS, workspace_bytes=1 << 20)
+    with pytest.raises(SandboxFailure) as caught:
+        await fetching.fetch(server.url("large.git"), "", tmp_path / "x", limits)
+    assert (caught.value.reason, caught.value.retryable) == ("too_large", False)
+
+
+async def test_a_server_that_never_answers_is_given_up(state_dir: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        driver = BubblewrapDriver(state_dir, trusted_hosts=[TrustedHost("localhost", port)])
+        try:
+            with pytest.raises(SandboxFailure, match="timeout") as caught:
+                await driver.fetch(f"https://localhost:{port}/x", "", tmp_path / "x", replace(LIMITS, wall_seconds=2.0))
+        finally:
+            await driver.shutdown()
+    assert (caught.value.reason, caught.value.retryable) == ("fetch_failed", True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/x.git",
+        "https://10.0.0.1/x.git",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::1]/x.git",
+        "https://[::ffff:127.0.0.1]/x.git",
+        "https://localhost/x.git",
+        "https://0x7f.1/x.git",
+        "https://2130706433/x.git",
+    ],
+)
+async def test_addresses_that_are_not_public_are_refused_before_anything_is_started(
+    driver: BubblewrapDriver, tmp_path: Path, url: str
+) -> None:
+    await driver.reap(frozenset())
+    with pytest.raises(SandboxFailure) as caught:
+        await driver.fetch(url, "", tmp_path / "x", LIMITS)
+    assert (caught.value.reason, caught.value.retryable) == ("address_refused", False)
+
+
+async def test_a_name_that_stands_for_a_private_address_is_refused(
+    driver: BubblewrapDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def rebinding(host: str, port: int) -> tuple[addresses.Address, ...]:
+        asked.append(host)
+        return (addresses.ipaddress.ip_address("8.8.8.8"), addresses.ipaddress.ip_address("10.1.2.3"))
+
+    await driver.reap(frozenset())
+    monkeypatch.setattr(addresses, "resolve", rebinding)
+    with pytest.raises(SandboxFailure) as caught:
+        await driver.fetch("https://rebinding.example/x.git", "", tmp_path / "x", LIMITS)
+    assert caught.value.reason == "address_refused"
+    assert asked == ["rebinding.example"]
+
+
+async def test_other_hosts_cannot_be_reached_from_inside_a_fetch(
+    fetching: BubblewrapDriver, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "attack.py"
+    program.write_text(
+        f"""
+import socket, sys
+def ask(line):
+    s = socket.socket(socket.AF_UNIX); s.connect("/run/egress.sock"); s.settimeout(3)
+    s.sendall(line + b"\\r\\nHost: x\\r\\n\\r\\n"); return s.recv(100).split(b"\\r\\n")[0].decode()
+answers = [ask(line) for line in (b"CONNECT 127.0.0.1:22 HTTP/1.1", b"CONNECT localhost:22 HTTP/1.1",
+    b"CONNECT 169.254.169.254:80 HTTP/1.1", b"GET http://localhost:{server.port}/ HTTP/1.1",
+    b"CONNECT localhost:{server.port}.evil HTTP/1.1")]
+try:
+    socket.create_connection(("127.0.0.1", {server.port}), 2); answers.append("reached")
+except OSError: pass
+sys.exit(" | ".join(answers))
+"""
+    )
+    monkeypatch.setattr("codeagent.sandboxes.fetch._PROGRAM", program)
+    with pytest.raises(SandboxFailure) as caught:
+        await fetching.fetch(server.url(), "", tmp_path / "x", LIMITS)
+    said = str(caught.value).rpartition(": ")[2].split(" | ")
+    assert said == ["HTTP/1.1 403 Forbidden"] * 5
+    assert server.requests == []
