@@ -77,6 +77,7 @@ class ProcessSupervisor:
         self._signals = SignalWaiter()
         self._published: dict[str, int] = {}
         self._next_upkeep = 0.0
+        self._is_draining = False
 
     def pids(self) -> dict[str, int]:
         """Process ids of the children and servers that run now."""
@@ -146,6 +147,7 @@ class ProcessSupervisor:
         return 1 if killed else 0
 
     def _drain(self) -> list[str]:
+        self._is_draining = True
         give_up_at = time.monotonic() + self._drain_seconds
         patience = max(self._signals.stop_requests, 1)
         stages = sorted({child.spec.stop_stage for child in self._children})
@@ -236,7 +238,7 @@ class ProcessSupervisor:
         if now - child.started_at >= self._healthy_seconds:
             child.backoff.settled()
         child.backoff.failed(now)
-        if not self._signals.stop_requests:
+        if not self._is_draining:
             _log.warning("service_ended", service=child.spec.name, pid=pid, status=status)
 
     def _bound_logs(self) -> None:

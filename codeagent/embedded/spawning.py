@@ -172,6 +172,7 @@ def _popen(
         )
     except PermissionError as error:
         who = f" as user id {account.uid}" if account else ""
-        raise Rejected(f"cannot run {arguments[0]}{who}: {error.strerror}", code="cannot_run_server") from error
+        cure = " (root needs CAP_SETUID and CAP_SETGID, or start CodeAgent as a normal user)" if account else ""
+        raise Rejected(f"cannot run {arguments[0]}{who}: {error.strerror}{cure}", code="cannot_run_server") from error
     except OSError as error:
         raise Unavailable(f"cannot run {arguments[0]}: {error.strerror}", code="cannot_run_server") from error

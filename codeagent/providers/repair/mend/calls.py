@@ -89,7 +89,7 @@ def keyword_edits(source: SourceFile, node: ast.Call) -> Iterator[Candidate]:
     name = getattr(node.func, "id", getattr(node.func, "attr", ""))
     given = {keyword.arg for keyword in node.keywords}
     if name in {"sorted", "sort"} and "reverse" not in given:
-        yield insert_argument(source, node, "reverse=True", "argument", 0.65)
+        yield insert_argument(source, node, "reverse=True", "argument", 0.85)
     for keyword in node.keywords:
         if keyword.arg is None:
             continue

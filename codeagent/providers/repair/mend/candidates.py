@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from codeagent.providers.repair.mend.calls import call_edits, collection_edits, subscript_edits
 from codeagent.providers.repair.mend.definitions import (
@@ -38,6 +38,7 @@ from codeagent.providers.repair.mend.values import (
     attribute_edits,
     constant_edits,
     format_edits,
+    known_attribute_edits,
     name_edits,
     step_edits,
     step_worthy,
@@ -61,26 +62,24 @@ def ranked(project: Project, evidence: Evidence) -> list[tuple[float, Candidate]
 
 
 def suspected(source: SourceFile, project: Project, evidence: Evidence) -> Iterator[tuple[float, Candidate]]:
-    touched = any(path == source.path for path, _ in evidence.suspicion)
-    if touched and evidence.unknown_names:
+    if evidence.unknown_names and any(path == source.path for path, _ in evidence.suspicion):
         for candidate in import_edits(source, project, evidence.unknown_names):
             yield 1.0, candidate
     for node in source.nodes():
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            suspicion = evidence.within(source, node)
-            if suspicion:
-                for candidate in function_candidates(source, node):
-                    yield suspicion, candidate
+            yield from weighed(evidence.within(source, node), function_candidates(source, node))
         elif isinstance(node, ast.ClassDef) and node.name in evidence.named:
             for name in sorted(evidence.missing_attributes):
-                for candidate in missing_attribute_edits(source, node, name):
-                    yield 0.8, candidate
-        if not isinstance(node, (ast.stmt, ast.expr, ast.ExceptHandler)):
-            continue
-        suspicion = evidence.of(source, node)
-        if suspicion:
-            for candidate in node_candidates(source, project, evidence, node):
-                yield suspicion, candidate
+                yield from weighed(0.8, missing_attribute_edits(source, node, name))
+        if isinstance(node, (ast.stmt, ast.expr, ast.ExceptHandler)):
+            yield from weighed(evidence.of(source, node), node_candidates(source, project, evidence, node))
+
+
+def weighed(suspicion: float, candidates: Iterator[Candidate]) -> Iterator[tuple[float, Candidate]]:
+    """The candidates with their suspicion; none, and no work, when nothing is suspected."""
+    if suspicion:
+        for candidate in candidates:
+            yield suspicion, candidate
 
 
 def function_candidates(source: SourceFile, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Candidate]:
@@ -95,7 +94,7 @@ def node_candidates(source: SourceFile, project: Project, evidence: Evidence, no
     elif isinstance(node, ast.ExceptHandler):
         yield from handler_edits(source, node, evidence.raised)
     elif isinstance(node, ast.expr):
-        yield from expression_candidates(source, project, node)
+        yield from expression_candidates(source, project, evidence, node)
         yield from collection_edits(source, node)
         if step_worthy(source, node) and not isinstance(getattr(node, "ctx", None), ast.Store):
             yield from step_edits(source, node)
@@ -123,24 +122,30 @@ def statement_candidates(
         yield from imported_name_edits(source, project, node)
 
 
-def expression_candidates(source: SourceFile, project: Project, node: ast.expr) -> Iterator[Candidate]:
-    if isinstance(node, ast.Compare):
-        yield from comparison_edits(source, node)
-    elif isinstance(node, ast.BinOp):
-        yield from arithmetic_edits(source, node)
-    elif isinstance(node, ast.BoolOp):
-        yield from logic_edits(source, node)
-    elif isinstance(node, ast.UnaryOp):
-        yield from sign_edits(source, node)
-    elif isinstance(node, ast.Constant):
-        yield from constant_edits(source, project, node)
-    elif isinstance(node, ast.JoinedStr):
-        yield from format_edits(source, node)
-    elif isinstance(node, ast.Call):
-        yield from call_edits(source, node)
-    elif isinstance(node, ast.Subscript):
-        yield from subscript_edits(source, node)
-    elif isinstance(node, ast.Attribute):
-        yield from attribute_edits(source, project, node)
+# Which edits suit which kind of expression.
+EXPRESSION_EDITS: dict[type[ast.expr], Callable[..., Iterator[Candidate]]] = {
+    ast.Compare: comparison_edits,
+    ast.BinOp: arithmetic_edits,
+    ast.BoolOp: logic_edits,
+    ast.UnaryOp: sign_edits,
+    ast.JoinedStr: format_edits,
+    ast.Call: call_edits,
+    ast.Subscript: subscript_edits,
+}
+NAMING_EDITS: dict[type[ast.expr], Callable[..., Iterator[Candidate]]] = {
+    ast.Constant: constant_edits,
+    ast.Attribute: attribute_edits,
+}
+
+
+def expression_candidates(
+    source: SourceFile, project: Project, evidence: Evidence, node: ast.expr
+) -> Iterator[Candidate]:
+    if type(node) in EXPRESSION_EDITS:
+        yield from EXPRESSION_EDITS[type(node)](source, node)
+    elif type(node) in NAMING_EDITS:
+        yield from NAMING_EDITS[type(node)](source, project, node)
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         yield from name_edits(source, project, node)
+    if isinstance(node, ast.Attribute) and node.attr in evidence.missing_attributes:
+        yield from known_attribute_edits(source, project, node, evidence.named)

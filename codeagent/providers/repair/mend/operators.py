@@ -22,7 +22,7 @@ COMPARISONS: dict[type[ast.cmpop], tuple[str, tuple[tuple[str, float], ...]]] = 
     ast.NotIn: (r"\bnot\s+in\b", (("in", 0.9), ("!=", 0.35))),
 }
 ARITHMETIC: dict[type[ast.operator], tuple[str, tuple[tuple[str, float], ...]]] = {
-    ast.Add: ("+", (("-", 0.85), ("*", 0.5), ("|", 0.2))),
+    ast.Add: ("+", (("-", 0.75), ("*", 0.5), ("|", 0.2))),
     ast.Sub: ("-", (("+", 0.85), ("//", 0.3), ("*", 0.3), ("%", 0.25))),
     ast.Mult: ("*", (("/", 0.6), ("+", 0.55), ("**", 0.5), ("//", 0.4))),
     ast.Div: ("/", (("*", 0.7), ("//", 0.75), ("%", 0.3))),

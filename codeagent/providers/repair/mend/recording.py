@@ -110,8 +110,8 @@ def _time_is_up(_number: int, _frame: types.FrameType | None) -> None:
     raise TestTimeout("the test took too long")
 
 
-def pytest_plugin(recorder: Recorder) -> object:
-    """A plugin that tells the recorder what pytest sees."""
+def pytest_plugin(recorder: Recorder, hasty: bool) -> object:
+    """A plugin that tells the recorder what pytest sees. A hasty one ends the run at the first endless test."""
     import pytest  # noqa: PLC0415  # absent in projects that use unittest
 
     class Plugin:
@@ -126,6 +126,8 @@ def pytest_plugin(recorder: Recorder) -> object:
                 return
             skipped = call.excinfo.typename in {"Skipped", "XFailed"} or item.get_closest_marker("xfail") is not None
             recorder.failed("skipped" if skipped else "failed", None if skipped else call.excinfo.value)
+            if hasty and call.excinfo.typename == TestTimeout.__name__:
+                item.session.shouldstop = "one endless test is enough"
 
         def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
             if getattr(report, "when", "collect") == "collect":
@@ -139,8 +141,9 @@ def pytest_plugin(recorder: Recorder) -> object:
 class UnittestResult(unittest.TestResult):
     """Tells the recorder what unittest sees. Modules that cannot be imported are errors of their own."""
 
-    def __init__(self, recorder: Recorder, stop_at_first: bool) -> None:
+    def __init__(self, recorder: Recorder, stop_at_first: bool, hasty: bool) -> None:
         super().__init__()
+        self._hasty = hasty
         self._recorder = recorder
         self.failfast = stop_at_first
 
@@ -153,6 +156,7 @@ class UnittestResult(unittest.TestResult):
         super().stopTest(test)
 
     def addError(self, test: unittest.TestCase, err: Any) -> None:
+        self.shouldStop = self.shouldStop or (self._hasty and err[0] is TestTimeout)
         broken = type(test).__name__ == "_FailedTest"
         self._recorder.failed("error" if broken else "failed", err[1])
         super().addError(test, err)

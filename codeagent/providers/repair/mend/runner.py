@@ -71,6 +71,7 @@ class Runner:
         self.kind = kind
         self.options = tuple(options)
         self.paths = tuple(paths)
+        self._hasty = False
         self._folder = tempfile.mkdtemp(prefix="codeagent-repair-")
         with open(os.path.join(self._folder, "sitecustomize.py"), "w", encoding="utf-8") as file:
             file.write(OVERLAY_HOOK)
@@ -87,7 +88,10 @@ class Runner:
         traced: bool = False,
         stop_at_first: bool = False,
     ) -> Report:
-        """Runs `tests`, or all. The child and all it started are gone when this returns."""
+        """Runs `tests`, or all. The child and all it started are gone when this returns.
+
+        With an overlay, one endless test ends the run: the edit is no good.
+        """
         started = time.monotonic()
         reader, writer = os.pipe()
         child = os.fork()
@@ -122,6 +126,7 @@ class Runner:
             _silence()
             resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
             self._lay_over(overlay)
+            self._hasty = bool(overlay) and not traced
             recorder = Recorder(self.root, writer, limits.test_seconds, traced)
             code = (self._pytest if self.kind == "pytest" else self._unittest)(recorder, tests, stop_at_first)
             recorder.write({"end": int(code)})
@@ -145,7 +150,7 @@ class Runner:
 
         arguments = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:pytest_cov", *self.options]
         arguments += ["-x"] if stop_at_first else []
-        return int(pytest.main([*arguments, *(tests or ())], plugins=[pytest_plugin(recorder)]))
+        return int(pytest.main([*arguments, *(tests or ())], plugins=[pytest_plugin(recorder, self._hasty)]))
 
     def _unittest(self, recorder: Recorder, tests: Sequence[str] | None, stop_at_first: bool) -> int:
         wanted = None if tests is None else set(tests)
@@ -154,7 +159,7 @@ class Runner:
             for test in discovered(self.root)
             if wanted is None or test.id() in wanted or type(test).__name__ == "_FailedTest"
         )
-        result = UnittestResult(recorder, stop_at_first)
+        result = UnittestResult(recorder, stop_at_first, self._hasty)
         chosen.run(result)
         return 0 if result.wasSuccessful() else 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -85,7 +87,7 @@ class Search:
         """Per test a few times what the slowest healthy one took: an endless loop is given up soon."""
         tests = self.suite.report.tests
         slowest = max((float(tests[name]["seconds"]) for name in self.suite.report.ids("passed")), default=0.1)
-        each = min(10.0, max(1.0, 5.0 * slowest))
+        each = min(10.0, max(0.8, 5.0 * slowest))
         return Limits(each, min(60.0, 5.0 + each + 0.1 * count + 3.0 * self.suite.report.seconds))
 
     def round(self, failing: list[str]) -> tuple[list[Found], Found | None]:
@@ -145,12 +147,26 @@ def suites(root: str) -> Iterator[Suite]:
     has_pytest = importlib.util.find_spec("pytest") is not None
     sources = ["src"] if os.path.isdir(os.path.join(root, "src")) else []
     if has_pytest:
-        import pytest  # noqa: F401, PLC0415  # loaded once here, so that no forked child has to
-
+        preload_pytest()
         for options in ((), ("-o", "addopts="), ("-o", "addopts=", "-o", TEST_FILE_PATTERNS)):
             for paths in ((), sources) if sources else ((),):
                 yield _tried(Runner(root, "pytest", options, paths))
     yield _tried(Runner(root, "unittest", (), sources))
+
+
+def preload_pytest() -> None:
+    """Loads pytest and its plugins once, here, so that no forked child has to; nothing of the project is loaded."""
+    import _pytest.config  # noqa: PLC0415
+
+    for name in _pytest.config.default_plugins:
+        importlib.import_module(f"_pytest.{name}")
+    for plugin in importlib.metadata.entry_points().get("pytest11", ()) if sys.version_info < (3, 10) else (
+        importlib.metadata.entry_points(group="pytest11")
+    ):  # fmt: skip
+        try:
+            plugin.load()
+        except Exception:  # noqa: BLE001, S112  # pytest itself will say so, in the child
+            continue
 
 
 def _tried(runner: Runner) -> Suite:

@@ -188,3 +188,13 @@ def step_worthy(source: SourceFile, node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         return getattr(node.func, "id", "") in {"len", "int", "max", "min", "sum", "abs"}
     return isinstance(node, (ast.Name, ast.Attribute, ast.BinOp, ast.Subscript)) and not is_number(node)
+
+
+def known_attribute_edits(source: SourceFile, project: Project, node: ast.Attribute, classes: set[str]) -> Iterator[Candidate]:
+    """The attribute does not exist, and the error says of which class: one that class has."""
+    value_end, end = source.span(node.value)[1], source.span(node)[1]
+    for other_file in project.files.values():
+        for owner in other_file.nodes():
+            if isinstance(owner, ast.ClassDef) and owner.name in classes:
+                for other, ratio in alike(node.attr, own_attributes(owner))[:10]:
+                    yield source.at(node, (Splice(value_end, end, f".{other}"),), "attribute", 0.7 + 0.3 * ratio)
