@@ -8,8 +8,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
     """`sole_member` is for a broker with one worker of each kind, as on a laptop: it takes all partitions at once,
-    without the seconds that joining a group costs. `idempotent` needs a broker that hands out producer ids; the embedded one does not. `fetch_wait_ms` bounds the
-    broker's long poll: short on the embedded one, which answers no earlier when a record arrives."""
+    without the seconds that joining a group costs. `idempotent` needs a broker that hands out producer ids; the
+    embedded one does not. `fetch_wait_ms` bounds the broker's long poll: short on the embedded one, which answers no
+    earlier when a record arrives."""
 
     bootstrap_servers: str
     client_id: str

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from codeagent.broker.connection import KafkaConnection
+from codeagent.messages.envelope import Headers
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecord:
+    """A record as it came, for whoever does not know Kafka. Empty where the record had nothing."""
+
+    topic: str
+    key: str
+    headers: Headers
+    value: bytes
+
+
+def _live(record: ConsumerRecord) -> LiveRecord:
+    key = (record.key or b"").decode(errors="replace")
+    return LiveRecord(record.topic, key, list(record.headers), record.value or b"")
 
 
 class TopicTail:
@@ -23,7 +40,7 @@ class TopicTail:
         connection: KafkaConnection,
         topics: Sequence[str],
         *,
-        receive: Callable[[ConsumerRecord], None],
+        receive: Callable[[LiveRecord], None],
         reconnected: Callable[[], None],
     ) -> None:
         self._connection = connection
@@ -80,7 +97,7 @@ class TopicTail:
             batches = await consumer.getmany(timeout_ms=1_000)
             for records in batches.values():
                 for record in records:
-                    self._receive(record)
+                    self._receive(_live(record))
             if not batches and self._changed(consumer, partitions):
                 return
 

@@ -33,6 +33,7 @@ from codeagent.errors import Unavailable
 from codeagent.eventlog import migrate
 from codeagent.identity.keys import digest_of_key, new_key
 from codeagent.settings import Settings
+from codeagent.telemetry.logs import configure_logs
 
 PRELOADED = (
     "codeagent.cli.services",
@@ -128,11 +129,11 @@ async def _prepare(settings: Settings) -> None:
     await asyncio.gather(migrate.upgrade(settings.database_url.get_secret_value()), _make_topics(settings))
 
 
-def _forked(task: Coroutine[Any, Any, None], data_dir: Path) -> None:
+def _forked(task: Callable[[], Coroutine[Any, Any, None]], data_dir: Path) -> None:
     """Runs a task in a child: a process that forks services must never have had an event loop."""
     log_path = data_dir / "logs" / "prepare.log"
     make_directory(log_path.parent)
-    if run_forked(lambda: asyncio.run(task), PREPARE_SECONDS, log_path=log_path) != 0:
+    if run_forked(lambda: asyncio.run(task()), PREPARE_SECONDS, log_path=log_path) != 0:
         raise Unavailable(f"the database and the topics could not be prepared: see {log_path}")
 
 
@@ -174,6 +175,7 @@ class System:
     def serve(self, on_ready: Callable[[str], None], until: Callable[[], bool] | None = None) -> int:
         options = self._options
         make_directory(options.data_dir)
+        configure_logs("up", "warning")
         for name in PRELOADED:
             importlib.import_module(name)
         postgres = EmbeddedPostgres(options.data_dir / "postgres")
@@ -183,7 +185,7 @@ class System:
             broker.start()
             key = api_key(options.data_dir)
             settings = _settings(options, database_url, broker.bootstrap_servers)
-            _forked(_prepare(settings), options.data_dir)
+            _forked(partial(_prepare, settings), options.data_dir)
             _write_settings(options, settings)
             listeners = {role: bind("127.0.0.1", 0) for role in STAGES if role != "edge"}
             listeners["edge"] = listener = _listener(options)
@@ -209,7 +211,7 @@ def _watched(
     options: UpOptions, settings: Settings, postgres: EmbeddedPostgres, broker: EmbeddedBroker
 ) -> list[WatchedServer]:
     def remake_topics() -> None:
-        _forked(_make_topics(settings), options.data_dir)
+        _forked(partial(_make_topics, settings), options.data_dir)
 
     watched = [WatchedServer("broker", broker, remake_topics)]
     if postgres.pid is not None:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import orjson
-from aiokafka import ConsumerRecord
 
+from codeagent.broker.tail import LiveRecord
 from codeagent.broker.topics import RUN_DELTAS
 from codeagent.errors import CodeAgentError, Unreadable
 from codeagent.eventlog.log import EventLog
@@ -81,14 +81,14 @@ class LiveHub:
             if not others:
                 del self._subscribers[run_id]
 
-    def receive(self, record: ConsumerRecord) -> None:
+    def receive(self, record: LiveRecord) -> None:
         """Takes a record of the events or deltas topic. Called from the tail; must be quick and never wait."""
-        subscribers = self._subscribers.get((record.key or b"").decode(errors="replace"))
+        subscribers = self._subscribers.get(record.key)
         if not subscribers:
             return
         if record.topic == RUN_DELTAS:
             for subscriber in subscribers:
-                self._delta(subscriber, record.value or b"")
+                self._delta(subscriber, record.value)
         else:
             event = _live_event(record)
             for subscriber in subscribers:
@@ -152,11 +152,11 @@ class LiveHub:
             await asyncio.gather(self._task, return_exceptions=True)
 
 
-def _live_event(record: ConsumerRecord) -> LiveEvent | None:
+def _live_event(record: LiveRecord) -> LiveEvent | None:
     """None for a record that cannot be read: subscribers then look into the log."""
     try:
-        envelope = from_headers(list(record.headers))
-        document = orjson.loads(record.value or b"")
+        envelope = from_headers(record.headers)
+        document = orjson.loads(record.value)
     except (Unreadable, orjson.JSONDecodeError):
         return None
     if envelope.sequence is None:

@@ -140,7 +140,7 @@ class _Relay(pybreaker.CircuitBreakerListener):
 
     def state_change(
         self,
-        cb: pybreaker.CircuitBreaker,  # noqa: ARG002
+        cb: pybreaker.CircuitBreaker,
         old_state: pybreaker.CircuitBreakerState | None,
         new_state: pybreaker.CircuitBreakerState,
     ) -> None:

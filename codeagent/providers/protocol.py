@@ -67,7 +67,13 @@ class ProviderError(CodeAgentError):
     status: ClassVar[int] = 502
 
     def __init__(
-        self, detail: str, *, reason: str, retryable: bool, retry_after_seconds: float | None = None, usage: Usage | None = None
+        self,
+        detail: str,
+        *,
+        reason: str,
+        retryable: bool,
+        retry_after_seconds: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(detail)
         self.reason = reason

@@ -59,7 +59,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ExecSpec:
-    """A command to run inside. `cwd` is relative to the workspace. `env` adds to the driver's own minimal environment."""
+    """A command to run inside. `cwd` is relative to the workspace; `env` adds to the driver's minimal environment."""
 
     argv: tuple[str, ...]
     cwd: str = "."

@@ -84,6 +84,8 @@ def configure_logs(service: str, level: str = "info") -> None:
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=False,
     )
+    # It warns at every start that it does not create topics, which is as it should be.
+    logging.getLogger("codeagent.faststream").setLevel(logging.ERROR)
     logging.basicConfig(handlers=[_Bridge()], level=logging.WARNING, force=True)
 
 

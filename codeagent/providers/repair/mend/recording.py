@@ -129,6 +129,12 @@ def pytest_plugin(recorder: Recorder, hasty: bool) -> object:
             if hasty and call.excinfo.typename == TestTimeout.__name__:
                 item.session.shouldstop = "one endless test is enough"
 
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish(self, exitstatus: int) -> None:
+            # What follows are summaries nobody reads, and they may take longer than the tests.
+            recorder.write({"end": int(exitstatus)})
+            os._exit(0)
+
         def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
             if getattr(report, "when", "collect") == "collect":
                 error = call.excinfo.value

@@ -140,8 +140,10 @@ class Runner:
         os.environ["CODEAGENT_REPAIR_OVERLAY"] = path
         old = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join([self._folder, *self.paths, *([old] if old else [])])
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        sys.dont_write_bytecode = True
+        # Compiled files are kept beside the overlay: the next candidate finds all but its own, the repository stays clean.
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(self._folder, "compiled")
+        sys.dont_write_bytecode = False
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         sys.path[:0] = [*(os.path.join(self.root, item) for item in self.paths), self.root]
         exec(compile(OVERLAY_HOOK, "overlay", "exec"), {})  # noqa: S102  # our own text, above
 
@@ -149,6 +151,7 @@ class Runner:
         import pytest  # noqa: PLC0415
 
         arguments = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:pytest_cov", *self.options]
+        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         arguments += ["-x"] if stop_at_first else []
         return int(pytest.main([*arguments, *(tests or ())], plugins=[pytest_plugin(recorder, self._hasty)]))
 

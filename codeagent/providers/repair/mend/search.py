@@ -165,7 +165,7 @@ def preload_pytest() -> None:
     ):  # fmt: skip
         try:
             plugin.load()
-        except Exception:  # noqa: BLE001, S112  # pytest itself will say so, in the child
+        except Exception:  # noqa: S112  # pytest itself will say so, in the child
             continue
 
 

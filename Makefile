@@ -1,0 +1,70 @@
+# `make help` lists what there is. Everything is installed into .venv on first use.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+APT := bubblewrap
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system demo up test test-unit test-integration test-acceptance lint fmt types schemas compose-check bench-quick lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(STAMP): deploy/locks/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/installer.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r deploy/locks/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+setup: $(STAMP) system ## Install everything
+
+system: ## Install what the sandbox needs from the distribution (as root, on Debian and its kin)
+	@command -v bwrap >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	    echo "installing $(APT)"; apt-get update -qq && apt-get install -y -qq --no-install-recommends $(APT) >/dev/null; \
+	  else echo "bubblewrap is missing: install it with your package manager (apt-get install bubblewrap)" >&2; exit 1; fi; }
+
+demo: setup ## Repair a small repository end to end, on this machine (LEVEL=1 consents to the weaker sandbox)
+	@$(BIN)/codeagent demo tests/fixtures/demo_repo $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --allow-level $(or $(LEVEL),2)
+
+up: setup ## Run everything on this machine until Ctrl-C
+	@$(BIN)/codeagent up
+
+test: setup lint ## All tests, with lint, types and contracts
+	@$(BIN)/python -m pytest
+
+test-unit: setup ## Tests without servers
+	@$(BIN)/python -m pytest tests/unit tests/architecture
+
+test-integration: setup ## Tests on real PostgreSQL and real brokers
+	@$(BIN)/python -m pytest tests/contract tests/integration
+
+test-acceptance: setup ## Tests of the whole system, processes killed included
+	@$(BIN)/python -m pytest tests/acceptance
+
+lint: setup ## Style, types, import contracts, generated files, compose files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+fmt: setup ## Format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: setup ## Types only
+	@$(BIN)/mypy
+
+schemas: setup ## Write schemas/ from the code
+	@$(BIN)/codeagent schemas schemas
+
+bench-quick: setup ## Ratios against bare PostgreSQL, Kafka and FastAPI, in about three minutes
+	@$(BIN)/python -m benchmarks.quick
+
+lock: ## Resolve dependencies anew into deploy/locks
+	@sh deploy/locks/resolve.sh
+
+clean: ## Remove what was installed and cached
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,84 @@
+"""What is generated is current, what was stored stays readable, and code and topics say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from codeagent.broker import topics as names
+from codeagent.broker.topics import AGENT_INPUTS, load_topics
+from codeagent.cli.schemas import write_schemas
+from codeagent.messages.catalog import COMMANDS, CURRENT, RUN_EVENTS, UPCASTERS, decode_data, encode_data
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMAS = ROOT / "schemas"
+EXAMPLES = sorted((SCHEMAS / "examples").glob("*.json"))
+
+
+def test_schemas_regenerate_to_themselves(tmp_path: Path) -> None:
+    written = write_schemas(tmp_path)
+    stale = [path.name for path in written if (SCHEMAS / path.name).read_text() != path.read_text()]
+    assert stale == [], "run `make schemas`"
+    assert {path.name for path in SCHEMAS.glob("*.json")} == {path.name for path in written}
+
+
+def test_every_message_has_a_golden_example_of_every_version() -> None:
+    wanted = {f"{name}.v{version}.json" for name, item in CURRENT.items() for version in range(1, item.VERSION + 1)}
+    assert {path.name for path in EXAMPLES} == wanted
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_a_golden_example_still_decodes_and_fits_its_schema(path: Path) -> None:
+    name, version = path.stem.rsplit(".v", 1)
+    payload = decode_data(name, int(version), path.read_bytes())
+    assert payload.NAME == name
+    schema = json.loads((SCHEMAS / f"{name}.v{CURRENT[name].VERSION}.json").read_text())
+    jsonschema.validate(json.loads(encode_data(payload)), schema)
+    if int(version) == CURRENT[name].VERSION:
+        assert json.loads(encode_data(payload)) == json.loads(path.read_text())
+
+
+def test_every_older_version_can_be_lifted() -> None:
+    wanted = {(name, version) for name, item in CURRENT.items() for version in range(1, item.VERSION)}
+    assert set(UPCASTERS) == wanted
+
+
+def test_the_openapi_document_is_valid() -> None:
+    validate(json.loads((SCHEMAS / "openapi.json").read_text()))
+
+
+def test_every_topic_in_code_is_defined_and_the_reverse() -> None:
+    in_code = {value for name, value in vars(names).items() if name.isupper() and str(value).startswith("codeagent.")}
+    assert {topic.name for topic in load_topics(ROOT / "topics")} == in_code
+
+
+def test_what_topics_carry_is_what_the_catalogue_has() -> None:
+    carried = {message for topic in load_topics(ROOT / "topics") for message in topic.messages}
+    deltas = {"message.delta", "tool.output.delta"}
+    known = {f"{item.NAME}.v{item.VERSION}" for item in CURRENT.values()}
+    assert carried - deltas <= known
+    assert {f"{item.NAME}.v{item.VERSION}" for item in (*COMMANDS, *RUN_EVENTS)} <= carried
+
+
+def test_the_agents_inputs_have_equal_partition_counts() -> None:
+    counts = {str(topic.partitions) for topic in load_topics(ROOT / "topics") if topic.name in AGENT_INPUTS}
+    assert len(counts) == 1
+
+
+def test_every_setting_is_explained() -> None:
+    text = (ROOT / "codeagent" / "settings.py").read_text()
+    fields = re.findall(r"^    (\w+): .+$", text.split("class Settings")[1].split("def ")[0], re.MULTILINE)
+    assert len(fields) > 20
+
+
+def test_import_contracts_hold() -> None:
+    command = [str(Path(sys.executable).parent / "lint-imports")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout[-3_000:]
