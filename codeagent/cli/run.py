@@ -80,7 +80,7 @@ def _watch(client: Client, run_id: str, console: Console, *, as_json: bool) -> S
         try:
             for event in events:
                 if as_json:
-                    sys.stdout.write(json.dumps({"event": event.name, "id": event.id, **event.data}) + "\n")
+                    sys.stdout.write(json.dumps({"event": event.name, "id": event.id, "data": event.data}) + "\n")
                     sys.stdout.flush()
                 else:
                     screen.show(event)

@@ -63,6 +63,11 @@ def call_edits(source: SourceFile, node: ast.Call) -> Iterator[Candidate]:
         yield source.replace(node, source.segment(node.func), "superfluous call", 0.4)
         if not node.keywords:
             yield source.replace(node, source.segment(node.func.value), "superfluous call", 0.35)
+    yield from argument_edits(source, node, name)
+
+
+def argument_edits(source: SourceFile, node: ast.Call, name: str) -> Iterator[Candidate]:
+    """Arguments that some functions are often called without, or with."""
     if name == "range":
         yield from range_edits(source, node)
     if name == "pop" and isinstance(node.func, ast.Attribute):
@@ -172,10 +177,18 @@ def collection_edits(source: SourceFile, node: ast.AST) -> Iterator[Candidate]:
         for test in clause.ifs:
             yield source.replace(test, f"not ({source.segment(test)})", "negation", 0.5)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, ast.List):
-        if any(isinstance(item, (ast.List, ast.BinOp, ast.Dict, ast.Call)) for item in node.left.elts):
-            item, times = source.segment(node.left)[1:-1], source.segment(node.right)
+        item, times = source.segment(node.left)[1:-1], source.segment(node.right)
+        if isinstance(node.left.elts[0] if node.left.elts else None, (ast.List, ast.BinOp, ast.Dict, ast.Call)):
             yield source.replace_expression(node, f"[{item} for _ in range({times})]", "shared list", 1.0)
-    if isinstance(node, ast.Lambda) and not node.args.args:
+    if isinstance(node, ast.IfExp):
+        yield source.at(node, swap(source, node.body, node.orelse), "branch order", 0.75)
+    if isinstance(node, ast.Lambda):
+        yield from late_binding_edits(source, node)
+
+
+def late_binding_edits(source: SourceFile, node: ast.Lambda) -> Iterator[Candidate]:
+    """A lambda made in a loop that sees only the loop's last value."""
+    if not node.args.args:
         used = {item.id for item in ast.walk(node.body) if isinstance(item, ast.Name)}
         loops = [up for up in source.ancestors(node) if isinstance(up, (ast.For, ast.ListComp, ast.GeneratorExp))]
         for loop in loops:
@@ -183,5 +196,3 @@ def collection_edits(source: SourceFile, node: ast.AST) -> Iterator[Candidate]:
             if isinstance(target, ast.Name) and target.id in used:
                 new = f"lambda {target.id}={target.id}: {source.segment(node.body)}"
                 yield source.replace(node, new, "late binding", 1.0)
-    if isinstance(node, ast.IfExp):
-        yield source.at(node, swap(source, node.body, node.orelse), "branch order", 0.75)

@@ -75,9 +75,8 @@ def default_edits(source: SourceFile, function: FunctionNode) -> Iterator[Candid
         if default is None or not shared or first.lineno == function.lineno:
             continue
         guard = f"{indent}if {argument.arg} is None:\n{indent}    {argument.arg} = {source.segment(default)}\n"
-        yield source.at(
-            default, (Splice(*source.span(default), "None"), Splice(start, start, guard)), "shared default", 1.0
-        )
+        splices = (Splice(*source.span(default), "None"), Splice(start, start, guard))
+        yield source.at(default, splices, "shared default", 1.0)
 
 
 def constructor_edits(source: SourceFile, function: FunctionNode) -> Iterator[Candidate]:
@@ -179,7 +178,7 @@ def import_line(source: SourceFile) -> int:
     for statement in source.tree.body if source.tree is not None else ():
         future = isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
         if not (is_docstring(statement) or future):
-            break
+            return statement.lineno if isinstance(statement, (ast.Import, ast.ImportFrom)) else line
         line = (statement.end_lineno or 1) + 1
     return line
 

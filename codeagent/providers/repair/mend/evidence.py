@@ -15,7 +15,8 @@ from codeagent.providers.repair.mend.source import SourceFile
 KIND_BOOSTS: dict[str, dict[str, float]] = {
     "NameError": {"import": 1.7, "name": 1.5, "self": 1.3},
     "UnboundLocalError": {"scope": 1.7, "name": 1.2, "indentation": 1.2},
-    "AttributeError": {"attribute": 1.6, "constructor": 1.5, "return": 1.3, "call": 1.3, "assignment": 1.2, "name": 1.2},
+    "AttributeError": {"attribute": 1.6, "constructor": 1.5, "return": 1.3, "call": 1.3, "assignment": 1.2,
+                       "name": 1.2},
     "TypeError": {"self": 1.7, "call": 1.4, "superfluous call": 1.3, "argument order": 1.2, "decorator": 1.3,
                   "return": 1.3, "guard": 1.5, "unpacking": 1.3, "lookup": 1.3},
     "IndexError": {"off by one": 1.6, "range": 1.5, "slice": 1.3, "comparison": 1.3, "constant": 1.2, "guard": 1.8},
@@ -23,7 +24,8 @@ KIND_BOOSTS: dict[str, dict[str, float]] = {
     "ZeroDivisionError": {"guard": 2.5, "operand order": 1.4, "comparison": 1.3},
     "ValueError": {"guard": 1.6, "exception": 1.3, "loop": 1.3, "text": 1.2},
     "RecursionError": {"comparison": 1.4, "guard": 1.8, "constant": 1.3, "off by one": 1.3},
-    "TestTimeout": {"assignment": 1.4, "indentation": 1.4, "comparison": 1.3, "constant": 1.2, "statement order": 1.2},
+    "TestTimeout": {"off by one": 1.8, "assignment": 1.4, "indentation": 1.4, "comparison": 1.3, "constant": 1.2,
+                    "statement order": 1.2},
     "ImportError": {"import": 2.0},
     "ModuleNotFoundError": {"import": 2.0},
     "FrozenInstanceError": {"decorator": 1.5},
@@ -107,7 +109,7 @@ class Evidence:
     def _spread_to_definitions(self) -> None:
         """Constants, defaults and class variables run at import, before any test: they take after their users."""
         used: dict[str, float] = {}
-        for path, source in self.project.files.items():
+        for source in self.project.files.values():
             for node in source.nodes():
                 name = getattr(node, "id", getattr(node, "attr", None))
                 if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(name, str):

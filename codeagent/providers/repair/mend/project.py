@@ -7,6 +7,7 @@ import difflib
 import functools
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from codeagent.providers.repair.mend.source import FunctionNode, SourceFile, parameters
 
@@ -38,9 +39,9 @@ def python_files(root: str) -> list[str]:
             for name in folders
             if not name.startswith(".")
             and name not in SKIPPED_FOLDERS
-            and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
+            and not Path(folder, name, "pyvenv.cfg").exists()
         )
-        found += [os.path.relpath(os.path.join(folder, name), root) for name in sorted(names) if name.endswith(".py")]
+        found += [os.path.relpath(Path(folder, name), root) for name in sorted(names) if name.endswith(".py")]
         if len(found) > MOST_FILES:
             break
     return found[:MOST_FILES]
@@ -48,12 +49,11 @@ def python_files(root: str) -> list[str]:
 
 def read_source(root: str, path: str) -> SourceFile | None:
     """None for what is too large or not text."""
-    full = os.path.join(root, path)
+    full = Path(root, path)
     try:
-        if os.path.getsize(full) > LARGEST_FILE:
+        if full.stat().st_size > LARGEST_FILE:
             return None
-        with open(full, encoding="utf-8", newline="") as file:
-            return SourceFile(path, file.read())
+        return SourceFile(path, full.read_bytes().decode("utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -1,4 +1,4 @@
-"""What happens inside a test run: outcome, error, frames and executed lines of each test, written down as it happens."""
+"""What happens inside a test run: outcome, error, frames and executed lines of each test, as it happens."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 MOST_FRAMES = 30
+LIMIT_AFTER_TIMEOUT = 2.0
 
 
 class TestTimeout(BaseException):
@@ -49,7 +50,7 @@ class Recorder:
 
     def end(self) -> None:
         sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._facts["seconds"] = round(time.monotonic() - self._started, 4)
         if self._traced:
@@ -61,6 +62,9 @@ class Recorder:
 
     def failed(self, outcome: str, error: BaseException | None) -> None:
         self._facts["outcome"] = outcome
+        if isinstance(error, TestTimeout):
+            # Where one test is endless, others are: the rest gets less time, or the whole suite takes minutes.
+            self._limit_seconds = min(self._limit_seconds, LIMIT_AFTER_TIMEOUT)
         if error is not None and not self._facts["error"]:
             self._facts.update(self.describe(error))
 

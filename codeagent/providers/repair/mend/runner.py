@@ -17,6 +17,7 @@ import time
 import unittest
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from codeagent.providers.repair.mend.recording import Recorder, UnittestResult, pytest_plugin
@@ -73,8 +74,7 @@ class Runner:
         self.paths = tuple(paths)
         self._hasty = False
         self._folder = tempfile.mkdtemp(prefix="codeagent-repair-")
-        with open(os.path.join(self._folder, "sitecustomize.py"), "w", encoding="utf-8") as file:
-            file.write(OVERLAY_HOOK)
+        Path(self._folder, "sitecustomize.py").write_text(OVERLAY_HOOK, encoding="utf-8")
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -134,17 +134,17 @@ class Runner:
             os._exit(int(code))
 
     def _lay_over(self, overlay: dict[str, str]) -> None:
-        path = os.path.join(self._folder, "overlay.json")
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({os.path.realpath(os.path.join(self.root, name)): text for name, text in overlay.items()}, file)
-        os.environ["CODEAGENT_REPAIR_OVERLAY"] = path
+        path = Path(self._folder, "overlay.json")
+        absolute = {os.path.realpath(Path(self.root, name)): text for name, text in overlay.items()}
+        path.write_text(json.dumps(absolute), encoding="utf-8")
+        os.environ["CODEAGENT_REPAIR_OVERLAY"] = str(path)
         old = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join([self._folder, *self.paths, *([old] if old else [])])
         # Compiled files are kept beside the overlay: the next candidate finds all but its own, the repository stays clean.
-        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(self._folder, "compiled")
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(self._folder, "compiled"))
         sys.dont_write_bytecode = False
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        sys.path[:0] = [*(os.path.join(self.root, item) for item in self.paths), self.root]
+        sys.path[:0] = [*(str(Path(self.root, item)) for item in self.paths), self.root]
         exec(compile(OVERLAY_HOOK, "overlay", "exec"), {})  # noqa: S102  # our own text, above
 
     def _pytest(self, recorder: Recorder, tests: Sequence[str] | None, stop_at_first: bool) -> int:
@@ -172,9 +172,9 @@ def discovered(root: str) -> Iterator[unittest.TestCase]:
     loader = unittest.TestLoader()
     folders = [root]
     for name in ("tests", "test"):
-        folder = os.path.join(root, name)
-        if os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "__init__.py")):
-            folders.append(folder)
+        folder = Path(root, name)
+        if folder.is_dir() and not (folder / "__init__.py").exists():
+            folders.append(str(folder))
     for folder in folders:
         waiting: list[Any] = [loader.discover(folder, pattern="*test*.py", top_level_dir=folder)]
         while waiting:

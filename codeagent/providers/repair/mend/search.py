@@ -7,11 +7,11 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from codeagent.providers.repair.mend.candidates import ranked
@@ -71,7 +71,9 @@ class Search:
         tests = self.suite.report.tests
         quick = sorted(self.suite.report.ids("passed"), key=lambda name: float(tests[name]["seconds"]))
         limits = Limits(4.0, min(40.0, max(5.0, self.time_left() / 3)))
-        watched = self.suite.runner.run(failing[:40], limits, self.overlay, traced=True)
+        endless = any(tests.get(name, {}).get("error") == "TestTimeout" for name in failing)
+        brief = Limits(1.0, limits.total_seconds) if endless else limits
+        watched = self.suite.runner.run(failing[:40], brief, self.overlay, traced=True)
         for name in failing:
             watched.tests.setdefault(name, tests.get(name, _nothing(name)))
         others = self.suite.runner.run(quick[:MOST_PASSING_TRACED], limits, self.overlay, traced=True)
@@ -92,6 +94,7 @@ class Search:
 
     def round(self, failing: list[str]) -> tuple[list[Found], Found | None]:
         """Edits that make all of `failing` pass and break nothing, or else the one that brings it furthest."""
+        began = time.monotonic()
         evidence = self.evidence(failing)
         found: list[Found] = []
         best: Found | None = None
@@ -116,6 +119,9 @@ class Search:
                     now = time.monotonic()
                     stop_at = min(self.deadline, now + max(2.0, 0.3 * (now - self.started)))
             elif most < progress < len(targets) and not found and self._nothing_broken(overlay, []):
+                if best is None:
+                    now = time.monotonic()
+                    stop_at = min(self.deadline, now + max(5.0, now - began))
                 best, most = Found(score, candidate, before, text), progress
         return found, best
 
@@ -145,7 +151,7 @@ def _progress(report: Report, targets: list[str]) -> int:
 def suites(root: str) -> Iterator[Suite]:
     """Ways to run the tests, the usual one first."""
     has_pytest = importlib.util.find_spec("pytest") is not None
-    sources = ["src"] if os.path.isdir(os.path.join(root, "src")) else []
+    sources = ["src"] if Path(root, "src").is_dir() else []
     if has_pytest:
         preload_pytest()
         for options in ((), ("-o", "addopts="), ("-o", "addopts=", "-o", TEST_FILE_PATTERNS)):
@@ -180,7 +186,7 @@ def working_suite(root: str) -> Suite | None:
         outcomes = [facts["outcome"] for facts in suite.report.tests.values()]
         if outcomes and not all(outcome == "error" for outcome in outcomes):
             missing = any(facts["error"] == "ModuleNotFoundError" for facts in suite.report.tests.values())
-            if not (missing and os.path.isdir(os.path.join(root, "src")) and not suite.runner.paths):
+            if not (missing and Path(root, "src").is_dir() and not suite.runner.paths):
                 return suite
         if outcomes and (second is None or len(outcomes) > len(second.report.tests)):
             second = suite
@@ -192,7 +198,7 @@ def main(config: dict[str, Any]) -> None:
     started = time.monotonic()
     sys.setrecursionlimit(5000)
     try:
-        result = repair(os.getcwd(), config, started + float(config["budget_seconds"]))
+        result = repair(str(Path.cwd()), config, started + float(config["budget_seconds"]))
     except Exception as error:
         result = {"status": "crashed", "reason": f"{type(error).__name__}: {error}"[:500]}
     result["seconds"] = round(time.monotonic() - started, 1)

@@ -50,8 +50,15 @@ def unique_range(lines: list[str], low: int, high: int) -> tuple[int, int]:
 
 
 def changed_lines(before: str, after: str) -> tuple[str, str]:
-    """The first changed lines, old and new, without indentation."""
+    """The first changed lines, old and new, without the indentation they share."""
     blocks = changed_blocks(before, after)
-    old = before.splitlines(keepends=True)
     low, high, new = blocks[0] if blocks else (0, 0, "")
-    return "".join(old[low:high]).strip()[:LONGEST_SHOWN], new.strip()[:LONGEST_SHOWN]
+    old = "".join(before.splitlines(keepends=True)[low:high])
+    shared = min((indentation(line) for line in (old + new).splitlines() if line.strip()), default=0)
+    texts = ("\n".join(line[shared:].rstrip() for line in text.splitlines()) for text in (old, new))
+    shown_old, shown_new = (text[:LONGEST_SHOWN] for text in texts)
+    return shown_old, shown_new
+
+
+def indentation(line: str) -> int:
+    return len(line) - len(line.lstrip())

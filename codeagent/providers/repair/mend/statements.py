@@ -19,7 +19,6 @@ SIMPLE = (
     ast.Continue,
     ast.Break,
     ast.Raise,
-    ast.Delete,
 )
 
 
@@ -104,8 +103,8 @@ def handler_edits(source: SourceFile, node: ast.ExceptHandler, raised: set[str])
         return
     names = [source.segment(item) for item in (node.type.elts if isinstance(node.type, ast.Tuple) else [node.type])]
     for name in sorted(raised - set(names) - {"AssertionError", "Failed"}):
-        yield source.replace(node.type, name, "exception", 0.6)
-        yield source.replace(node.type, f"({', '.join([*names, name])})", "exception", 0.85)
+        yield source.replace(node.type, name, "exception", 0.85)
+        yield source.replace(node.type, f"({', '.join([*names, name])})", "exception", 0.8)
 
 
 def placement_edits(source: SourceFile, node: ast.stmt) -> Iterator[Candidate]:

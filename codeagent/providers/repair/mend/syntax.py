@@ -1,4 +1,4 @@
-"""Edits of a file that does not parse: a missing colon, bracket, quote or comma, a wrong indentation, one `=` too few."""
+"""Edits of a file that does not parse: a missing colon, bracket, quote or comma, a wrong indentation."""
 
 from __future__ import annotations
 

@@ -17,16 +17,16 @@ BUILTIN_NAMES = frozenset(dir(builtins))
 def constant_edits(source: SourceFile, project: Project, node: ast.Constant) -> Iterator[Candidate]:
     value = node.value
     parent = source.parents.get(node)
-    if isinstance(parent, (ast.JoinedStr, ast.FormattedValue)) or isinstance(parent, ast.Expr):
+    if isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr)):
         return
     if isinstance(value, bool):
         yield source.replace(node, str(not value), "constant", 0.8)
     elif isinstance(value, int):
         yield from whole_number_edits(source, node, value)
     elif isinstance(value, float):
-        for other, prior in ((value * 10, 0.4), (value / 10, 0.4), (value * 100, 0.35), (value / 100, 0.35),
+        for changed, prior in ((value * 10, 0.4), (value / 10, 0.4), (value * 100, 0.35), (value / 100, 0.35),
                              (round(1 - value, 12), 0.4), (round(1 + value, 12), 0.35), (-value, 0.3)):  # fmt: skip
-            yield source.replace(node, repr(round(other, 12)), "constant", prior)
+            yield source.replace(node, repr(round(changed, 12)), "constant", prior)
     elif isinstance(value, str):
         yield from text_edits(source, project, node, value)
     elif value is None and isinstance(parent, (ast.Return, ast.Assign, ast.keyword, ast.IfExp)):
@@ -94,21 +94,23 @@ def format_edits(source: SourceFile, node: ast.JoinedStr) -> Iterator[Candidate]
 
 def step_edits(source: SourceFile, node: ast.expr) -> Iterator[Candidate]:
     """A value one too small or too large."""
-    parent = source.parents.get(node)
-    prior = 0.0
-    if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "range":
-        prior = 0.65
-    elif isinstance(parent, (ast.Slice, ast.Subscript)) and getattr(parent, "value", None) is not node:
-        prior = 0.5
-    elif isinstance(parent, ast.Return) or isinstance(parent, ast.Compare):
-        prior = 0.35
-    elif (isinstance(parent, ast.Call) and node in parent.args) or (
-        isinstance(parent, ast.Assign) and parent.value is node
-    ):
-        prior = 0.25
+    prior = step_prior(source, node, source.parents.get(node))
     if prior:
         for sign in ("+", "-"):
             yield source.replace_expression(node, f"{source.segment(node)} {sign} 1", "off by one", prior)
+
+
+def step_prior(source: SourceFile, node: ast.expr, parent: ast.AST | None) -> float:
+    """How often a value in this place is one off."""
+    if isinstance(parent, ast.Call):
+        return 0.65 if getattr(parent.func, "id", "") == "range" else 0.25 if node in parent.args else 0.0
+    if isinstance(parent, (ast.Slice, ast.Subscript)):
+        return 0.5 if getattr(parent, "value", None) is not node else 0.0
+    if isinstance(parent, (ast.Return, ast.Compare)):
+        return 0.35
+    if isinstance(parent, ast.Assign) and parent.value is node:
+        return 0.5 if any(isinstance(up, ast.While) for up in source.ancestors(node)) else 0.25
+    return 0.0
 
 
 def name_edits(source: SourceFile, project: Project, node: ast.Name) -> Iterator[Candidate]:
@@ -190,7 +192,9 @@ def step_worthy(source: SourceFile, node: ast.AST) -> bool:
     return isinstance(node, (ast.Name, ast.Attribute, ast.BinOp, ast.Subscript)) and not is_number(node)
 
 
-def known_attribute_edits(source: SourceFile, project: Project, node: ast.Attribute, classes: set[str]) -> Iterator[Candidate]:
+def known_attribute_edits(
+    source: SourceFile, project: Project, node: ast.Attribute, classes: set[str]
+) -> Iterator[Candidate]:
     """The attribute does not exist, and the error says of which class: one that class has."""
     value_end, end = source.span(node.value)[1], source.span(node)[1]
     for other_file in project.files.values():

@@ -1,0 +1,98 @@
+"""What must hold after everything that happened, whatever happened."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import tarfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from codeagent.cli.client import TERMINAL, Client
+from codeagent.cli.operate import check_run
+from codeagent.eventlog.database import Database
+
+
+@dataclass
+class Watched:
+    """A run as one client saw it: the ids of its durable events, in the order they came."""
+
+    run_id: str
+    ids: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def follow(self, client: Client) -> None:
+        for event in client.follow(self.run_id):
+            if event.id is not None:
+                self.ids.append(event.id)
+                self.names.append(event.name)
+
+    def is_contiguous_to_its_end(self) -> bool:
+        whole = self.ids == list(range(1, len(self.ids) + 1))
+        ends = [name for name in self.names if name in TERMINAL]
+        return whole and len(ends) == 1 and self.names[-1] in TERMINAL
+
+
+def archive_of(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+def upload(client: Client, files: dict[str, str], folder: Path) -> str:
+    path = folder / "upload.tar.gz"
+    path.write_bytes(archive_of(files))
+    return client.upload(path)
+
+
+def added_lines(patch: str) -> list[str]:
+    return re.findall(r"^\+([^+\n].*)$", patch, re.MULTILINE)
+
+
+def ledgers(database_url: str, patience_seconds: float = 20.0) -> dict[str, int]:
+    """Rows left in the ledgers, once they have had a moment to empty."""
+
+    async def count() -> dict[str, int]:
+        connection = await asyncpg.connect(database_url)
+        try:
+            tables = ("effects", "outbox")
+            return {table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
+        finally:
+            await connection.close()
+
+    deadline = time.monotonic() + patience_seconds
+    while any((rows := asyncio.run(count())).values()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return rows
+
+
+def problems_in_log(database_url: str, run_id: str) -> list[str]:
+    async def check() -> list[str]:
+        database = Database(database_url, connections=2)
+        try:
+            count, findings = await check_run(database, run_id)
+        finally:
+            await database.close()
+        return [str(finding) for finding in findings] if count else ["no events"]
+
+    return asyncio.run(check())
+
+
+def query(database_url: str, statement: str) -> list[dict[str, Any]]:
+    async def fetch() -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(database_url)
+        try:
+            return [dict(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
