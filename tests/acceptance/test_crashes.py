@@ -20,7 +20,7 @@ from tests.servers.model_server import ModelServer
 
 SEED = int(os.environ.get("CODEAGENT_TEST_SEED", "7"))
 RUNS = 20
-CALLS = 5
+CALLS = 6
 
 
 class Killer(threading.Thread):
@@ -38,12 +38,26 @@ class Killer(threading.Thread):
         try:
             for _ in range(self._rounds):
                 for role in self._chance.sample(ROLES, len(ROLES)):
-                    time.sleep(self._chance.uniform(0.2, 0.9))
+                    time.sleep(self._chance.uniform(0.1, 0.5))
+                    self._await_work(role)
                     self._system.kill(role)
                     self.killed[role] += 1
+                self._await_work("sandbox-worker")
                 self._pause("sandbox-worker")
         except BaseException as error:
             self.failure = error
+
+    def _await_work(self, role: str) -> None:
+        """Until the role has claimed something it has not recorded, or the runs are over."""
+        kind = {"provider-worker": "provider", "sandbox-worker": "sandbox"}.get(role)
+        for _ in range(100 if kind else 0):
+            [row] = query(
+                self._system.database_url,
+                f"SELECT count(*) FROM effects WHERE kind = '{kind}' AND token IS NOT NULL AND NOT recorded",
+            )
+            if row["count"]:
+                return
+            time.sleep(0.05)
 
     def _pause(self, role: str) -> None:
         """An owner that is only paused for longer than its lease wakes up to find its work taken over."""
@@ -74,15 +88,23 @@ def windows(system: System) -> dict[str, int]:
 def test_every_kind_of_process_is_killed_while_twenty_runs_are_at_work(
     system: System, model_server: ModelServer, tmp_path: Path
 ) -> None:
-    model_server.script = line_writer(CALLS, model_seconds=0.3, command_seconds=0.2)
+    model_server.script = line_writer(CALLS, model_seconds=0.6, command_seconds=0.3)
     api = client(system)
     digest = upload(api, EMPTY, tmp_path)
     body = {"task": "Write.", "source": {"kind": "archive", "digest": digest}, "model": "local/scripted"}
     killer = Killer(system, rounds=2)
     with ThreadPoolExecutor(RUNS) as pool:
-        ids = list(pool.map(lambda number: client(system).submit(body, f"kill-{number}")["id"], range(RUNS)))
-        runs = [Watched(run_id) for run_id in ids]
-        followers = [pool.submit(run.follow, client(system)) for run in runs]
+        runs: list[Watched] = []
+
+        def submit_and_follow(number: int) -> None:
+            # Half of the submissions meet a system that is already being killed.
+            time.sleep(number * 0.3)
+            watched = Watched(client(system).submit(body, f"kill-{number}")["id"])
+            runs.append(watched)
+            watched.follow(client(system))
+
+        followers = [pool.submit(submit_and_follow, number) for number in range(RUNS)]
+        time.sleep(1.0)
         killer.start()
         for follower in followers:
             follower.result(300)

@@ -53,7 +53,7 @@ def read_source(root: str, path: str) -> SourceFile | None:
     try:
         if full.stat().st_size > LARGEST_FILE:
             return None
-        return SourceFile(path, full.read_bytes().decode("utf-8"))
+        return SourceFile(path, full.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -140,7 +140,7 @@ class Runner:
         os.environ["CODEAGENT_REPAIR_OVERLAY"] = str(path)
         old = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join([self._folder, *self.paths, *([old] if old else [])])
-        # Compiled files are kept beside the overlay: the next candidate finds all but its own, the repository stays clean.
+        # Compiled files go beside the overlay: the next candidate finds them there, the repository stays clean.
         sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(self._folder, "compiled"))
         sys.dont_write_bytecode = False
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -172,9 +172,9 @@ def discovered(root: str) -> Iterator[unittest.TestCase]:
     loader = unittest.TestLoader()
     folders = [root]
     for name in ("tests", "test"):
-        folder = Path(root, name)
-        if folder.is_dir() and not (folder / "__init__.py").exists():
-            folders.append(str(folder))
+        tests = Path(root, name)
+        if tests.is_dir() and not (tests / "__init__.py").exists():
+            folders.append(str(tests))
     for folder in folders:
         waiting: list[Any] = [loader.discover(folder, pattern="*test*.py", top_level_dir=folder)]
         while waiting:
@@ -222,8 +222,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _kill_group(child: int) -> None:
-    for target in (lambda: os.killpg(child, signal.SIGKILL), lambda: os.kill(child, signal.SIGKILL)):
+    for kill in (os.killpg, os.kill):
         try:
-            target()
+            kill(child, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass

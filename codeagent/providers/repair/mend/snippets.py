@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from codeagent.providers.repair.mend.source import split_lines
+
 LONGEST_SHOWN = 300
 
 
@@ -14,7 +16,7 @@ def edits_between(originals: dict[str, str], edited: dict[str, str]) -> list[dic
     for path, text in edited.items():
         current = originals[path]
         for low, high, new in reversed(changed_blocks(current, text)):
-            lines = current.splitlines(keepends=True)
+            lines = split_lines(current)
             start, end = unique_range(lines, low, high)
             old = "".join(lines[start:end])
             replacement = "".join([*lines[start:low], new, *lines[high:end]])
@@ -25,7 +27,7 @@ def edits_between(originals: dict[str, str], edited: dict[str, str]) -> list[dic
 
 def changed_blocks(before: str, after: str) -> list[tuple[int, int, str]]:
     """Line ranges of `before` and the text that takes their place."""
-    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    old, new = split_lines(before), split_lines(after)
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     return [
         (low, high, "".join(new[start:end])) for tag, low, high, start, end in matcher.get_opcodes() if tag != "equal"
@@ -53,7 +55,7 @@ def changed_lines(before: str, after: str) -> tuple[str, str]:
     """The first changed lines, old and new, without the indentation they share."""
     blocks = changed_blocks(before, after)
     low, high, new = blocks[0] if blocks else (0, 0, "")
-    old = "".join(before.splitlines(keepends=True)[low:high])
+    old = "".join(split_lines(before)[low:high])
     shared = min((indentation(line) for line in (old + new).splitlines() if line.strip()), default=0)
     texts = ("\n".join(line[shared:].rstrip() for line in text.splitlines()) for text in (old, new))
     shown_old, shown_new = (text[:LONGEST_SHOWN] for text in texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Union
@@ -35,13 +36,18 @@ class Candidate:
         return text
 
 
+def split_lines(text: str) -> list[str]:
+    """Lines with their ends, as Python counts them: a form feed, say, does not end one."""
+    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
+
+
 class SourceFile:
     """Text, tree and positions of one file. `tree` is None when it does not parse."""
 
     def __init__(self, path: str, text: str) -> None:
         self.path = path
         self.text = text
-        self.lines = text.splitlines(keepends=True)
+        self.lines = split_lines(text)
         self._starts = [0]
         for line in self.lines:
             self._starts.append(self._starts[-1] + len(line))

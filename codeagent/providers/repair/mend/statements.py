@@ -7,7 +7,14 @@ import re
 from collections.abc import Iterator
 
 from codeagent.providers.repair.mend.project import local_names
-from codeagent.providers.repair.mend.source import Candidate, FunctionNode, SourceFile, Splice, is_docstring
+from codeagent.providers.repair.mend.source import (
+    Candidate,
+    FunctionNode,
+    SourceFile,
+    Splice,
+    is_docstring,
+    split_lines,
+)
 from codeagent.providers.repair.mend.values import swap
 
 SIMPLE = (
@@ -29,7 +36,15 @@ def return_edits(source: SourceFile, node: ast.Return) -> Iterator[Candidate]:
             if name != "self":
                 yield source.replace(node, f"return {name}", "return", 0.5)
         return
-    value = node.value
+    yield from returned_value_edits(source, node, node.value)
+    if isinstance(node.value, ast.Name):
+        for name in local_names(function) if function else []:
+            if name not in {node.value.id, "self"}:
+                yield source.replace(node.value, name, "return", 0.4)
+
+
+def returned_value_edits(source: SourceFile, node: ast.Return, value: ast.expr) -> Iterator[Candidate]:
+    """The right value in the wrong shape, sign, order or truth."""
     written = source.segment(value)
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "sort":
         yield source.replace(value, f"sorted({source.segment(value.func.value)})", "return", 1.0)
@@ -41,10 +56,6 @@ def return_edits(source: SourceFile, node: ast.Return) -> Iterator[Candidate]:
                         ("max(0, {})", 0.3), ("abs({})", 0.3), ("int({})", 0.25), ("str({})", 0.25),
                         ("tuple({})", 0.2), ("set({})", 0.2), ("len({})", 0.2), ("{}.copy()", 0.3)):  # fmt: skip
         yield source.replace(value, form.format(written), "return", prior)
-    if isinstance(value, ast.Name):
-        for name in local_names(function) if function else []:
-            if name not in {value.id, "self"}:
-                yield source.replace(value, name, "return", 0.4)
 
 
 def condition_edits(source: SourceFile, node: ast.stmt) -> Iterator[Candidate]:
@@ -137,7 +148,7 @@ def placement_edits(source: SourceFile, node: ast.stmt) -> Iterator[Candidate]:
 
 
 def reindented(text: str, old: str, new: str) -> str:
-    return "".join(new + line[len(old) :] if line.startswith(old) else line for line in text.splitlines(keepends=True))
+    return "".join(new + line[len(old) :] if line.startswith(old) else line for line in split_lines(text))
 
 
 def missing_return_edits(source: SourceFile, function: FunctionNode) -> Iterator[Candidate]:
