@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import structlog
 from opentelemetry.trace import SpanKind
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codeagent.clock import new_uuid
@@ -22,10 +23,6 @@ ALWAYS = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 UPLOAD_PATHS = frozenset({"/v1/artifacts"})
-
-
-class BodyTooLarge(Exception):
-    """Raised into whoever reads a body beyond the bound."""
 
 
 class RequestMiddleware:
@@ -53,8 +50,6 @@ class RequestMiddleware:
             limited = receive if path in UPLOAD_PATHS else exchange.receive
             try:
                 await self._app(scope, limited, exchange.send)
-            except BodyTooLarge:
-                await self._refuse(exchange)
             finally:
                 exchange.observe(method)
 
@@ -87,7 +82,8 @@ class _Exchange:
         message = await self.receive_raw()
         self._received += len(message.get("body", b""))
         if self._received > self._most:
-            raise BodyTooLarge
+            # Of this kind, since the framework turns any other error of a read into a 400.
+            raise HTTPException(413, f"The body is larger than {self._most} bytes.")
         return message
 
     async def send(self, message: Message) -> None:

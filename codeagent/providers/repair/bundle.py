@@ -64,7 +64,7 @@ def command(interpreter: str, config: Mapping[str, Any]) -> str:
 
 
 def _bare(text: str) -> str:
-    """A module's code without docstrings, without imports from `mend` and without the future import, which comes once."""
+    """A module's code without docstrings, imports from `mend` and the future import, which comes once."""
     tree = ast.parse(text)
     tree.body = [
         statement

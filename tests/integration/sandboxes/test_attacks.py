@@ -59,7 +59,9 @@ async def test_filling_the_disk_stops_at_the_workspace(driver: BubblewrapDriver,
     assert record.reason is Reason.EXIT
     assert "disk" in record.limits_hit
     assert b"No space left" in record.stderr
-    record = await shell(driver, workspace, "rm big; i=0; while touch f$i 2>/dev/null; do i=$((i+1)); done; echo $i", limits)
+    record = await shell(
+        driver, workspace, "rm big; i=0; while touch f$i 2>/dev/null; do i=$((i+1)); done; echo $i", limits
+    )
     assert "inodes" in record.limits_hit
     assert int(record.stdout) < 200
 
@@ -267,7 +269,9 @@ async def test_commands_run_as_the_slot_and_as_nobody_else(driver: BubblewrapDri
 
 
 async def test_no_gain_from_setuid_programs(driver: BubblewrapDriver, workspace: Workspace) -> None:
-    script = "su -c id; cp /bin/sh ./sh; chmod 4755 ./sh; ./sh -p -c 'id -u'; grep -E 'NoNewPrivs|CapEff' /proc/self/status"
+    script = (
+        "su -c id; cp /bin/sh ./sh; chmod 4755 ./sh; ./sh -p -c 'id -u'; grep -E 'NoNewPrivs|CapEff' /proc/self/status"
+    )
     record = await shell(driver, workspace, script)
     assert record.stdout.split() == [b"1000", b"CapEff:", b"0000000000000000", b"NoNewPrivs:", b"1"]
 
@@ -303,6 +307,8 @@ async def test_a_command_cannot_see_or_change_another_workspace(
     driver: BubblewrapDriver, workspace: Workspace, tmp_path: Path
 ) -> None:
     other = await driver.open("other", archive(tmp_path, {"codeagent-other-file": b"for my eyes only"}), b"", LIMITS)
-    record = await shell(driver, workspace, "find / -name codeagent-other-file 2>/dev/null; mount; ls /proc/[0-9]*/root/workspace")
+    record = await shell(
+        driver, workspace, "find / -name codeagent-other-file 2>/dev/null; mount; ls /proc/[0-9]*/root/workspace"
+    )
     assert b"codeagent-other-file" not in record.stdout
     assert slot_of(other) != slot_of(workspace)

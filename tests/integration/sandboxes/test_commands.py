@@ -56,9 +56,7 @@ async def test_a_program_that_does_not_exist_is_the_commands_failure(
     assert b"not found" in record.stderr
 
 
-async def test_input_environment_and_directory_are_given(
-    driver: BubblewrapDriver, workspace: Workspace
-) -> None:
+async def test_input_environment_and_directory_are_given(driver: BubblewrapDriver, workspace: Workspace) -> None:
     await driver.write_file(workspace, "a/b/file", b"")
     data = b"x" * 300_000
     spec = ExecSpec(
@@ -167,9 +165,7 @@ async def test_the_share_of_the_processor_is_limited(driver: BubblewrapDriver, w
 async def test_the_size_of_a_file_is_limited(driver: BubblewrapDriver, workspace: Workspace) -> None:
     record = await run(driver, workspace, ("head", "-c", "3M", "/dev/zero"), replace(LIMITS, file_bytes=1 << 20))
     assert record.reason is Reason.OK
-    record = await shell(
-        driver, workspace, "exec head -c 3M /dev/zero > big", replace(LIMITS, file_bytes=1 << 20)
-    )
+    record = await shell(driver, workspace, "exec head -c 3M /dev/zero > big", replace(LIMITS, file_bytes=1 << 20))
     assert (record.reason, record.limits_hit) == (Reason.KILLED, ("file_size",))
 
 

@@ -24,7 +24,17 @@ from codeagent.sandboxes.sources import TrustedHost
 from tests.conftest import unavailable
 from tests.integration.sandboxes.support import LIMITS
 
-GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always")
+GIT = (
+    "git",
+    "-c",
+    "user.name=t",
+    "-c",
+    "user.email=t@t",
+    "-c",
+    "init.defaultBranch=main",
+    "-c",
+    "protocol.file.allow=always",
+)
 
 
 def git(folder: Path, *words: str) -> str:
@@ -168,7 +178,9 @@ async def fetching(state_dir: Path, server: Server) -> AsyncIterator[BubblewrapD
 def contents(archive: Path) -> dict[str, bytes]:
     with tarfile.open(archive) as tar:
         return {
-            member.name: file.read() if (file := tar.extractfile(member)) and member.isreg() else member.linkname.encode()
+            member.name: file.read()
+            if (file := tar.extractfile(member)) and member.isreg()
+            else member.linkname.encode()
             for member in tar
         }
 

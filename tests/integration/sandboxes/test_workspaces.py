@@ -99,7 +99,9 @@ async def test_new_ignored_files_are_left_out_but_ignored_base_files_are_not(
     driver: BubblewrapDriver, varied: Path
 ) -> None:
     workspace = await driver.open("ignored", varied, b"", LIMITS)
-    await shell(driver, workspace, "mkdir ignored; touch ignored/x new.log; echo y > ignored-but-tracked.log; touch new")
+    await shell(
+        driver, workspace, "mkdir ignored; touch ignored/x new.log; echo y > ignored-but-tracked.log; touch new"
+    )
     assert (await driver.diff(workspace, LIMITS)).files == ("ignored-but-tracked.log", "new")
 
 

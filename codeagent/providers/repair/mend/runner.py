@@ -65,7 +65,7 @@ class Limits:
 
 
 class Runner:
-    """`kind` is pytest or unittest; `options` are extra arguments for pytest; `paths` go to the front of sys.path."""
+    """`kind` is pytest or unittest, `options` its extra arguments; `paths` go to the front of sys.path."""
 
     def __init__(self, root: str, kind: str, options: Sequence[str] = (), paths: Sequence[str] = ()) -> None:
         self.root = root
@@ -159,7 +159,7 @@ class Runner:
         wanted = None if tests is None else set(tests)
         chosen = unittest.TestSuite(
             test
-            for test in discovered(self.root)
+            for test in discovered(str(Path(self.root, self.options[1])) if self.options else self.root)
             if wanted is None or test.id() in wanted or type(test).__name__ == "_FailedTest"
         )
         result = UnittestResult(recorder, stop_at_first, self._hasty)
@@ -167,22 +167,16 @@ class Runner:
         return 0 if result.wasSuccessful() else 1
 
 
-def discovered(root: str) -> Iterator[unittest.TestCase]:
-    """Every test case unittest finds from the root, and in folders of tests that are no packages."""
+def discovered(folder: str) -> Iterator[unittest.TestCase]:
+    """Every test case unittest finds below a folder."""
     loader = unittest.TestLoader()
-    folders = [root]
-    for name in ("tests", "test"):
-        tests = Path(root, name)
-        if tests.is_dir() and not (tests / "__init__.py").exists():
-            folders.append(str(tests))
-    for folder in folders:
-        waiting: list[Any] = [loader.discover(folder, pattern="*test*.py", top_level_dir=folder)]
-        while waiting:
-            item = waiting.pop(0)
-            if isinstance(item, unittest.TestSuite):
-                waiting[:0] = list(item)
-            else:
-                yield item
+    waiting: list[Any] = [loader.discover(folder, pattern="*test*.py", top_level_dir=folder)]
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, unittest.TestSuite):
+            waiting[:0] = list(item)
+        else:
+            yield item
 
 
 def _own_group(process: int) -> None:

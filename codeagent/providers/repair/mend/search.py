@@ -90,7 +90,8 @@ class Search:
         tests = self.suite.report.tests
         slowest = max((float(tests[name]["seconds"]) for name in self.suite.report.ids("passed")), default=0.1)
         each = min(10.0, max(0.8, 5.0 * slowest))
-        return Limits(each, min(60.0, 5.0 + each + 0.1 * count + 3.0 * self.suite.report.seconds))
+        whole = 5.0 + each + 0.1 * count + 3.0 * self.suite.report.seconds
+        return Limits(each, max(1.0, min(60.0, whole, self.time_left() + 3.0)))
 
     def round(self, failing: list[str]) -> tuple[list[Found], Found | None]:
         """Edits that make all of `failing` pass and break nothing, or else the one that brings it furthest."""
@@ -148,16 +149,17 @@ def _progress(report: Report, targets: list[str]) -> int:
     return passed
 
 
-def suites(root: str) -> Iterator[Suite]:
-    """Ways to run the tests, the usual one first."""
+def suites(root: str, seconds: float) -> Iterator[Suite]:
+    """Ways to run the tests, the usual one first. `seconds` bounds each try."""
     has_pytest = importlib.util.find_spec("pytest") is not None
     sources = ["src"] if Path(root, "src").is_dir() else []
     if has_pytest:
         preload_pytest()
         for options in ((), ("-o", "addopts="), ("-o", "addopts=", "-o", TEST_FILE_PATTERNS)):
             for paths in ((), sources) if sources else ((),):
-                yield _tried(Runner(root, "pytest", options, paths))
-    yield _tried(Runner(root, "unittest", (), sources))
+                yield _tried(Runner(root, "pytest", options, paths), seconds)
+    apart = Path(root, "tests").is_dir() and not Path(root, "tests", "__init__.py").exists()
+    yield _tried(Runner(root, "unittest", ("-s", "tests", "-t", "tests") if apart else (), sources), seconds)
 
 
 def preload_pytest() -> None:
@@ -175,14 +177,14 @@ def preload_pytest() -> None:
             continue
 
 
-def _tried(runner: Runner) -> Suite:
-    return Suite(runner, runner.run(None, Limits(10.0, 75.0)))
+def _tried(runner: Runner, seconds: float) -> Suite:
+    return Suite(runner, runner.run(None, Limits(10.0, seconds)))
 
 
-def working_suite(root: str) -> Suite | None:
+def working_suite(root: str, seconds: float) -> Suite | None:
     """The first way in which tests really run; else the one that at least shows why they do not."""
     second: Suite | None = None
-    for suite in suites(root):
+    for suite in suites(root, seconds):
         outcomes = [facts["outcome"] for facts in suite.report.tests.values()]
         if outcomes and not all(outcome == "error" for outcome in outcomes):
             missing = any(facts["error"] == "ModuleNotFoundError" for facts in suite.report.tests.values())
@@ -206,7 +208,7 @@ def main(config: dict[str, Any]) -> None:
 
 
 def repair(root: str, config: dict[str, Any], deadline: float) -> dict[str, Any]:
-    suite = working_suite(root)
+    suite = working_suite(root, 0.5 * float(config["budget_seconds"]))
     if suite is None:
         return {"status": "no_tests"}
     failing = suite.failing

@@ -1,0 +1,104 @@
+"""The edge as an application, on a real database, a real artifact store and a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from codeagent.artifacts.store import LocalArtifactStore
+from codeagent.broker.admin import TopicAdmin, wanted_topics
+from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.publisher import Publisher
+from codeagent.broker.topics import load_topics
+from codeagent.edge.app import create_app
+from codeagent.edge.context import EdgeContext, EdgePolicy
+from codeagent.edge.live import LiveHub
+from codeagent.edge.views import RunViews
+from codeagent.embedded.broker import EmbeddedBroker
+from codeagent.eventlog.accept import SubmissionLedger
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.effects import OutboxRow
+from codeagent.eventlog.log import EventLog
+from codeagent.identity.keys import KeyRing, Principal, digest_of_key, new_key
+from codeagent.settings import Settings
+
+MAX_BODY = 100_000
+
+
+@dataclass
+class Api:
+    """A client of the application with one tenant's key, and what stands behind it."""
+
+    http: httpx2.AsyncClient
+    stranger: httpx2.AsyncClient
+    database: Database
+    publisher: Publisher
+    handed_over: list[OutboxRow] = field(default_factory=list)
+
+    async def submit(self, body: object, key: str | None = "k1") -> httpx2.Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return await self.http.post("/v1/runs", json=body, headers=headers)
+
+
+def context(
+    database: Database, publisher: Publisher, keys: KeyRing, api: Api, folder: Path, durable: bool
+) -> EdgeContext:
+    log, submissions = EventLog(database), SubmissionLedger(database)
+    return EdgeContext(
+        database=database,
+        log=log,
+        submissions=submissions,
+        publisher=publisher,
+        hand_over=api.handed_over.append,
+        store=LocalArtifactStore(folder),
+        hub=LiveHub(log),
+        views=RunViews(log, submissions),
+        authenticate=keys.authenticate,
+        supports_model=lambda model: model in {"builtin/repair", "test/model"},
+        checks={},
+        policy=EdgePolicy(
+            durable_accept=durable,
+            default_model="builtin/repair",
+            max_body_bytes=MAX_BODY,
+            max_upload_bytes=1 << 20,
+            submit_expiry_seconds=60,
+        ),
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["durable", "broker"])
+def durable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+async def api(
+    newest_database_url: str, embedded_broker: EmbeddedBroker, tmp_path: Path, durable: bool
+) -> AsyncIterator[Api]:
+    database = Database(newest_database_url)
+    connection = KafkaConnection(embedded_broker.bootstrap_servers, "test", idempotent=False, timeout_seconds=2.0)
+    admin = TopicAdmin(connection, replication=1, configurable=False)
+    await admin.apply(wanted_topics(load_topics(Settings.model_fields["topics_dir"].default), "dev"))
+    publisher = Publisher(connection)
+    await publisher.start()
+    mine, theirs = new_key(), new_key()
+    keys = KeyRing(
+        {
+            digest_of_key(mine): Principal("ten_mine", "usr_mine", "key_mine"),
+            digest_of_key(theirs): Principal("ten_theirs", "usr_theirs", "key_theirs"),
+        }
+    )
+    made = Api(None, None, database, publisher)  # type: ignore[arg-type]  # the clients follow
+    app = create_app(context(database, publisher, keys, made, tmp_path / "artifacts", durable))
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    made.http = httpx2.AsyncClient(transport=transport, base_url="http://edge", headers={"X-API-Key": mine})
+    made.stranger = httpx2.AsyncClient(transport=transport, base_url="http://edge", headers={"X-API-Key": theirs})
+    yield made
+    await made.http.aclose()
+    await made.stranger.aclose()
+    await publisher.stop()
+    await database.close()
