@@ -13,7 +13,10 @@ import structlog
 from opentelemetry import trace
 
 _SECRET_NAMES = re.compile(r"(?i)(password|secret|token|api_?key|authorization|cookie|credential|dsn|database_url)")
-_SECRET_VALUES = re.compile(r"(cak_[0-9A-Za-z]{6})[0-9A-Za-z]+|(://[^/\s:@]+:)[^@\s]+@|(?i:bearer\s+)\S+|sk-[\w-]{8,}")
+_SECRET_VALUES = re.compile(
+    r"(cak_[0-9A-Za-z]{6})[0-9A-Za-z]+|(://[^/\s:@]+:)[^@\s]+(?=@)|((?i:bearer)\s+)\S+"
+    r"|((?i:password|secret|token|api_?key)\s*[=:]\s*)[^\s,;&]+|(sk-)[\w-]{8,}"
+)
 REDACTED = "[redacted]"
 
 EventDict = MutableMapping[str, Any]
@@ -30,11 +33,7 @@ def redact(_: object, __: str, event: EventDict) -> EventDict:
 
 
 def _blank(match: re.Match[str]) -> str:
-    if match.group(1):
-        return f"{match.group(1)}{REDACTED}"
-    if match.group(2):
-        return f"{match.group(2)}{REDACTED}@"
-    return REDACTED
+    return f"{next(group for group in match.groups() if group)}{REDACTED}"
 
 
 def add_trace(_: object, __: str, event: EventDict) -> EventDict:

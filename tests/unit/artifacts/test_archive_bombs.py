@@ -215,7 +215,9 @@ def links_that_walk_far() -> bytes:
 
 
 def dictionary_of_a_gigabyte() -> bytes:
-    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 3}]
+    filters = [
+        {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 3}
+    ]
     packed = bytearray(lzma.compress(tar_of(file("a"))))
     # Twelve bytes of stream header, then the block's: its last property byte is the dictionary's size.
     properties = packed.index(b"\x21\x01", 12) + 2
@@ -237,9 +239,7 @@ def dictionary_of_a_gigabyte() -> bytes:
     dictionary_of_a_gigabyte,
     lambda: gzip.compress(endless_extensions()),
 ], ids=lambda bomb: bomb.__name__)  # fmt: skip
-def test_what_is_expensive_to_read_is_refused_quickly(
-    uploads: Uploads, bomb: Callable[[], bytes]
-) -> None:
+def test_what_is_expensive_to_read_is_refused_quickly(uploads: Uploads, bomb: Callable[[], bytes]) -> None:
     data = bomb()
     begin = time.process_time()
 

@@ -143,7 +143,9 @@ def test_a_chain_the_kernel_would_follow_is_kept(uploads: Uploads) -> None:
     assert uploads.normalised(tar_of(file("f"), *chain)).summary.links == 40
 
 
-@pytest.mark.parametrize("target", ["../f", "/etc/passwd", "missing", "later", "a", "link/f", "f/../f", ".git/config", ""])
+@pytest.mark.parametrize(
+    "target", ["../f", "/etc/passwd", "missing", "later", "a", "link/f", "f/../f", ".git/config", ""]
+)
 def test_hard_links_to_anything_but_an_earlier_file_are_refused(uploads: Uploads, target: str) -> None:
     archive = tar_of(
         file("f"), file("a/f"), file(".git/config"), symlink("link", "a"), hard_link("hard", target), file("later")
@@ -153,7 +155,9 @@ def test_hard_links_to_anything_but_an_earlier_file_are_refused(uploads: Uploads
 
 
 @pytest.mark.parametrize("target", ["a", ".", "missing"])
-@pytest.mark.parametrize("below", [file("link/file"), directory("link/sub"), symlink("link/l", "x"), file("link/s/t/u")])
+@pytest.mark.parametrize(
+    "below", [file("link/file"), directory("link/sub"), symlink("link/l", "x"), file("link/s/t/u")]
+)
 def test_nothing_is_placed_behind_a_link(uploads: Uploads, target: str, below: Any) -> None:
     assert uploads.refused(tar_of(directory("a"), symlink("link", target), below)) == "archive_link_outside"
 
@@ -239,7 +243,9 @@ def test_what_is_no_archive_or_a_damaged_one_is_refused(uploads: Uploads, data: 
 @pytest.mark.parametrize("kind", [*PACKERS, "zip"])
 def test_an_archive_cut_off_anywhere_is_refused(uploads: Uploads, kind: str) -> None:
     data = os.urandom(700)
-    whole = zip_of(("a", data), ("b", data)) if kind == "zip" else PACKERS[kind](tar_of(file("a", data), file("b", data)))
+    whole = (
+        zip_of(("a", data), ("b", data)) if kind == "zip" else PACKERS[kind](tar_of(file("a", data), file("b", data)))
+    )
     # A tar is complete with its first block of zeros; what follows is padding.
     content = 2 * 3 * BLOCK + BLOCK if kind == "tar" else len(whole)
 

@@ -120,7 +120,9 @@ class Finished:
         return [reply.message.text for reply in self.replies]
 
 
-async def drive(provider: Provider, workspace: Workspace, task: str = "Make the tests pass.", turns: int = 12) -> Finished:
+async def drive(
+    provider: Provider, workspace: Workspace, task: str = "Make the tests pass.", turns: int = 12
+) -> Finished:
     """Lets the model work until it submits, says nothing more to do, or has had its turns."""
     messages: list[ChatMessage] = [SystemMessage(text="You are a software engineer."), UserMessage(text=task)]
     replies: list[ModelReply] = []

@@ -1,0 +1,62 @@
+"""Logs say what happened and never what is secret."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from codeagent.identity.keys import digest_of_key, new_key, well_formed
+from codeagent.telemetry.logs import redact
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"api_key": "abc"},
+        {"authorization": "Bearer abc"},
+        {"database_url": "postgresql://u:secret@h/d"},
+        {"note": "connecting to postgresql://u:secret@h/d"},
+        {"note": "Authorization: Bearer secret"},
+        {"note": f"key {new_key()}"},
+        {"note": "sk-secretsecret1234"},
+    ],
+)
+def test_secrets_are_blanked_by_name_and_by_look(event: dict[str, str]) -> None:
+    [value] = redact(None, "", dict(event)).values()
+    assert "secret" not in value
+    assert "[redacted]" in value
+
+
+def test_the_rest_is_left_alone() -> None:
+    event = {"event": "run.ended", "run_id": "run_01", "count": 3}
+    assert redact(None, "", dict(event)) == event
+
+
+def test_a_log_line_is_one_json_object_with_its_trace() -> None:
+    program = """
+from codeagent.telemetry.logs import configure_logs, get_logger
+from codeagent.telemetry.traces import configure_traces, span
+configure_logs("test"); configure_traces("test", "1", None, 1.0)
+with span("work"):
+    get_logger("x").info("thing.done", run_id="run_1")
+import logging; logging.getLogger("library").warning("password=%s", "hunter2")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, second = (json.loads(line) for line in done.stderr.splitlines())
+    assert (first["event"], first["service"], first["run_id"]) == ("thing.done", "test", "run_1")
+    assert len(first["trace_id"]) == 32
+    assert (second["level"], second["event"]) == ("warning", "password=[redacted]")
+
+
+def test_a_key_proves_itself_and_a_typing_error_does_not() -> None:
+    key = new_key()
+    assert well_formed(key)
+    assert len(digest_of_key(key)) == 64
+    for index in range(4, len(key), 7):
+        other = "a" if key[index] != "a" else "b"
+        assert not well_formed(key[:index] + other + key[index + 1 :])
+    for text in ("", "cak_", key[:-1], key + "a", key.replace("cak_", "cax_"), "cak_" + "é" * 36):
+        assert not well_formed(text)
