@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.syntax import Syntax
 
 from codeagent.cli.client import ServerEvent
 
 OUTPUT_LINES = 12
+_DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan", "d": "bold"}
 
 
 class Screen:
@@ -102,7 +102,9 @@ class Screen:
         self._line(f"[bold red]rejected[/] {escape(data['message'])}")
 
     def patch(self, text: str) -> None:
-        self._console.print(Syntax(text, "diff", theme="ansi_dark", background_color="default", word_wrap=True))
+        for line in text.splitlines():
+            style = _DIFF_STYLES.get(line[:1], "") if not line.startswith(("+++", "---")) else "bold"
+            self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _summary(name: str, arguments: str) -> str:
@@ -112,6 +114,6 @@ def _summary(name: str, arguments: str) -> str:
     except ValueError:
         return name
     first = next((str(values[key]) for key in ("command", "path", "pattern") if key in values), "")
-    first = first.splitlines()[0] if first else ""
+    first = next((line for line in first.splitlines() if line.strip()), "")
     text = first if name == "shell" else f"{name} {first}"
     return text if len(text) <= 140 else f"{text[:140]}…"

@@ -90,7 +90,7 @@ def assemble(role: str, settings: Settings) -> Parts:
     return Parts(settings, database, log_reader, sweeper, kafka, publisher, outbox, Process(role, checks=checks))
 
 
-def _finish(parts: Parts, listener: socket.socket | None = None, *, measure: bool = False) -> Process:
+def finish(parts: Parts, listener: socket.socket | None = None, *, measure: bool = False) -> Process:
     """The parts that every process starts last and stops last."""
     settings, process = parts.settings, parts.process
     sweeps = SweepLoop(parts.outbox, parts.sweeper, every_seconds=SWEEP_SECONDS, measure=measure)
@@ -105,7 +105,7 @@ def _finish(parts: Parts, listener: socket.socket | None = None, *, measure: boo
     return process
 
 
-def _consume(
+def consume(
     parts: Parts, topics: tuple[str, ...], group: str, handle: HandleMessage, give_up: GiveUp | None = None
 ) -> None:
     delivery = Delivery(parts.publisher, group=group, handle=handle, give_up=give_up)
@@ -124,11 +124,11 @@ def _consume(
 async def agent_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     parts = assemble(AGENT_WORKER, settings)
     loop = StepLoop(parts.database, parts.log, parts.outbox, events_topic=RUN_EVENTS)
-    _consume(parts, AGENT_INPUTS, AGENT_WORKER, loop.handle, loop.give_up)
-    return _finish(parts, listener)
+    consume(parts, AGENT_INPUTS, AGENT_WORKER, loop.handle, loop.give_up)
+    return finish(parts, listener)
 
 
-def _perform(parts: Parts, performer: Performer, *, slots: int, durable_claims: bool) -> EffectLoop:
+def perform(parts: Parts, performer: Performer, *, slots: int, durable_claims: bool) -> EffectLoop:
     settings = parts.settings
     ledger = EffectsLedger(
         parts.database,
@@ -146,7 +146,7 @@ def _perform(parts: Parts, performer: Performer, *, slots: int, durable_claims: 
     return loop
 
 
-def _deltas(parts: Parts) -> Send:
+def deltas(parts: Parts) -> Send:
     async def send(key: str, value: bytes) -> None:
         await parts.publisher.send_unconfirmed(RUN_DELTAS, key, value, [("content-type", b"application/json")])
 
@@ -164,14 +164,14 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
         parts.log,
         LocalArtifactStore(settings.artifacts_dir),
         models.resolve,
-        _deltas(parts),
+        deltas(parts),
         answers_topic=PROVIDER_EVENTS,
     )
-    loop = _perform(parts, performer, slots=settings.provider_slots, durable_claims=False)
-    _consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
+    loop = perform(parts, performer, slots=settings.provider_slots, durable_claims=False)
+    consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
     parts.process.stop.append(models.close)
-    return _finish(parts, listener)
+    return finish(parts, listener)
 
 
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
@@ -185,7 +185,7 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     performer = SandboxPerformer(
         driver,
         LocalArtifactStore(settings.artifacts_dir),
-        _deltas(parts),
+        deltas(parts),
         answers_topic=SANDBOX_EVENTS,
         limits=Limits(),
         most_workspaces=settings.sandbox_workspaces,
@@ -195,11 +195,11 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
         await driver.reap(frozenset())
 
     parts.process.start.append(begin)
-    loop = _perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True)
-    _consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
+    loop = perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True)
+    consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
     parts.process.stop += [performer.close, driver.shutdown]
-    return _finish(parts, listener)
+    return finish(parts, listener)
 
 
 async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:
@@ -207,7 +207,7 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     projector = RunsProjector(parts.database, parts.log)
     parts.process.start.append(projector.start)
     parts.process.stop.append(projector.stop)
-    return _finish(parts, listener, measure=True)
+    return finish(parts, listener, measure=True)
 
 
 async def edge(settings: Settings, listener: socket.socket | None = None) -> Process:
@@ -250,7 +250,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     parts.process.start += [hub.start, tail.start, server.start]
     # Streams are told to come back elsewhere before the server stops accepting.
     parts.process.stop += [hub.stop, server.stop, tail.stop]
-    return _finish(parts)
+    return finish(parts)
 
 
 Role = Callable[[Settings, socket.socket | None], Coroutine[Any, Any, Process]]

@@ -36,9 +36,7 @@ def repaired(found: Findings) -> str:
     after = "all of them pass now" if not found.untouched else f"{found.untouched} that were not asked for still do"
     parts.append(f"\n{before}; {after}. {found.tried} edits were tried in {found.seconds:.0f} s.\n")
     if found.alternatives:
-        parts.append(
-            "Other edits in place of the last one made every test pass too; one of them may be meant:\n"
-        )
+        parts.append("Other edits in place of the last one made every test pass too; one of them may be meant:\n")
         parts += [_change(item) for item in found.alternatives]
         parts.append("")
     parts.append(NATURE)

@@ -1,0 +1,126 @@
+"""The real workers around a model and a sandbox that answer at once: what is left is what CodeAgent itself costs."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+from codeagent.broker.topics import (
+    PROVIDER_COMMANDS,
+    PROVIDER_EVENTS,
+    PROVIDER_WORKER,
+    SANDBOX_COMMANDS,
+    SANDBOX_EVENTS,
+    SANDBOX_WORKER,
+)
+from codeagent.cli.process import Process, run_process
+from codeagent.cli.services import agent_worker, assemble, consume, deltas, finish, perform
+from codeagent.messages.conversation import AssistantMessage, ToolCall, Usage
+from codeagent.providers.protocol import ModelReply, ModelRequest, TextSink
+from codeagent.sandboxes.protocol import (
+    ExecRecord,
+    ExecSpec,
+    IsolationLevel,
+    Limits,
+    OutputSink,
+    Patch,
+    Reason,
+    Workspace,
+)
+from codeagent.settings import Settings
+from codeagent.workers.provider import ProviderPerformer
+from codeagent.workers.sandbox import SandboxPerformer
+
+TOOL_CALLS = 10
+EFFECTS_A_RUN = 2 * TOOL_CALLS + 3
+"""Prepare, a model call and a command for each tool call, the model call that submits, collect."""
+
+
+class InstantModel:
+    """Asks for a command ten times, then submits."""
+
+    name = "instant"
+
+    def context_window(self, model: str) -> int:
+        return 128_000
+
+    async def generate(self, request: ModelRequest, on_text: TextSink, on_attempt: object = None) -> ModelReply:
+        turn = sum(message.role == "assistant" for message in request.messages)
+        if turn < TOOL_CALLS:
+            call = ToolCall(id=f"call_{turn}", name="shell", arguments=json.dumps({"command": f"echo {turn}"}))
+        else:
+            call = ToolCall(id="call_end", name="submit", arguments='{"summary": "done"}')
+        return ModelReply(AssistantMessage(text="Next.", tool_calls=(call,)), Usage(input_tokens=10), Decimal(0))
+
+
+class Nothing:
+    id = "nothing"
+
+
+class InstantDriver:
+    """Every command succeeds at once and changes nothing."""
+
+    name = "instant"
+    level = IsolationLevel.NONE
+
+    async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
+        return Nothing()
+
+    async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
+        return ExecRecord(
+            Reason.OK, 0, None, b"ok\n", b"", 3, 0, (), 0.0, 0.0, 0, self.name, IsolationLevel.NONE
+        )  # fmt: skip
+
+    async def diff(self, workspace: Workspace, limits: Limits) -> Patch:
+        return Patch(b"", ())
+
+    async def close(self, workspace: Workspace) -> None:
+        return
+
+
+class NoFiles:
+    async def put(self, tenant_id: str, data: bytes) -> str:
+        raise AssertionError("nothing is large here")
+
+    async def read(self, tenant_id: str, digest: str, limit_bytes: int | None = None) -> bytes:
+        return b""
+
+    async def path(self, tenant_id: str, digest: str) -> Path:
+        return Path("/dev/null")
+
+    async def put_file(self, tenant_id: str, path: Path) -> tuple[str, int]:
+        raise AssertionError("nothing is fetched here")
+
+
+async def provider_worker(settings: Settings) -> Process:
+    parts = assemble(PROVIDER_WORKER, settings)
+    model = InstantModel()
+    performer = ProviderPerformer(
+        parts.log, NoFiles(), lambda name: (model, name), deltas(parts), answers_topic=PROVIDER_EVENTS
+    )
+    loop = perform(parts, performer, slots=settings.provider_slots, durable_claims=False)
+    consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
+    return finish(parts)
+
+
+async def sandbox_worker(settings: Settings) -> Process:
+    parts = assemble(SANDBOX_WORKER, settings)
+    performer = SandboxPerformer(
+        InstantDriver(),  # type: ignore[arg-type]  # it fetches and reads nothing
+        NoFiles(),
+        deltas(parts),
+        answers_topic=SANDBOX_EVENTS,
+        limits=Limits(),
+        most_workspaces=settings.sandbox_workspaces,
+    )
+    loop = perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True)
+    consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
+    return finish(parts)
+
+
+BUILDERS = {"agent": agent_worker, "provider": provider_worker, "sandbox": sandbox_worker}
+
+
+def run_worker(name: str, settings: Settings) -> int:
+    return run_process(lambda: BUILDERS[name](settings), 5.0)
