@@ -225,3 +225,31 @@ async def test_metrics_name_the_route_and_no_id(api: Api) -> None:
     text = (await api.http.get("/metrics")).text
     assert 'http_route="/v1/runs/{run_id}"' in text
     assert run_id not in text
+
+
+async def test_without_a_database_the_edge_says_when_to_come_back(api: Api) -> None:
+    wanted = await body(api)
+    run_id = (await api.submit(wanted)).json()["id"]
+    database_url, api.database.url = api.database.url, "postgresql://nobody:x@127.0.0.1:1/none"
+    await api.database.close()
+    for response in (await api.submit(wanted, "other"), await api.http.get(f"/v1/runs/{run_id}")):
+        assert (response.status_code, code(response)) == (503, "database_unavailable")
+        assert int(response.headers["retry-after"]) > 0
+    api.database.url = database_url
+    assert (await api.submit(wanted, "other")).status_code == 202
+
+
+async def test_without_a_broker_a_command_is_refused_unless_the_database_keeps_it(api: Api, durable: bool) -> None:
+    wanted = await body(api)
+    await api.publisher.stop()
+    response = await api.submit(wanted)
+    if durable:
+        assert response.status_code == 202
+        assert len(api.handed_over) == 1
+        return
+    assert (response.status_code, code(response)) == (503, "broker_unavailable")
+    assert int(response.headers["retry-after"]) > 0
+    await api.publisher.start()
+    again = await api.submit(wanted)
+    assert again.status_code == 202
+    assert "idempotent-replayed" not in again.headers
