@@ -115,5 +115,5 @@ def _summary(name: str, arguments: str) -> str:
         return name
     first = next((str(values[key]) for key in ("command", "path", "pattern") if key in values), "")
     first = next((line for line in first.splitlines() if line.strip()), "")
-    text = first if name == "shell" else f"{name} {first}"
+    text = first if name == "shell" and first else f"{name} {first or '(long)'}"
     return text if len(text) <= 140 else f"{text[:140]}…"

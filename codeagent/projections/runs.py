@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from codeagent import clock
-from codeagent.errors import CodeAgentError, Rejected
+from codeagent.errors import CodeAgentError, Rejected, Unreadable
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import Cursor, EventLog, cursor_of
 from codeagent.eventlog.stored import StoredEvent
@@ -97,7 +97,7 @@ class RunsProjector:
             run_id = event.metadata["runid"]
             view = self._views.get(run_id) or await self._reread(run_id, event)
             if event.version == view.version + 1:
-                view.apply(event)
+                _take(view, event)
             self._views[run_id] = changed[run_id] = view
         return list(changed.values())
 
@@ -105,13 +105,22 @@ class RunsProjector:
         view = RunView(run_id, event.tenant_id)
         if event.version > 1:
             async for earlier in self._log.stream(event.stream_id):
-                view.apply(earlier)
+                _take(view, earlier)
         return view
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _take(view: RunView, event: StoredEvent) -> None:
+    """One event that cannot be read must not hold up all runs: it is named, and left out of the view."""
+    try:
+        view.apply(event)
+    except Unreadable as error:
+        log.error("projection.unreadable", projection=NAME, event_id=str(event.id), error=error.detail)
+        view.version = event.version
 
 
 def _row(view: RunView) -> tuple[object, ...]:

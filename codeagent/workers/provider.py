@@ -98,8 +98,9 @@ class ProviderPerformer:
             try:
                 reply = await model.generate(request, on_text, on_attempt)
             except ProviderError as error:
+                # Raised on: what may pass is tried again as another attempt, the rest ends the call.
                 _observe(work, command.model, error.usage or Usage(), None, error.reason)
-                return self.ended(work, Outcome.FAILED, error)
+                raise
             finally:
                 await deltas.close()
         _observe(work, command.model, reply.usage, reply.cost_usd, "")

@@ -71,9 +71,9 @@ class Meter:
         if self._entries > self._limits.entries:
             raise too_many_entries(self._limits)
 
-    def header(self) -> None:
-        """Any record that costs time to read, whether or not an entry comes of it."""
-        self._headers += 1
+    def header(self, count: int = 1) -> None:
+        """Records that cost time to read, whether or not an entry comes of them."""
+        self._headers += count
         if self._headers > _HEADERS_PER_ENTRY * self._limits.entries + _HEADERS_PER_ENTRY:
             raise too_many_entries(self._limits)
 

@@ -68,8 +68,7 @@ def decimal(text: bytes) -> int:
 def paired(numbers: list[int], meter: Meter) -> tuple[tuple[int, int], ...]:
     if len(numbers) % 2:
         raise unreadable("a sparse file's map is incomplete")
-    for _ in numbers[::2]:
-        meter.header()
+    meter.header(len(numbers) // 2)
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
@@ -82,6 +81,7 @@ def map_in_content(body: Body, meter: Meter) -> tuple[tuple[int, int], ...]:
         *lines, pending = (pending + body.exactly(_BLOCK)).split(b"\n")
         numbers += [decimal(line) for line in lines[: expected - len(numbers)]]
         if numbers and expected == 1:
+            meter.header(numbers[0])
             expected += 2 * numbers[0]
             numbers += [decimal(line) for line in lines[1:expected]]
         if len(pending) > _BLOCK:

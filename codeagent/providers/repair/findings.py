@@ -49,7 +49,7 @@ class Suspect(Reported):
 
 
 class Findings(Reported):
-    """`status`: repaired, not_found, passing, no_tests or crashed."""
+    """`status`: repaired, not_found, passing, unfinished, no_tests or crashed."""
 
     status: Text
     reason: Text = ""

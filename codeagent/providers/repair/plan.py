@@ -12,7 +12,8 @@ from codeagent.providers.repair.findings import Findings
 from codeagent.providers.repair.transcript import Answer, Progress, Step
 
 INTERPRETERS = ("python", "python3")
-TEST_SECONDS = 110
+TEST_SECONDS = 60
+VERIFY_SECONDS = 110
 SEARCH_SECONDS = 118
 # What the script gives itself, on the first search and on a second one after the first was cut off.
 BUDGETS = (95, 30)
@@ -72,6 +73,8 @@ def after_search(progress: Progress, step: Step) -> Move:
         return _submit("The tests pass: there is nothing to repair.", summary.passing(found.passing_count))
     if found.status == "no_tests":
         return _submit("There are no tests to go by.", summary.no_tests())
+    if found.status == "unfinished":
+        return _submit("The tests take too long.", summary.gave_up("No test failed in the time these rules have."))
     if found.status == "crashed":
         return _submit("The search failed.", summary.gave_up(f"The search itself failed: {found.reason}."))
     if found.status != "repaired" or not found.edits:
@@ -87,7 +90,7 @@ def after_edit(progress: Progress, step: Step) -> Move:
     found = _findings(progress)
     interpreter = _interpreter(progress)
     command = _pytest(interpreter, found) if found.runner == "pytest" else _unittest(interpreter, found)
-    return Move("verify", "Running all tests again.", (_shell(command, TEST_SECONDS),))
+    return Move("verify", "Running all tests again.", (_shell(command, VERIFY_SECONDS),))
 
 
 def after_verify(progress: Progress, step: Step) -> Move:

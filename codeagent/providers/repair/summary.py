@@ -45,7 +45,7 @@ def repaired(found: Findings) -> str:
 
 def not_found(found: Findings) -> str:
     parts = [
-        f"**Not repaired.** {found.failing_count} tests fail, and none of the {found.tried} small edits that were tried "
+        f"**Not repaired.** {found.failing_count} tests fail, and none of the {found.tried} small edits tried "
         "makes them pass without breaking others. Nothing was changed.\n"
     ]
     if found.failing:

@@ -18,12 +18,14 @@ from tests.integration.sandboxes.support import LIMITS, archive, python, run, sh
 
 
 def processes_of(uid: int) -> list[int]:
+    """Pids that run as `uid`; those that have ended and only wait to be waited for do not count."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and entry.stat().st_uid == uid:
-                found.append(int(entry.name))
-        except FileNotFoundError:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                found += [int(entry.name)] if state != "Z" else []
+        except (FileNotFoundError, ProcessLookupError):
             continue
     return found
 

@@ -121,6 +121,7 @@ def server(repositories: tuple[Path, str], certificate: tuple[Path, Path]) -> It
             if facts.redirect_to and self.path.startswith("/git/redirect"):
                 self.send_response(302)
                 self.send_header("Location", facts.redirect_to)
+                self.send_header("Content-Length", "0")
                 self.end_headers()
             else:
                 super().do_GET()
@@ -143,6 +144,7 @@ def server(repositories: tuple[Path, str], certificate: tuple[Path, Path]) -> It
             self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
             for name, value in headers.items():
                 self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 

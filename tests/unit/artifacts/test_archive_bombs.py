@@ -174,11 +174,15 @@ def test_a_zip_with_more_entries_than_it_counts_is_refused(uploads: Uploads) -> 
 
 
 def many_empty_members() -> bytes:
-    return gzip.compress(tar_of(file("a")))[:-8] + b"" if False else gzip.compress(b"") * 70_000
+    return gzip.compress(b"") * 70_000
 
 
 def endless_extensions() -> bytes:
     return (header(b"x", b"g", size=0)) * 100_000 + header(b"a") + END
+
+
+def compressed_extensions() -> bytes:
+    return gzip.compress(endless_extensions())
 
 
 def fat_extensions() -> bytes:
@@ -206,12 +210,12 @@ def endless_sparse_header() -> bytes:
 
 def map_without_end() -> bytes:
     record = pax((b"GNU.sparse.major", b"1"), (b"GNU.sparse.realsize", b"1"))
-    return record + header(b"a", size=150 * MIB) + b"9999999999999999999\n" + b"0\n" * (75 * MIB)
+    return record + header(b"a", size=20 * MIB) + b"9999999999999999999\n" + b"0\n" * (10 * MIB)
 
 
 def links_that_walk_far() -> bytes:
     target = "d/../" * 25 + "d"
-    return tar_of(directory("d"), file("f"), *(symlink(f"l{n}", target) for n in range(20_000)))
+    return tar_of(directory("d"), file("f"), *(symlink(f"l{n}", target) for n in range(5_000)))
 
 
 def dictionary_of_a_gigabyte() -> bytes:
@@ -219,12 +223,10 @@ def dictionary_of_a_gigabyte() -> bytes:
         {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 3}
     ]
     packed = bytearray(lzma.compress(tar_of(file("a"))))
-    # Twelve bytes of stream header, then the block's: its last property byte is the dictionary's size.
-    properties = packed.index(b"\x21\x01", 12) + 2
-    packed[properties] = 36
+    # After twelve bytes of stream header, the block's: filter 0x21 with one byte of properties, 36 for 1 GiB.
+    packed[packed.index(b"\x21\x01", 12) + 2] = 36
     header_size = (packed[12] + 1) * 4
     struct.pack_into("<L", packed, 12 + header_size - 4, zlib.crc32(packed[12 : 12 + header_size - 4]))
-    assert filters
     return bytes(packed)
 
 
@@ -237,7 +239,7 @@ def dictionary_of_a_gigabyte() -> bytes:
     endless_sparse_header,
     map_without_end,
     dictionary_of_a_gigabyte,
-    lambda: gzip.compress(endless_extensions()),
+    compressed_extensions,
 ], ids=lambda bomb: bomb.__name__)  # fmt: skip
 def test_what_is_expensive_to_read_is_refused_quickly(uploads: Uploads, bomb: Callable[[], bytes]) -> None:
     data = bomb()
@@ -251,8 +253,8 @@ def test_links_that_walk_far_cost_what_links_cost(uploads: Uploads) -> None:
     data = links_that_walk_far()
     begin = time.process_time()
 
-    assert uploads.normalised(data).summary.links == 20_000
-    assert time.process_time() - begin < 20
+    assert uploads.normalised(data).summary.links == 5_000
+    assert time.process_time() - begin < 10
 
 
 def test_memory_stays_small_while_files_are_large(tmp_path: Path) -> None:

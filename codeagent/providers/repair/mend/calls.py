@@ -64,6 +64,18 @@ def call_edits(source: SourceFile, node: ast.Call) -> Iterator[Candidate]:
         if not node.keywords:
             yield source.replace(node, source.segment(node.func.value), "superfluous call", 0.35)
     yield from argument_edits(source, node, name)
+    yield from recursion_edits(source, node, name)
+
+
+def recursion_edits(source: SourceFile, node: ast.Call, name: str) -> Iterator[Candidate]:
+    """A call of itself that does not get smaller."""
+    function = source.function_of(node)
+    if function is None or function.name != name:
+        return
+    for item in node.args:
+        if isinstance(item, ast.Name):
+            for form, prior in (("{}[1:]", 0.4), ("{}[:-1]", 0.35)):
+                yield source.replace(item, form.format(item.id), "slice", prior)
 
 
 def argument_edits(source: SourceFile, node: ast.Call, name: str) -> Iterator[Candidate]:

@@ -47,6 +47,9 @@ def comparison_edits(source: SourceFile, node: ast.Compare) -> Iterator[Candidat
             continue
         for other, prior in others:
             yield source.at(node, (Splice(*gap, other),), "comparison", prior)
+        if isinstance(operator, ast.Eq) and source.segment(operands[index + 1]) == "0":
+            splice = Splice(gap[0], source.span(operands[index + 1])[1], "<= 1")
+            yield source.at(node, (splice,), "comparison", 0.4)
 
 
 def arithmetic_edits(source: SourceFile, node: ast.BinOp) -> Iterator[Candidate]:
@@ -56,14 +59,14 @@ def arithmetic_edits(source: SourceFile, node: ast.BinOp) -> Iterator[Candidate]
     if gap is not None:
         for other, prior in others:
             yield source.at(node, (Splice(*gap, other),), "arithmetic", prior)
-    if isinstance(node.op, ORDERED) and left != right:
+    if isinstance(node.op, (*ORDERED, ast.Add)) and left != right:
         swapped = (Splice(*source.span(node.left), guarded(right, node.right)),
                    Splice(*source.span(node.right), guarded(left, node.left)))  # fmt: skip
-        yield source.at(node, swapped, "operand order", 0.65)
+        yield source.at(node, swapped, "operand order", 0.3 if isinstance(node.op, ast.Add) else 0.65)
     step = isinstance(node.op, (ast.Add, ast.Sub)) and is_number(node.right)
     yield source.replace_expression(node, left, "superfluous term", 0.75 if step else 0.35)
     if isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
-        yield source.replace_expression(node, right, "superfluous term", 0.3)
+        yield source.replace_expression(node, right, "superfluous term", 0.6 if is_number(node.left) else 0.3)
     yield from precedence_edits(source, node, symbol)
 
 

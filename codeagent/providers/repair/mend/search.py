@@ -221,7 +221,7 @@ def repair(root: str, config: dict[str, Any], deadline: float) -> dict[str, Any]
         "passing_count": len(suite.report.ids("passed")),
     }
     if not failing:
-        return {**result, "status": "passing"}
+        return {**result, "status": "passing" if suite.report.finished else "unfinished"}
     wanted = [name for name in failing if any(word in name for word in config["focus"])] or failing
     search = Search(suite, Project(root), deadline, list(config["files"]))
     originals = {path: source.text for path, source in search.project.files.items()}

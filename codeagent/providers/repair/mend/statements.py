@@ -54,8 +54,19 @@ def returned_value_edits(source: SourceFile, node: ast.Return, value: ast.expr) 
         yield source.replace(value, f"not ({written})", "negation", 0.4)
     for form, prior in (("-({})", 0.3), ("round({}, 2)", 0.35), ("list({})", 0.3), ("sorted({})", 0.3),
                         ("max(0, {})", 0.3), ("abs({})", 0.3), ("int({})", 0.25), ("str({})", 0.25),
-                        ("tuple({})", 0.2), ("set({})", 0.2), ("len({})", 0.2), ("{}.copy()", 0.3)):  # fmt: skip
+                        ("tuple({})", 0.2), ("[{}]", 0.3), ("set({})", 0.2), ("len({})", 0.2),
+                        ("{}.copy()", 0.3)):  # fmt: skip
         yield source.replace(value, form.format(written), "return", prior)
+    function = source.function_of(node)
+    names = [name for name in (local_names(function) if function else ()) if name not in {"self", "cls"}]
+    for name in names[-6:]:
+        if isinstance(value, ast.Constant) and isinstance(value.value, bool):
+            for form in ("{} == 0", "not {}", "bool({})"):
+                yield source.replace(value, form.format(name), "return", 0.35)
+        elif isinstance(value, ast.List) and not value.elts:
+            yield source.replace(value, f"[{name}]", "return", 0.4)
+        elif not isinstance(value, (ast.Constant, ast.Name)):
+            yield source.replace(value, f"{name} + {written}", "return", 0.25)
 
 
 def condition_edits(source: SourceFile, node: ast.stmt) -> Iterator[Candidate]:

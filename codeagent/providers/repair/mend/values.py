@@ -162,7 +162,7 @@ def target_edits(source: SourceFile, node: ast.Assign) -> Iterator[Candidate]:
     """The wrong variable assigned, or a plain assignment where something was to be added up."""
     if len(node.targets) != 1:
         return
-    target, function, owner = node.targets[0], source.function_of(node), source.class_of(node)
+    target, function = node.targets[0], source.function_of(node)
     start = source.span(target)[1]
     equals = source.text.find("=", start)
     looped = any(isinstance(up, (ast.For, ast.While, ast.AsyncFor)) for up in source.ancestors(node))
@@ -170,12 +170,21 @@ def target_edits(source: SourceFile, node: ast.Assign) -> Iterator[Candidate]:
         for symbol, prior in (("+=", 0.7 if looped else 0.4), ("-=", 0.35), ("*=", 0.3), ("|=", 0.2)):
             if function is not None:
                 yield source.at(node, (Splice(equals, equals + 1, symbol),), "assignment", prior)
+    yield from assigned_value_edits(source, node, target)
+
+
+def assigned_value_edits(source: SourceFile, node: ast.Assign, target: ast.expr) -> Iterator[Candidate]:
+    """The right statement with the wrong name, limit or order."""
+    function, owner = source.function_of(node), source.class_of(node)
     if isinstance(target, ast.Name) and function is not None:
         for other, ratio in alike(target.id, local_names(function))[:4]:
             if other not in {"self", "cls"}:
                 yield source.replace(target, other, "assignment", 0.25 + 0.3 * ratio)
         if owner is not None and target.id in {name.strip("_") for name in own_attributes(owner)}:
             yield source.replace(target, f"self.{target.id}", "assignment", 0.6)
+    if function is not None and isinstance(node.value, (ast.BinOp, ast.Call, ast.Name)):
+        for form in ("max(0, {})", "abs({})", "int({})"):
+            yield source.replace(node.value, form.format(source.segment(node.value)), "assignment", 0.25)
     if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple) and len(target.elts) == 2:
         first, second = node.value.elts if len(node.value.elts) == 2 else target.elts
         yield source.at(node, swap(source, first, second), "order", 0.4)
