@@ -108,9 +108,9 @@ def test_a_cancel_stops_the_command_and_ends_the_run(system: System, model_serve
 def test_a_deadline_ends_the_run_and_keeps_what_was_done(
     system: System, model_server: ModelServer, tmp_path: Path
 ) -> None:
-    model_server.script = line_writer(50, command_seconds=0.4)
+    model_server.script = line_writer(80, command_seconds=0.3)
     api = client(system)
-    watched = Watched(start(api, EMPTY, tmp_path, "deadline", deadline_seconds=6))
+    watched = Watched(start(api, EMPTY, tmp_path, "deadline", deadline_seconds=12))
     watched.follow(api)
     run = api.run(watched.run_id)
     assert (run["status"], run["status_reason"]) == ("failed", "deadline_exceeded")

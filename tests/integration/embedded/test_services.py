@@ -71,24 +71,23 @@ async def test_apache_kafka_keeps_records_over_a_crash_and_its_address_too(apach
     assert await _first(servers, "kept") == b"still here"
 
 
-async def test_each_test_gets_a_copy_of_the_migrated_template(any_postgres: PostgresCluster) -> None:
+async def test_each_test_gets_a_copy_of_the_migrated_template() -> None:
     migrated: list[str] = []
+    with PostgresCluster() as cluster:
 
-    def migrate(url: str) -> None:
-        migrated.append(url)
-        any_postgres.sql("CREATE TABLE marker AS SELECT 1 AS one", url.rpartition("/")[2])
-        any_postgres.sql("ALTER TABLE marker OWNER TO codeagent", url.rpartition("/")[2])
+        def migrate(url: str) -> None:
+            migrated.append(url)
+            cluster.sql("CREATE TABLE marker AS SELECT 1 AS one", url.rpartition("/")[2])
+            cluster.sql("ALTER TABLE marker OWNER TO codeagent", url.rpartition("/")[2])
 
-    any_postgres.prepare_template(migrate)
-    any_postgres.prepare_template(migrate)
-    first, second = any_postgres.new_database(), any_postgres.new_database()
-    for url in (first, second):
-        connection = await asyncpg.connect(url)
-        assert await connection.fetchval("SELECT count(*) FROM marker") == 1
-        await connection.execute("DELETE FROM marker")
-        await connection.close()
-        any_postgres.drop_database(url)
-    assert len(migrated) <= 1
+        cluster.prepare_template(migrate)
+        cluster.prepare_template(migrate)
+        for url in (cluster.new_database(), cluster.new_database()):
+            connection = await asyncpg.connect(url)
+            assert await connection.fetchval("SELECT count(*) FROM marker") == 1
+            await connection.execute("DELETE FROM marker")
+            await connection.close()
+    assert len(migrated) == 1
 
 
 @pytest.mark.parametrize(("name", "major"), [("postgres_18", "18."), ("postgres_15", "15.")])

@@ -198,7 +198,6 @@ def working_suite(root: str, seconds: float) -> Suite | None:
 def main(config: dict[str, Any]) -> None:
     """Prints one line: MARKER and a JSON document. `config`: focus (test names), files, budget_seconds."""
     started = time.monotonic()
-    sys.setrecursionlimit(5000)
     try:
         result = repair(str(Path.cwd()), config, started + float(config["budget_seconds"]))
     except Exception as error:
