@@ -149,6 +149,8 @@ def _copy_package(package: importlib.metadata.Distribution, site: Path) -> None:
     for file in package.files or ():
         if ".." in file.parts or file.is_absolute() or "__pycache__" in file.parts:
             continue
+        if not Path(str(package.locate_file(file))).is_file():
+            continue  # packages of a distribution list files they do not ship
         target = site / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(str(package.locate_file(file)), target)

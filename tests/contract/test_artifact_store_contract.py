@@ -17,7 +17,7 @@ from codeagent.messages.values import Digest
 
 DATA = b"some bytes"
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
-LARGE = random.Random(7).randbytes(3 * CHUNK_BYTES + 17)  # noqa: S311
+LARGE = random.Random(7).randbytes(3 * CHUNK_BYTES + 17)
 NO_DIGESTS = [
     "",
     "sha256:",

@@ -51,7 +51,7 @@ def kafka_class_path(version: str) -> str:
                 raise RuntimeError(f"Maven could not fetch Apache Kafka {version}: {done.stdout[-1000:]}")
             # Another session may have been faster; its download is as good as ours.
             if not libraries.is_dir():
-                os.rename(staging / "libs", libraries)  # noqa: PTH104
+                os.rename(staging / "libs", libraries)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return f"{libraries}/*"

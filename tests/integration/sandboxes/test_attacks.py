@@ -89,7 +89,7 @@ async def test_host_secrets_are_not_there(
 ) -> None:
     monkeypatch.setenv("CODEAGENT_TEST_SECRET", "hunter2hunter2")
     script = (
-        "cat /etc/shadow; cat /proc/*/environ | tr '\\0' '\\n'; env; ls /root /work /home /var/lib /proc/1/root/root;"
+        "cat /etc/shadow; cat /proc/*/environ | tr '\\0' '\\n'; env; ls /root /home /var/lib /proc/1/root/root;"
         "cat /proc/kallsyms /proc/cmdline /proc/keys; cat /etc/passwd; dmesg"
     )
     record = await shell(driver, workspace, script)

@@ -144,7 +144,7 @@ def test_an_ordinary_user_gets_the_weaker_level_by_asking_for_it(state_dir: Path
                 Path(site[0], name)
                 for name in ("pyseccomp.py", "pytest", "pluggy", "iniconfig", "packaging", "pygments")
             ),
-        ):  # noqa: E501
+        ):
             subprocess.run(["cp", "-r", str(path), f"{folder}/"], check=True)
         for pattern in (
             "pytest-*.dist-info",
@@ -152,7 +152,7 @@ def test_an_ordinary_user_gets_the_weaker_level_by_asking_for_it(state_dir: Path
             "iniconfig-*.dist-info",
             "packaging-*.dist-info",
             "pygments-*.dist-info",
-        ):  # noqa: E501
+        ):
             for path in Path(site[0]).glob(pattern):
                 subprocess.run(["cp", "-r", str(path), f"{folder}/"], check=True)
         subprocess.run(["cp", "-rL", str(Path(site[0], "_pytest")), f"{folder}/"], check=True)

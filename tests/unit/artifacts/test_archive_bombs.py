@@ -219,9 +219,6 @@ def links_that_walk_far() -> bytes:
 
 
 def dictionary_of_a_gigabyte() -> bytes:
-    filters = [
-        {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 3}
-    ]
     packed = bytearray(lzma.compress(tar_of(file("a"))))
     # After twelve bytes of stream header, the block's: filter 0x21 with one byte of properties, 36 for 1 GiB.
     packed[packed.index(b"\x21\x01", 12) + 2] = 36

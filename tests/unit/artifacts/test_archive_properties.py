@@ -86,7 +86,9 @@ def assert_harmless(packed: bytes) -> None:
 @QUICK
 @given(st.lists(st.tuples(paths, kinds, paths), min_size=1, max_size=5))
 def test_hostile_tars_never_reach_outside(entries: list[tuple[str, bytes, str]]) -> None:
-    made = [(member(name, kind, target=target), b"x" if kind == tarfile.REGTYPE else b"") for name, kind, target in entries]
+    made = [
+        (member(name, kind, target=target), b"x" if kind == tarfile.REGTYPE else b"") for name, kind, target in entries
+    ]
 
     packed = outcome(tar_of(file("present"), *made))
 
@@ -97,7 +99,9 @@ def test_hostile_tars_never_reach_outside(entries: list[tuple[str, bytes, str]])
 @settings(QUICK, max_examples=400)
 @given(st.lists(st.tuples(plain, st.sampled_from([tarfile.DIRTYPE, tarfile.SYMTYPE]), targets), min_size=1, max_size=8))
 def test_links_through_links_never_reach_outside(entries: list[tuple[str, bytes, str]]) -> None:
-    packed = outcome(tar_of(file("present"), *((member(name, kind, target=target), b"") for name, kind, target in entries)))
+    packed = outcome(
+        tar_of(file("present"), *((member(name, kind, target=target), b"") for name, kind, target in entries))
+    )
 
     if packed is not None:
         assert_harmless(packed)
@@ -117,7 +121,11 @@ def test_hostile_zips_never_reach_outside(entries: list[tuple[str, int, str]]) -
 
 
 @QUICK
-@given(st.binary(min_size=1, max_size=100), st.sampled_from(b"0125L\0").map(lambda kind: bytes([kind])), st.binary(max_size=100))
+@given(
+    st.binary(min_size=1, max_size=100),
+    st.sampled_from(b"0125L\0").map(lambda kind: bytes([kind])),
+    st.binary(max_size=100),
+)
 def test_names_of_any_bytes_never_reach_outside(name: bytes, kind: bytes, target: bytes) -> None:
     packed = outcome(tar_of(file("present"))[:1024] + header(name, kind, target=target) + END)
 
@@ -165,7 +173,9 @@ def test_arbitrary_bytes_are_refused(magic: bytes, data: bytes) -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @settings(QUICK, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(plain.map(lambda path: path.replace("/", "-")), st.binary(max_size=300_000), min_size=1, max_size=4))
+@given(
+    st.dictionaries(plain.map(lambda path: path.replace("/", "-")), st.binary(max_size=300_000), min_size=1, max_size=4)
+)
 def test_contents_survive_every_format(uploads: Uploads, method: int, tree: dict[str, bytes]) -> None:
     tar = tar_of(*(file(name, data) for name, data in tree.items()))
 

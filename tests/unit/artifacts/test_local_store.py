@@ -99,7 +99,11 @@ async def test_an_impossible_tenant_id_is_refused_before_anything_is_read(
     taken = never()
     (tmp_path / "file").write_bytes(DATA)
 
-    for writing in (store.put(tenant, DATA), store.put_stream(tenant, taken, 10), store.put_file(tenant, tmp_path / "file")):
+    for writing in (
+        store.put(tenant, DATA),
+        store.put_stream(tenant, taken, 10),
+        store.put_file(tenant, tmp_path / "file"),
+    ):
         with pytest.raises(InvalidInput):
             await writing
 
@@ -250,7 +254,13 @@ async def test_an_upload_cancelled_while_it_writes_waits_for_the_write(
 ])  # fmt: skip
 @pytest.mark.parametrize("way", ["put", "put_file", "put_stream"])
 async def test_a_full_or_failing_disk_is_a_reason_to_try_later(
-    store: LocalArtifactStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str, way: str
+    store: LocalArtifactStore,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: str,
+    way: str,
 ) -> None:
     async def stream() -> AsyncIterator[bytes]:
         yield DATA

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from codeagent.messages.conversation import (
-    AssistantMessage,
     ChatMessage,
     SystemMessage,
     ToolCall,
@@ -32,11 +30,14 @@ TOOLS = tuple(
 
 @dataclass
 class Workspace:
-    """`without` names modules that cannot be imported in it, as on a machine where they are not installed."""
+    """`without` names modules that cannot be imported in it, as on a machine where they are not installed.
+
+    `longest_test_seconds` cuts plain test runs short, so that endless tests do not hold up ours.
+    """
 
     root: Path
     without: tuple[str, ...] = ()
-    longest_seconds: float = 120.0
+    longest_test_seconds: float = 60.0
     commands: list[str] = field(default_factory=list)
 
     async def carry_out(self, call: ToolCall) -> tuple[str, bool]:
@@ -77,7 +78,7 @@ class Workspace:
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
-            async with asyncio.timeout(min(seconds, self.longest_seconds)):
+            async with asyncio.timeout(min(seconds, self.longest_test_seconds) if " -m " in command else seconds):
                 output, _ = await process.communicate()
         except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
@@ -100,7 +101,7 @@ class Workspace:
         return environment
 
     def _hide(self) -> Path:
-        folder = self.root.parent / f"{self.root.name}-hidden"
+        folder = self.root.parent / f"{self.root.name}-without"
         folder.mkdir(exist_ok=True)
         lines = ["import sys", *(f"sys.modules[{name!r}] = None" for name in self.without)]
         (folder / "sitecustomize.py").write_text("\n".join(lines))
@@ -142,9 +143,3 @@ async def drive(
         if not reply.message.tool_calls:
             break
     return Finished(None, tuple(messages), replies)
-
-
-def said(message: ChatMessage) -> str:
-    """A message's text, for assertions on a whole conversation."""
-    calls = message.tool_calls if isinstance(message, AssistantMessage) else ()
-    return re.sub(r"\s+", " ", message.text + " ".join(call.arguments for call in calls))
