@@ -23,8 +23,8 @@ def passing(count: int | None) -> str:
 
 def no_tests() -> str:
     return (
-        "No tests were found, neither by pytest nor by unittest. Without a failing test these rules have nothing to "
-        "go by. Nothing was changed.\n\n" + OTHER_MODELS
+        "No tests were found that can be run, neither by pytest nor by unittest. Without a failing test these rules "
+        "have nothing to go by. Nothing was changed.\n\n" + OTHER_MODELS
     )
 
 

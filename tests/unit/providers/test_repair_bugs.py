@@ -48,7 +48,7 @@ async def test_a_seeded_bug_is_repaired_for_tests_seen_and_unseen(name: str, tmp
     fixture = FIXTURES / "bugs" / name
     root = copy_of(fixture, tmp_path)
     before = contents(root)
-    assert not pass_in(root, "tests") or name == "endless_search"
+    assert name == "endless_search" or not pass_in(root, "tests")
 
     finished = await repaired(root, longest_test_seconds=6.0 if name == "endless_search" else 60.0)
 
@@ -121,7 +121,7 @@ async def test_tests_the_task_does_not_name_may_go_on_failing(tmp_path: Path) ->
 
 
 async def test_files_with_windows_line_ends_and_other_scripts_keep_them(tmp_path: Path) -> None:
-    code = '"""Größen – 数."""\r\n\r\n\r\ndef größer(a, b):\r\n    """Ob a > b."""\r\n    return a < b  # 比较\r\n'
+    code = '"""Größen, 数."""\r\n\r\n\r\ndef größer(a, b):\r\n    """Ob a > b."""\r\n    return a < b  # 比较\r\n'
     (tmp_path / "mass.py").write_bytes(code.encode())
     (tmp_path / "test_mass.py").write_text("from mass import größer\n\n\ndef test_it():\n    assert größer(2, 1)\n"
                                            "    assert not größer(1, 2)\n")  # fmt: skip
@@ -131,7 +131,8 @@ async def test_files_with_windows_line_ends_and_other_scripts_keep_them(tmp_path
 
 async def test_warnings_as_errors_and_options_in_the_projects_settings_do_not_hinder(tmp_path: Path) -> None:
     root = copy_of(FIXTURES / "bugs" / "missing_return", tmp_path)
-    (root / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\naddopts = --strict-markers -ra\n")
+    (root / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\naddopts = --strict-markers -ra\n"
+                                     "asyncio_default_fixture_loop_scope = function\n")  # fmt: skip
     finished = await repaired(root)
     assert finished.summary is not None
     assert finished.summary.startswith("**Repaired.**"), finished.summary

@@ -102,9 +102,17 @@ class Evidence:
         if re.search(r"assert None ==|None !=|'NoneType' object", message):
             self.boosts["return"] = max(self.boosts.get("return", 1.0), 1.5)
         numbers = re.search(r"(?:assert )?(-?\d+(?:\.\d+)?) (?:==|!=) (-?\d+(?:\.\d+)?)\b", message)
-        if numbers and abs(float(numbers.group(1)) - float(numbers.group(2))) == 1:
+        if numbers:
+            self._compare(float(numbers.group(1)), float(numbers.group(2)))
+
+    def _compare(self, one: float, other: float) -> None:
+        """A result that is one off, or ten times too large, says what kind of edit to look for."""
+        if abs(one - other) == 1:
             for kind in OFF_BY_ONE:
                 self.boosts[kind] = max(self.boosts.get(kind, 1.0), 1.2)
+        low, high = sorted((abs(one), abs(other)))
+        if low and round(high / low, 9) in {10.0, 100.0, 1000.0, 60.0, 3600.0}:
+            self.boosts["constant"] = max(self.boosts.get("constant", 1.0), 1.8)
 
     def _spread_to_definitions(self) -> None:
         """Constants, defaults and class variables run at import, before any test: they take after their users."""

@@ -118,7 +118,7 @@ class Search:
                 found.append(Found(score, candidate, before, text))
                 if len(found) == 1:
                     now = time.monotonic()
-                    stop_at = min(self.deadline, now + max(2.0, 0.3 * (now - self.started)))
+                    stop_at = min(self.deadline, now + max(1.5, 0.3 * (now - self.started)))
             elif most < progress < len(targets) and not found and self._nothing_broken(overlay, []):
                 if best is None:
                     now = time.monotonic()
