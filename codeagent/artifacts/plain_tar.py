@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import IO, Self
 
 _COMPRESSION_LEVEL = 3
-_WRITE_BYTES = 1 << 20
 _PLAIN_MODE, _EXECUTABLE_MODE = 0o644, 0o755
 
 
@@ -17,9 +16,7 @@ class PlainTar:
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=_COMPRESSION_LEVEL)
-        self._tar = tarfile.open(  # noqa: SIM115
-            fileobj=self._packed, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_WRITE_BYTES
-        )
+        self._tar = tarfile.TarFile(fileobj=self._packed, mode="w", format=tarfile.PAX_FORMAT)
 
     def __enter__(self) -> Self:
         return self

@@ -124,7 +124,8 @@ class BubblewrapDriver:
             directory="/".join((WORKSPACE, *beneath.components(spec.cwd))),
             environment=spec.env,
             tmp_bytes=spec.limits.tmp_bytes,
-            max_processes=spec.limits.processes if self.level is IsolationLevel.RLIMIT else None,
+            # One more for the first process of the sandbox itself.
+            max_processes=spec.limits.processes + 1 if self.level is IsolationLevel.RLIMIT else None,
         )
         seen = await workspaces.operate(opened, box, spec.limits, sink, spec.stdin)
         return outcome.record(seen, self.name, self.level)

@@ -165,9 +165,9 @@ class Group:
             left = [directory for directory in self._trees.directories if not _removed(directory)]
             if not left:
                 return True
+            self.kill()
             if time.monotonic() >= deadline:
                 return False
-            self.kill()
             time.sleep(0.005)
 
 

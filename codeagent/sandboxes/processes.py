@@ -24,6 +24,7 @@ from codeagent.sandboxes.protocol import Limits, SandboxFailure
 
 _PR_SET_CHILD_SUBREAPER = 36
 _BARRIER_SECONDS = 10.0
+_REAP_SECONDS = 0.001
 _STATUS_BYTES = 64 << 10
 JOIN_FAILED = 125
 
@@ -119,6 +120,7 @@ class Child:
         self._first: _Exit | None = None
         self._report = b""
         self._gone = False
+        self._unreaped = {process.pid, -process.pid}
         self._cpu_seconds = 0.0
         self._peak_memory_bytes = 0
         os.set_blocking(status, False)
@@ -163,23 +165,32 @@ class Child:
                 if self._first is not None:
                     # A pid namespace's first process ends only after every other one in it has.
                     await self._first.wait()
+                while not self._gone and not self._reaped():
+                    # Killed before it had a pid namespace, so only waiting tells that it is gone.
+                    await asyncio.sleep(_REAP_SECONDS)
         except TimeoutError:
             raise SandboxFailure("processes of a sandbox cannot be ended", reason="stuck") from None
         if not self._gone:
             self._gone = True
-            self._reap()
+            self._close()
 
-    def _reap(self) -> None:
-        """Waits for the outer process, and for the inner one if it was handed to this process."""
-        pid = self._process.pid
+    def _reaped(self) -> bool:
+        """Waits for the outer process and for those that were handed to this process; says whether none is left."""
         self._process.returncode = 0
-        for target in (pid, self._first_pid, -pid):
-            if target is None:
-                continue
-            with suppress(ChildProcessError):
+        for target in list(self._unreaped):
+            try:
                 found, _, used = os.wait4(target, os.WNOHANG)
-                self._cpu_seconds += used.ru_utime + used.ru_stime if found else 0.0
-                self._peak_memory_bytes = max(self._peak_memory_bytes, used.ru_maxrss * 1024 if found else 0)
+            except ChildProcessError:
+                self._unreaped.discard(target)
+                continue
+            if found:
+                self._cpu_seconds += used.ru_utime + used.ru_stime
+                self._peak_memory_bytes = max(self._peak_memory_bytes, used.ru_maxrss * 1024)
+                # A number that was waited for may soon be another's; that of a group only when it is empty.
+                self._unreaped -= {found}
+        return not self._unreaped
+
+    def _close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._status)
         os.close(self._status)
         self._outer.close()
@@ -204,6 +215,7 @@ class Child:
         if pid is None:
             return
         self._first_pid = pid
+        self._unreaped.add(pid)
         with suppress(ProcessLookupError):
             first = _Exit(pid)
             if _parent(pid) in (self._process.pid, os.getpid()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -12,83 +12,17 @@ import pytest
 
 from codeagent.messages.conversation import (
     AssistantMessage,
-    ChatMessage,
     FinishReason,
-    SystemMessage,
     ToolCall,
     ToolMessage,
-    ToolSpec,
     Usage,
     UserMessage,
 )
-from codeagent.providers.anthropic import AnthropicConnection
-from codeagent.providers.openai import OpenAIConnection
-from codeagent.providers.pricing import Pricing, TokenPrices
-from codeagent.providers.protocol import ModelReply, ModelRequest, Provider, ProviderError
+from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError
 from codeagent.providers.scripted import After, Answer, ScriptedProvider
-from codeagent.providers.vendor import Timeouts, VendorProvider
 from tests.servers.model_server import ModelServer
-from tests.servers.script import SECRET_TEXT, Call, Fault, Reply
-
-KEY = "sk-very-secret-key-000"
-PRICES = {"model-x": TokenPrices(input_usd=Decimal(10), output_usd=Decimal(20), cache_read_usd=Decimal(1))}
-TIMEOUTS = Timeouts(connect_seconds=2.0, first_token_seconds=0.4, silence_seconds=0.4)
-SHELL = ToolSpec(
-    name="shell",
-    description="Runs a command.",
-    parameters={"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]},
-)
-
-# What each fault must become: reason, and whether asking again can help.
-FAULTS: dict[str, tuple[Fault, str, bool]] = {
-    "bad request": (Fault("status", 400), "invalid_request", False),
-    "unknown key": (Fault("status", 401), "authentication", False),
-    "forbidden": (Fault("status", 403), "permission", False),
-    "unknown model": (Fault("status", 404), "not_found", False),
-    "request timeout": (Fault("status", 408), "timeout", True),
-    "too large": (Fault("status", 413), "context_overflow", False),
-    "too long": (Fault("status", 400, "context_length_exceeded"), "context_overflow", False),
-    "rate limit": (Fault("status", 429, headers=(("Retry-After", "7"),)), "rate_limited", True),
-    "server error": (Fault("status", 500), "internal", True),
-    "bad gateway": (Fault("status", 502), "internal", True),
-    "unavailable": (Fault("status", 503, headers=(("retry-after-ms", "1500"),)), "overloaded", True),
-    "overloaded": (Fault("status", 529), "overloaded", True),
-    "no first byte": (Fault("hang_before"), "timeout", True),
-    "no first event": (Fault("hang_after_headers"), "timeout", True),
-    "only keep-alives": (Fault("keepalive"), "timeout", True),
-    "silence inside": (Fault("hang_mid"), "timeout", True),
-    "cut inside": (Fault("cut_mid"), "connection", True),
-    "ends too early": (Fault("end_early"), "bad_response", True),
-    "malformed event": (Fault("malformed"), "bad_response", True),
-    "error document": (Fault("error_body", 500), "bad_response", True),
-    "error event": (Fault("error_event", 500), "internal", True),
-    "web page": (Fault("html"), "bad_response", True),
-}
-
-
-class Subject:
-    """A provider under test and the means to say what its model answers."""
-
-    provider: Provider
-
-    def answers(self, *replies: Reply) -> None:
-        raise NotImplementedError
-
-    def asked(self) -> int:
-        raise NotImplementedError
-
-
-@dataclass
-class OverHttp(Subject):
-    provider: VendorProvider
-    server: ModelServer
-
-    def answers(self, *replies: Reply) -> None:
-        self.server.received.clear()
-        self.server.script.load(*replies)
-
-    def asked(self) -> int:
-        return len(self.server.received)
+from tests.servers.providers import FAULTS, OverHttp, Subject, ask, failure, ignore, over_http, warm_up
+from tests.servers.script import Call, Fault, Reply
 
 
 @dataclass
@@ -142,14 +76,6 @@ def server() -> Iterator[ModelServer]:
         yield running
 
 
-async def warm_up(server: ModelServer) -> None:
-    """The SDKs load much of themselves with the first call, which the short limits of these tests do not allow for."""
-    for kind in ("openai", "anthropic"):
-        provider = over_http(kind, server, timeouts=Timeouts())
-        await provider.generate(ask(timeout_seconds=60.0), ignore)
-        await provider.close()
-
-
 @pytest.fixture(params=["openai", "anthropic", "scripted"])
 async def subject(request: pytest.FixtureRequest, server: ModelServer) -> AsyncIterator[Subject]:
     if request.param == "scripted":
@@ -158,39 +84,6 @@ async def subject(request: pytest.FixtureRequest, server: ModelServer) -> AsyncI
     provider = over_http(request.param, server)
     yield OverHttp(provider, server)
     await provider.close()
-
-
-@pytest.fixture(params=["openai", "anthropic"])
-async def vendor(request: pytest.FixtureRequest, server: ModelServer) -> AsyncIterator[OverHttp]:
-    provider = over_http(request.param, server)
-    yield OverHttp(provider, server)
-    await provider.close()
-
-
-def over_http(
-    kind: str, server: ModelServer, key: Callable[[], str] = lambda: KEY, timeouts: Timeouts = TIMEOUTS
-) -> VendorProvider:
-    connection: OpenAIConnection | AnthropicConnection
-    if kind == "openai":
-        connection = OpenAIConnection("acme", key, timeouts, base_url=server.openai_url)
-    else:
-        connection = AnthropicConnection(key, timeouts, base_url=server.anthropic_url)
-    return VendorProvider("acme", connection, Pricing(kind, "http://127.0.0.1", PRICES, 128_000), timeouts)
-
-
-def ask(*messages: ChatMessage, **options: Any) -> ModelRequest:
-    told = messages or (SystemMessage(text="You fix code."), UserMessage(text="Fix it."))
-    return ModelRequest(model="model-x", messages=told, tools=(SHELL,), **{"timeout_seconds": 2.0, **options})
-
-
-async def ignore(_text: str) -> None:
-    return None
-
-
-async def failure(subject: Subject, request: ModelRequest | None = None) -> ProviderError:
-    with pytest.raises(ProviderError) as caught:
-        await subject.provider.generate(request or ask(), ignore)
-    return caught.value
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------
@@ -347,179 +240,3 @@ async def test_closing_twice_is_fine_and_a_closed_provider_says_so(subject: Subj
 
 async def test_the_context_window_is_known(subject: Subject) -> None:
     assert subject.provider.context_window("model-x") == 128_000
-
-
-# -- what only a vendor over HTTP can get wrong ----------------------------------------------------------------------
-
-
-async def test_errors_show_status_and_code_but_no_body_prompt_or_key(vendor: OverHttp) -> None:
-    for name, (fault, *_) in FAULTS.items():
-        vendor.answers(Reply(text="half", fault=fault))
-        error = await failure(vendor, ask(UserMessage(text="my private prompt")))
-        chain, link = [], error
-        while link is not None:
-            chain.append(f"{link!s} {link!r} {getattr(link, 'detail', '')}")
-            link = link.__cause__ or link.__context__
-        for text in chain:
-            for secret in ("host-17", "alice", SECRET_TEXT, "private prompt", KEY):
-                assert secret not in text, (name, text)
-        if fault.kind == "status" and fault.status >= 400:
-            assert f"HTTP {fault.status}" in error.detail
-
-
-async def test_a_redirect_is_not_followed(vendor: OverHttp) -> None:
-    vendor.answers(Reply(fault=Fault("status", 307, headers=(("Location", vendor.server.openai_url),))))
-    error = await failure(vendor)
-    assert error.reason in {"bad_response", "internal"}
-    assert vendor.asked() == 1
-
-
-async def test_an_answer_without_end_is_cut_off(vendor: OverHttp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codeagent.providers.vendor.MAX_REPLY_CHARACTERS", 2_000)
-    vendor.answers(Reply(text="word " * 40, fault=Fault("flood")))
-    error = await failure(vendor, ask(timeout_seconds=20.0))
-    assert (error.reason, error.retryable) == ("bad_response", False)
-
-
-async def test_a_dead_address_is_a_connection_error(server: ModelServer) -> None:
-    for connection in (
-        OpenAIConnection("acme", lambda: KEY, TIMEOUTS, base_url="http://127.0.0.1:9/v1"),
-        AnthropicConnection(lambda: KEY, TIMEOUTS, base_url="http://127.0.0.1:9"),
-    ):
-        provider = VendorProvider("acme", connection, Pricing("openai"), TIMEOUTS)
-        with pytest.raises(ProviderError) as caught:
-            await provider.generate(ask(), ignore)
-        assert (caught.value.reason, caught.value.retryable) == ("connection", True)
-        await provider.close()
-
-
-async def test_a_cancelled_call_closes_its_connection(vendor: OverHttp) -> None:
-    vendor.answers(Reply(text="one two three four", fault=Fault("hang_mid")))
-    before = vendor.server.disconnects
-    task = asyncio.create_task(vendor.provider.generate(ask(), ignore))
-    await asyncio.sleep(0.15)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    for _ in range(100):
-        if vendor.server.disconnects > before:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("the server still thinks somebody listens")
-
-
-async def test_spent_tokens_are_known_when_a_stream_breaks(server: ModelServer) -> None:
-    provider = over_http("anthropic", server)
-    server.script.load(Reply(text="half of it", input_tokens=900, fault=Fault("cut_mid")))
-    error = await failure(OverHttp(provider, server))
-    assert error.usage is not None
-    assert error.usage.input_tokens == 900
-    await provider.close()
-
-
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
-async def test_a_rotated_key_is_used_by_the_next_request_and_makes_a_refusal_worth_another_try(kind: str) -> None:
-    keys = ["old-key"]
-    with ModelServer(accepted_keys={"old-key", "new-key"}) as server:
-        provider = over_http(kind, server, lambda: keys[0])
-        await provider.generate(ask(), ignore)
-        keys[0] = "new-key"
-        await provider.generate(ask(), ignore)
-        assert [request.api_key for request in server.received] == ["old-key", "new-key"]
-
-        server.accepted_keys = {"newest-key"}
-        refused = await failure(OverHttp(provider, server))
-        assert (refused.reason, refused.retryable) == ("authentication", False)
-
-        answers = iter(["new-key", "newest-key"])
-        rotating = over_http(kind, server, lambda: next(answers))
-        error = await failure(OverHttp(rotating, server))
-        assert (error.reason, error.retryable) == ("authentication", True)
-        await provider.close()
-        await rotating.close()
-
-
-@pytest.mark.parametrize("bad", ["", "two words", "line\nbreak", "ключ"])
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
-async def test_a_key_no_header_can_carry_is_an_authentication_error(kind: str, bad: str, server: ModelServer) -> None:
-    provider = over_http(kind, server, lambda: bad)
-    server.received.clear()
-    error = await failure(OverHttp(provider, server))
-    assert error.reason == "authentication"
-    assert not server.received
-    assert not bad or bad not in str(error)
-    await provider.close()
-
-
-async def test_the_sdks_environment_is_not_ours(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
-        monkeypatch.setenv(name, "from-the-environment")
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
-    for kind in ("openai", "anthropic"):
-        provider = over_http(kind, server)
-        server.script.load(Reply(text="Hello."))
-        server.received.clear()
-        await provider.generate(ask(), ignore)
-        assert "from-the-environment" not in str(server.received[0].headers)
-        await provider.close()
-
-
-async def test_the_conversation_reaches_the_vendor_whole_and_in_order(vendor: OverHttp) -> None:
-    vendor.answers(Reply(text="Done."))
-    history = (
-        SystemMessage(text="You fix code."),
-        UserMessage(text="Fix it."),
-        AssistantMessage(
-            text="Looking.",
-            tool_calls=(
-                ToolCall(id="a", name="shell", arguments='{"command": "ls"}'),
-                ToolCall(id="a", name="shell", arguments="{broken"),
-            ),
-        ),
-        UserMessage(text="Hurry up."),
-        ToolMessage(tool_call_id="a", name="shell", text="README.md"),
-        ToolMessage(tool_call_id="a", name="shell", text="no such option", is_error=True),
-        ToolMessage(tool_call_id="gone", name="shell", text="an answer without a call"),
-        AssistantMessage(text="", tool_calls=(ToolCall(id="c", name="rm -rf /", arguments=""),)),
-    )
-
-    await vendor.provider.generate(ask(*history, max_output_tokens=321), ignore)
-
-    body = vendor.server.received[0].body
-    sent = str(body)
-    order = ["Fix it.", "Looking.", "README.md", "no such option", "Hurry up.", "an answer without a call", "rm_-rf"]
-    positions = [sent.find(text) for text in order]
-    assert -1 not in positions
-    assert positions == sorted(positions)
-    assert "malformed_arguments" in sent
-    assert "No result was recorded" in sent
-    assert 321 in (body.get("max_tokens"), body.get("max_completion_tokens"))
-    assert body["stream"] is True
-
-
-async def test_text_that_is_not_utf8_can_be_sent(vendor: OverHttp) -> None:
-    vendor.answers(Reply(text="Fine."))
-    odd = "bytes \udcff and nul \x00 and emoji 🙂"
-    reply = await vendor.provider.generate(
-        ask(UserMessage(text=odd), AssistantMessage(text=" "), UserMessage(text="")), ignore
-    )
-    assert reply.message.text == "Fine."
-
-
-async def test_many_calls_at_once_do_not_mix(vendor: OverHttp) -> None:
-    vendor.server.script.load(*(Reply(text=f"answer {number} " * 5, chunk_delay_seconds=0.001) for number in range(30)))
-
-    async def one() -> tuple[str, str]:
-        heard: list[str] = []
-
-        async def listen(text: str) -> None:
-            heard.append(text)
-
-        reply = await vendor.provider.generate(ask(), listen)
-        return reply.message.text, "".join(heard)
-
-    results = await asyncio.gather(*(one() for _ in range(30)))
-
-    assert all(text == heard for text, heard in results)
-    assert len({text for text, _ in results}) == 30

@@ -50,7 +50,8 @@ async def test_a_seeded_bug_is_repaired_for_tests_seen_and_unseen(name: str, tmp
     before = contents(root)
     assert name == "endless_search" or not pass_in(root, "tests")
 
-    finished = await repaired(root, longest_test_seconds=6.0 if name == "endless_search" else 60.0)
+    workspace = Workspace(root, longest_test_seconds=6.0 if name == "endless_search" else 60.0)
+    finished = await drive(RepairProvider(), workspace)
 
     assert finished.summary is not None
     assert finished.summary.startswith("**Repaired.**"), finished.summary
@@ -59,6 +60,7 @@ async def test_a_seeded_bug_is_repaired_for_tests_seen_and_unseen(name: str, tmp
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert all(path.endswith(".py") and not path.startswith("tests/") for path in changed), changed
     assert 1 <= len(changed) <= 2
+    assert list(workspace.temporary.iterdir()) == []
     shutil.copytree(fixture / "hidden", root / "hidden")
     assert pass_in(root, "tests", "hidden")
 

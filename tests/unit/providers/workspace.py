@@ -40,6 +40,10 @@ class Workspace:
     longest_test_seconds: float = 60.0
     commands: list[str] = field(default_factory=list)
 
+    @property
+    def temporary(self) -> Path:
+        return self.root.parent / f"{self.root.name}-tmp"
+
     async def carry_out(self, call: ToolCall) -> tuple[str, bool]:
         """The answer's text and whether it is an error."""
         arguments = json.loads(call.arguments)
@@ -95,7 +99,12 @@ class Workspace:
 
     def _environment(self) -> dict[str, str]:
         """Little is inherited: the tests' own interpreter, and nothing that points outside."""
-        environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(self.root.parent)}
+        self.temporary.mkdir(exist_ok=True)
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "HOME": str(self.root.parent),
+            "TMPDIR": str(self.temporary),
+        }
         if self.without:
             environment["PYTHONPATH"] = str(self._hide())
         return environment

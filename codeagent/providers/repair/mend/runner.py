@@ -5,6 +5,7 @@ Nothing on the disk is changed while candidates are tried: a run that is killed 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import resource
@@ -74,10 +75,8 @@ class Runner:
         self.paths = tuple(paths)
         self._hasty = False
         self._folder = tempfile.mkdtemp(prefix="codeagent-repair-")
+        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         Path(self._folder, "sitecustomize.py").write_text(OVERLAY_HOOK, encoding="utf-8")
-
-    def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(
         self,

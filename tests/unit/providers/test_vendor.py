@@ -1,0 +1,214 @@
+"""What only a vendor behind HTTP can get wrong: leaks, keys, redirects, connections, and the words of a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from codeagent.messages.conversation import (
+    AssistantMessage,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from codeagent.providers.anthropic import AnthropicConnection
+from codeagent.providers.openai import OpenAIConnection
+from codeagent.providers.pricing import Pricing
+from codeagent.providers.protocol import ProviderError
+from codeagent.providers.vendor import Timeouts, VendorProvider
+from tests.servers.model_server import ModelServer
+from tests.servers.providers import FAULTS, KEY, TIMEOUTS, OverHttp, ask, failure, ignore, over_http, warm_up
+from tests.servers.script import SECRET_TEXT, Fault, Reply
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModelServer]:
+    with ModelServer() as running:
+        asyncio.run(warm_up(running))
+        yield running
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+async def vendor(request: pytest.FixtureRequest, server: ModelServer) -> AsyncIterator[OverHttp]:
+    provider = over_http(request.param, server)
+    yield OverHttp(provider, server)
+    await provider.close()
+
+
+async def test_errors_show_status_and_code_but_no_body_prompt_or_key(vendor: OverHttp) -> None:
+    for name, (fault, *_) in FAULTS.items():
+        vendor.answers(Reply(text="half", fault=fault))
+        error = await failure(vendor, ask(UserMessage(text="my private prompt")))
+        chain, link = [], error
+        while link is not None:
+            chain.append(f"{link!s} {link!r} {getattr(link, 'detail', '')}")
+            link = link.__cause__ or link.__context__
+        for text in chain:
+            for secret in ("host-17", "alice", SECRET_TEXT, "private prompt", KEY):
+                assert secret not in text, (name, text)
+        if fault.kind == "status" and fault.status >= 400:
+            assert f"HTTP {fault.status}" in error.detail
+
+
+async def test_a_redirect_is_not_followed(vendor: OverHttp) -> None:
+    vendor.answers(Reply(fault=Fault("status", 307, headers=(("Location", vendor.server.openai_url),))))
+    error = await failure(vendor)
+    assert error.reason in {"bad_response", "internal"}
+    assert vendor.asked() == 1
+
+
+async def test_an_answer_without_end_is_cut_off(vendor: OverHttp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codeagent.providers.vendor.MAX_REPLY_CHARACTERS", 2_000)
+    vendor.answers(Reply(text="word " * 40, fault=Fault("flood")))
+    error = await failure(vendor, ask(timeout_seconds=20.0))
+    assert (error.reason, error.retryable) == ("bad_response", False)
+
+
+async def test_a_dead_address_is_a_connection_error(server: ModelServer) -> None:
+    for connection in (
+        OpenAIConnection("acme", lambda: KEY, TIMEOUTS, base_url="http://127.0.0.1:9/v1"),
+        AnthropicConnection(lambda: KEY, TIMEOUTS, base_url="http://127.0.0.1:9"),
+    ):
+        provider = VendorProvider("acme", connection, Pricing("openai"), TIMEOUTS)
+        with pytest.raises(ProviderError) as caught:
+            await provider.generate(ask(), ignore)
+        assert (caught.value.reason, caught.value.retryable) == ("connection", True)
+        await provider.close()
+
+
+async def test_a_cancelled_call_closes_its_connection(vendor: OverHttp) -> None:
+    vendor.answers(Reply(text="one two three four", fault=Fault("hang_mid")))
+    before = vendor.server.disconnects
+    task = asyncio.create_task(vendor.provider.generate(ask(), ignore))
+    await asyncio.sleep(0.15)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(100):
+        if vendor.server.disconnects > before:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("the server still thinks somebody listens")
+
+
+async def test_spent_tokens_are_known_when_a_stream_breaks(server: ModelServer) -> None:
+    provider = over_http("anthropic", server)
+    server.script.load(Reply(text="half of it", input_tokens=900, fault=Fault("cut_mid")))
+    error = await failure(OverHttp(provider, server))
+    assert error.usage is not None
+    assert error.usage.input_tokens == 900
+    await provider.close()
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_a_rotated_key_is_used_by_the_next_request_and_makes_a_refusal_worth_another_try(kind: str) -> None:
+    keys = ["old-key"]
+    with ModelServer(accepted_keys={"old-key", "new-key"}) as server:
+        provider = over_http(kind, server, lambda: keys[0])
+        await provider.generate(ask(), ignore)
+        keys[0] = "new-key"
+        await provider.generate(ask(), ignore)
+        assert [request.api_key for request in server.received] == ["old-key", "new-key"]
+
+        server.accepted_keys = {"newest-key"}
+        refused = await failure(OverHttp(provider, server))
+        assert (refused.reason, refused.retryable) == ("authentication", False)
+
+        answers = iter(["new-key", "newest-key"])
+        rotating = over_http(kind, server, lambda: next(answers))
+        error = await failure(OverHttp(rotating, server))
+        assert (error.reason, error.retryable) == ("authentication", True)
+        await provider.close()
+        await rotating.close()
+
+
+@pytest.mark.parametrize("bad", ["", "two words", "line\nbreak", "ключ"])
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_a_key_no_header_can_carry_is_an_authentication_error(kind: str, bad: str, server: ModelServer) -> None:
+    provider = over_http(kind, server, lambda: bad)
+    server.received.clear()
+    error = await failure(OverHttp(provider, server))
+    assert error.reason == "authentication"
+    assert not server.received
+    assert not bad or bad not in str(error)
+    await provider.close()
+
+
+async def test_the_sdks_environment_is_not_ours(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "from-the-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    for kind in ("openai", "anthropic"):
+        provider = over_http(kind, server)
+        server.script.load(Reply(text="Hello."))
+        server.received.clear()
+        await provider.generate(ask(), ignore)
+        assert "from-the-environment" not in str(server.received[0].headers)
+        await provider.close()
+
+
+async def test_the_conversation_reaches_the_vendor_whole_and_in_order(vendor: OverHttp) -> None:
+    vendor.answers(Reply(text="Done."))
+    history = (
+        SystemMessage(text="You fix code."),
+        UserMessage(text="Fix it."),
+        AssistantMessage(
+            text="Looking.",
+            tool_calls=(
+                ToolCall(id="a", name="shell", arguments='{"command": "ls"}'),
+                ToolCall(id="a", name="shell", arguments="{broken"),
+            ),
+        ),
+        UserMessage(text="Hurry up."),
+        ToolMessage(tool_call_id="a", name="shell", text="README.md"),
+        ToolMessage(tool_call_id="a", name="shell", text="no such option", is_error=True),
+        ToolMessage(tool_call_id="gone", name="shell", text="an answer without a call"),
+        AssistantMessage(text="", tool_calls=(ToolCall(id="c", name="rm -rf /", arguments=""),)),
+    )
+
+    await vendor.provider.generate(ask(*history, max_output_tokens=321), ignore)
+
+    body = vendor.server.received[0].body
+    sent = str(body)
+    order = ["Fix it.", "Looking.", "README.md", "no such option", "Hurry up.", "an answer without a call", "rm_-rf"]
+    positions = [sent.find(text) for text in order]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+    assert "malformed_arguments" in sent
+    assert "No result was recorded" in sent
+    assert 321 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+    assert body["stream"] is True
+
+
+async def test_text_that_is_not_utf8_can_be_sent(vendor: OverHttp) -> None:
+    vendor.answers(Reply(text="Fine."))
+    odd = "bytes \udcff and nul \x00 and emoji 🙂"
+    reply = await vendor.provider.generate(
+        ask(UserMessage(text=odd), AssistantMessage(text=" "), UserMessage(text="")), ignore
+    )
+    assert reply.message.text == "Fine."
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_many_calls_at_once_do_not_mix(kind: str, server: ModelServer) -> None:
+    provider = over_http(kind, server, timeouts=Timeouts())
+    server.script.load(*(Reply(text=f"answer {number} " * 5, chunk_delay_seconds=0.001) for number in range(30)))
+
+    async def one() -> tuple[str, str]:
+        heard: list[str] = []
+
+        async def listen(text: str) -> None:
+            heard.append(text)
+
+        reply = await provider.generate(ask(), listen)
+        return reply.message.text, "".join(heard)
+
+    results = await asyncio.gather(*(one() for _ in range(30)))
+    await provider.close()
+
+    assert all(text == heard for text, heard in results)
+    assert len({text for text, _ in results}) == 30
