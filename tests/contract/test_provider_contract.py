@@ -179,7 +179,7 @@ async def test_each_fault_has_one_reason_and_is_never_repeated(subject: Subject,
     fault, reason, retryable = FAULTS[name]
     subject.answers(Reply(text="Half of this is lost on the way.", fault=fault))
 
-    error = await failure(subject)
+    error = await failure(subject, ask(timeout_seconds=2.0))
 
     assert (error.reason, error.retryable) == (reason, retryable)
     assert subject.asked() == 1

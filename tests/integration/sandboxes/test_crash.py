@@ -128,6 +128,7 @@ async def test_a_sandbox_that_outlived_its_worker_is_found_and_ended(
     await asyncio.sleep(0.3)
     assert await driver.reap(frozenset()) == 1
     assert await asyncio.to_thread(stray.wait, 5) == -signal.SIGKILL
+    await asyncio.to_thread(wait_for_orphans)
 
 
 async def test_two_workers_cannot_share_a_state_directory(state_dir: Path, driver: BubblewrapDriver) -> None:
