@@ -11,7 +11,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,17 @@ from codeagent.sandboxes.protocol import Limits, SandboxFailure
 
 _LONGEST_HEADER_BYTES = 64 << 10
 _COPY_BYTES = 1 << 20
+
+
+class Content:
+    """The bytes of a regular file, readable while its archive is at it. Raises `SandboxFailure` if it is damaged."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+
+    def read(self, size: int = -1) -> bytes:
+        with _explained():
+            return self._source.read(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,7 @@ class Entry:
     executable: bool = False
     size: int = 0
     target: str = ""
-    content: IO[bytes] | None = None
+    content: Content | None = None
 
 
 class _Member(tarfile.TarInfo):
@@ -55,24 +66,24 @@ def entries(archive: Path, limits: Limits) -> Iterator[Entry]:
     `..`, links that lead outside, hard links, devices, and more bytes or members than `limits` allow.
     """
     seen_bytes = 0
+    with _explained(), gzip.open(archive, "rb") as raw, tarfile.open(fileobj=raw, mode="r|", tarinfo=_Member) as tar:
+        for count, member in enumerate(tar, start=1):
+            seen_bytes += member.size if member.isreg() else 0
+            if seen_bytes > limits.workspace_bytes or count > limits.workspace_inodes:
+                raise _refused("the archive holds more than the workspace may")
+            entry = _checked(member)
+            if entry is not None:
+                content = tar.extractfile(member) if member.isreg() else None
+                yield entry if content is None else replace(entry, content=Content(content))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what the readers of both formats raise about damage into a refusal."""
     try:
-        with gzip.open(archive, "rb") as raw, tarfile.open(fileobj=raw, mode="r|", tarinfo=_Member) as tar:
-            for count, member in enumerate(tar, start=1):
-                seen_bytes += member.size if member.isreg() else 0
-                if seen_bytes > limits.workspace_bytes or count > limits.workspace_inodes:
-                    raise _refused("the archive holds more than the workspace may")
-                entry = _checked(member)
-                if entry is None:
-                    continue
-                yield entry if not member.isreg() else _with_content(entry, tar.extractfile(member))
-    except (tarfile.TarError, EOFError, zlib.error, UnicodeError) as error:
+        yield
+    except (tarfile.TarError, EOFError, zlib.error, UnicodeError, gzip.BadGzipFile) as error:
         raise _refused(f"the archive cannot be read: {type(error).__name__}") from error
-    except gzip.BadGzipFile as error:
-        raise _refused("the archive is not a .tar.gz file") from error
-
-
-def _with_content(entry: Entry, content: IO[bytes] | None) -> Entry:
-    return Entry(entry.path, executable=entry.executable, size=entry.size, content=content)
 
 
 def _checked(member: tarfile.TarInfo) -> Entry | None:
@@ -158,7 +169,7 @@ def _replaced(name: str, parent: int) -> Iterator[None]:
     yield
 
 
-def _copy(source: IO[bytes], write: Callable[[bytes], object]) -> None:
+def _copy(source: Content, write: Callable[[bytes], object]) -> None:
     while piece := source.read(_COPY_BYTES):
         write(piece)
 

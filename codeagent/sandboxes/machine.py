@@ -126,7 +126,7 @@ def prepare(needs: Needs) -> Machine:
             top_level=rootfs.top_level(),
             etc=rootfs.write_etc(root / "etc"),
             masks=rootfs.covers(shared),
-            tools=(*python.binds, *(Bind(path.resolve(), str(path)) for path in needs.tools)),
+            tools=(*python.binds, *_alternatives(), *(Bind(path.resolve(), str(path)) for path in needs.tools)),
             environment={**_environment(python, needs.tools), **python.environment},
         )
         filters = seccomp.write_programs(_directory(root / "seccomp"))
@@ -144,6 +144,10 @@ def _environment(python: runtime.Runtime, tools: Sequence[Path]) -> dict[str, st
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",  # noqa: S108  # the sandbox's own
     }
+
+
+def _alternatives() -> tuple[Bind, ...]:
+    return (Bind(rootfs.ALTERNATIVES, str(rootfs.ALTERNATIVES)),) if rootfs.ALTERNATIVES.is_dir() else ()
 
 
 def _make_reachable(root: Path) -> None:

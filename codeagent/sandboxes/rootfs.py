@@ -20,6 +20,9 @@ _CERTIFICATES = (
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
     Path("/etc/ssl/cert.pem"),
 )
+ALTERNATIVES = Path("/etc/alternatives")
+"""Links that names in /usr/bin may lead through."""
+
 CERTIFICATES_INSIDE = "/etc/ssl/certs/ca-certificates.crt"
 
 _ETC = {
@@ -49,7 +52,7 @@ def top_level() -> tuple[str, ...]:
 
 
 def write_etc(directory: Path) -> Path:
-    """Makes the /etc of every sandbox. Blocking. From the machine come only linker, alternatives and CA files."""
+    """Makes the /etc of every sandbox. Blocking. From the machine come only the linker's cache and CA files."""
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(mode=0o755)
@@ -58,9 +61,8 @@ def write_etc(directory: Path) -> Path:
     cache = Path("/etc/ld.so.cache")
     if cache.is_file():
         _write(directory / "ld.so.cache", cache.read_bytes())
-    alternatives = Path("/etc/alternatives")
-    if alternatives.is_dir():
-        shutil.copytree(alternatives, directory / "alternatives", symlinks=True)
+    if ALTERNATIVES.is_dir():
+        (directory / ALTERNATIVES.name).mkdir()  # a place to show the machine's own
     certificates = next((path for path in _CERTIFICATES if path.is_file()), None)
     if certificates is not None:
         target = directory / CERTIFICATES_INSIDE.removeprefix("/etc/")

@@ -53,6 +53,17 @@ async def test_errors_show_status_and_code_but_no_body_prompt_or_key(vendor: Ove
             assert f"HTTP {fault.status}" in error.detail
 
 
+async def test_silence_inside_an_answer_has_a_limit_of_its_own(server: ModelServer) -> None:
+    limits = Timeouts(connect_seconds=2.0, first_token_seconds=30.0, silence_seconds=0.3)
+    for kind in ("openai", "anthropic"):
+        provider = over_http(kind, server, timeouts=limits)
+        server.script.load(Reply(text="one two three four", fault=Fault("hang_mid")))
+        started = asyncio.get_running_loop().time()
+        assert (await failure(OverHttp(provider, server))).reason == "timeout"
+        assert asyncio.get_running_loop().time() - started < 5.0
+        await provider.close()
+
+
 async def test_a_redirect_is_not_followed(vendor: OverHttp) -> None:
     vendor.answers(Reply(fault=Fault("status", 307, headers=(("Location", vendor.server.openai_url),))))
     error = await failure(vendor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -105,8 +106,6 @@ def test_a_delta_is_applied() -> None:
 
 
 def gits_patch(before: dict[str, MemoryFile], after: dict[str, MemoryFile]) -> bytes:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         git(Path(folder), "init", "-q")
         write(Path(folder), before)

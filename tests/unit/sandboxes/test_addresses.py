@@ -1,0 +1,149 @@
+"""Which hosts may be fetched from, and by which names."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codeagent.sandboxes import addresses
+from codeagent.sandboxes.protocol import SandboxFailure
+from codeagent.sandboxes.sources import TrustedHost, check_ref, parse_source
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0", "10.1.2.3", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.255.254", "168.63.129.16",
+     "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.192", "192.168.1.1", "198.18.0.1", "224.0.0.1",
+     "239.1.1.1", "255.255.255.255", "240.0.0.1", "::", "::1", "fe80::1", "fe80::1%1", "fc00::1", "fd00:ec2::254", "ff02::1",
+     "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "2002:7f00:1::", "2001::1", "2001:db8::1", "64:ff9b::7f00:1",
+     "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "100::1"],
+)  # fmt: skip
+def test_addresses_that_are_not_public_are_refused(address: str) -> None:
+    assert not addresses.is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "140.82.121.4", "172.15.0.1", "172.32.0.1", "2606:50c0:8000::153", "2a00::1", "64:ff9b::808:808"],
+)
+def test_public_addresses_are_allowed(address: str) -> None:
+    assert addresses.is_public(ipaddress.ip_address(address))
+
+
+@given(st.ip_addresses())
+def test_nothing_the_standard_library_calls_private_is_public(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    if (
+        address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_reserved
+        or address.is_unspecified
+    ):
+        in_nat64 = address in addresses._NAT64 if address.version == 6 else False
+        assert in_nat64 or not addresses.is_public(address)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
+    def getaddrinfo(_host: str, port: int, *_args: object, **_more: object) -> list[object]:
+        return [
+            (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in found
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+async def test_a_name_is_public_only_if_every_address_of_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, "8.8.8.8", "2606:50c0:8000::153", "8.8.8.8")
+    assert [str(address) for address in await addresses.assert_public("host.example")] == [
+        "8.8.8.8",
+        "2606:50c0:8000::153",
+    ]
+    for hidden in ("10.0.0.1", "::1", "::ffff:8.8.8.8"):
+        answering(monkeypatch, "8.8.8.8", hidden)
+        with pytest.raises(SandboxFailure) as caught:
+            await addresses.assert_public("host.example")
+        assert (caught.value.reason, caught.value.retryable) == ("address_refused", False)
+
+
+async def test_a_name_nobody_knows_may_be_known_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_args: object, **_more: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(SandboxFailure) as caught:
+        await addresses.assert_public("nowhere.example")
+    assert (caught.value.reason, caught.value.retryable) == ("fetch_failed", True)
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("https://git.example/team/repo.git", "git.example:443"),
+        ("https://GIT.example:443/r", "git.example:443"),
+        ("https://[2606:50c0:8000::153]/r", "[2606:50c0:8000::153]:443"),
+    ],
+)
+def test_plain_https_urls_are_taken(url: str, authority: str) -> None:
+    assert parse_source(url).authority == authority
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://git.example/r", "ssh://git@git.example/r", "git@git.example:r", "file:///etc", "ftp://git.example/r",
+     "ext::sh -c id", "https://user@git.example/r", "https://user:password@git.example/r", "https://git.example",
+     "https://git.example/", "https://git.example:8443/r", "https://git.example:99999/r", "https://git.example/r?x=1",
+     "https://git.example/r#x", "https://git.example/a b", "https://git.example/a\nb", "https:///r", "https://-x/r",
+     "https://git_example/r", "https://é.example/r", "https://git.example\\@evil/r", "", "--upload-pack=id", "https://[::1/r"],
+)  # fmt: skip
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(SandboxFailure) as caught:
+        parse_source(url)
+    assert (caught.value.reason, caught.value.retryable) == ("url_refused", False)
+
+
+def test_a_trusted_host_may_have_a_port_of_its_own() -> None:
+    trusted = [TrustedHost("Git.internal", 8443, Path("/ca.pem"))]
+    source = parse_source("https://git.internal:8443/r", trusted)
+    assert (source.trusted, source.url) == (trusted[0], "https://git.internal:8443/r")
+    with pytest.raises(SandboxFailure):
+        parse_source("https://git.internal:8444/r", trusted)
+    assert parse_source("https://git.internal/r", trusted).trusted is None
+
+
+@pytest.mark.parametrize("ref", ["", "main", "v1.0", "refs/heads/x", "feature/a-b_c", "a" * 40, "release+1"])
+def test_refs_are_taken(ref: str) -> None:
+    check_ref(ref)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "-x",
+        "--upload-pack=id",
+        "a..b",
+        "a b",
+        "a:b",
+        "+a",
+        "a~1",
+        "a^",
+        "@{u}",
+        "a\nb",
+        "a//b",
+        "a/",
+        "a.lock",
+        "é",
+        "x" * 300,
+    ],
+)
+def test_other_refs_are_refused(ref: str) -> None:
+    with pytest.raises(SandboxFailure) as caught:
+        check_ref(ref)
+    assert caught.value.reason == "url_refused"

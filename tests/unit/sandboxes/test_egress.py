@@ -1,0 +1,159 @@
+"""The proxy a fetch goes through: one host, by addresses already checked, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from codeagent.sandboxes import egress
+from codeagent.sandboxes.egress import Destination, Proxy, listening
+
+
+@asynccontextmanager
+async def far_server(answer: bytes = b"", *, echo: bool = False) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server on loopback; says `answer`, or what it hears. Collects what it heard."""
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        while piece := await reader.read(65536):
+            heard.append(piece)
+            if echo:
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], heard
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def proxy_to(port: int, budget_bytes: int = 1 << 20, *addresses: str) -> Proxy:
+    found = tuple(ipaddress.ip_address(address) for address in addresses or ("127.0.0.1",))
+    return Proxy(Destination(f"git.example:{port}", found), budget_bytes)
+
+
+async def ask(path: Path, request: bytes, then: bytes = b"") -> tuple[bytes, bytes]:
+    """The proxy's status line, and everything after the head."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(request)
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if then:
+            writer.write(then)
+        writer.write_eof()
+        rest = await reader.read()
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        head, rest = getattr(error, "partial", b""), b""
+    finally:
+        writer.close()
+    return head.split(b"\r\n")[0], rest
+
+
+async def test_the_named_host_is_relayed_both_ways(tmp_path: Path) -> None:
+    async with far_server(echo=True) as (port, heard):
+        proxy = proxy_to(port)
+        async with listening(tmp_path / "s", proxy, os.getuid()):
+            status, rest = await ask(
+                tmp_path / "s", b"CONNECT GIT.example:%d HTTP/1.1\r\nHost: x\r\n\r\n" % port, b"x" * 300_000
+            )
+    assert (status, rest) == (b"HTTP/1.1 200 Connection established", b"x" * 300_000)
+    assert b"".join(heard) == b"x" * 300_000
+    assert proxy.refused == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "CONNECT other.example:{port} HTTP/1.1",
+        "CONNECT git.example:22 HTTP/1.1",
+        "CONNECT 127.0.0.1:{port} HTTP/1.1",
+        "CONNECT git.example:{port}.other HTTP/1.1",
+        "CONNECT git.example HTTP/1.1",
+        "GET http://git.example:{port}/ HTTP/1.1",
+        "CONNECT git.example:{port}",
+        "CONNECT  git.example:{port} HTTP/1.1",
+        "",
+    ],
+)
+async def test_everything_else_is_refused_without_dialling(tmp_path: Path, line: str) -> None:
+    async with far_server(b"hello") as (port, heard):
+        proxy = proxy_to(port)
+        async with listening(tmp_path / "s", proxy, os.getuid()):
+            status, rest = await ask(tmp_path / "s", line.format(port=port).encode() + b"\r\nHost: git.example\r\n\r\n")
+    assert (status, rest, heard) == (b"HTTP/1.1 403 Forbidden", b"", [])
+    assert proxy.refused == 1
+
+
+async def test_only_checked_addresses_are_dialled_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled: list[str] = []
+    connect = asyncio.open_connection
+
+    async def watched(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        dialled.append(host)
+        if host == "127.0.0.2":
+            raise ConnectionRefusedError
+        return await connect(host, port)
+
+    async with far_server(b"hello") as (port, _):
+        monkeypatch.setattr(egress.asyncio, "open_connection", watched)
+        async with listening(tmp_path / "s", proxy_to(port, 1 << 20, "127.0.0.2", "127.0.0.1"), os.getuid()):
+            _, rest = await ask(tmp_path / "s", b"CONNECT git.example:%d HTTP/1.1\r\n\r\n" % port)
+    assert (dialled, rest) == (["127.0.0.2", "127.0.0.1"], b"hello")
+
+
+async def test_what_comes_back_is_limited(tmp_path: Path) -> None:
+    async with far_server(b"x" * 500_000) as (port, _):
+        proxy = proxy_to(port, 100_000)
+        async with listening(tmp_path / "s", proxy, os.getuid()):
+            _, rest = await ask(tmp_path / "s", b"CONNECT git.example:%d HTTP/1.1\r\n\r\n" % port)
+    assert len(rest) <= 100_000
+    assert proxy.exhausted
+
+
+async def test_an_endless_request_is_dropped(tmp_path: Path) -> None:
+    async with listening(tmp_path / "s", proxy_to(1), os.getuid()):
+        status, rest = await ask(tmp_path / "s", b"CONNECT " + b"x" * 100_000)
+    assert (status, rest) == (b"", b"")
+
+
+async def test_a_silent_client_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "_REQUEST_SECONDS", 0.1)
+    async with listening(tmp_path / "s", proxy_to(1), os.getuid()):
+        status, rest = await asyncio.wait_for(ask(tmp_path / "s", b"CONN"), 3)
+    assert (status, rest) == (b"", b"")
+
+
+async def test_too_many_connections_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "_MOST_CONNECTIONS", 1)
+    async with far_server() as (port, _):
+        request = b"CONNECT git.example:%d HTTP/1.1\r\n\r\n" % port
+        async with listening(tmp_path / "s", proxy_to(port), os.getuid()):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n")
+            status, _ = await ask(tmp_path / "s", request)
+            writer.close()
+    assert status == b"HTTP/1.1 403 Forbidden"
+
+
+async def test_the_socket_is_its_owners_and_goes_with_the_body(tmp_path: Path) -> None:
+    async with far_server() as (port, _):
+        async with listening(tmp_path / "s", proxy_to(port), os.getuid()):
+            assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(b"CONNECT git.example:%d HTTP/1.1\r\n\r\n" % port)
+            await reader.readuntil(b"\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), 2) == b""
+        writer.close()
+        assert not (tmp_path / "s").exists()
