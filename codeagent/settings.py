@@ -26,7 +26,7 @@ class ApiKeyEntry(BaseModel):
 
 
 class Settings(BaseSettings):
-    """A name that is not known is refused, so that a typing error shows at start and not at three in the morning."""
+    """Values that do not fit are refused at start. A variable that no setting has is not looked at."""
 
     model_config = SettingsConfigDict(env_prefix="CODEAGENT_", extra="forbid", frozen=True, env_ignore_empty=True)
 

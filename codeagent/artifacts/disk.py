@@ -12,7 +12,7 @@ from codeagent.errors import Unavailable
 from codeagent.telemetry.logs import get_logger
 
 FILE_MODE = 0o640
-DIRECTORY_MODE = 0o750
+DIRECTORY_MODE = 0o770
 
 log = get_logger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)

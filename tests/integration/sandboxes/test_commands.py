@@ -146,7 +146,17 @@ async def test_wall_time_is_limited(driver: BubblewrapDriver, workspace: Workspa
     assert 0.5 <= record.wall_seconds < 3
 
 
-@pytest.mark.parametrize("program", ["while True: pass", "import os\nos.fork()\nos.fork()\nwhile True: pass"])
+RELAY = """
+import os, time
+while True:
+    if os.fork() == 0:
+        while time.process_time() < 0.2: pass
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.parametrize("program", ["while True: pass", RELAY], ids=["one process", "one after another"])
 async def test_cpu_time_is_limited_for_one_process_and_for_all_together(
     driver: BubblewrapDriver, workspace: Workspace, program: str
 ) -> None:

@@ -142,6 +142,8 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused_early(tmp_path: Path
 
 
 def test_an_extension_header_cannot_exhaust_memory(tmp_path: Path) -> None:
+    wordy = make(tmp_path / "wordy", member("f", b"x", pax_headers={"comment": "x" * 100_000}))
+    assert refusal(lambda: unpack(wordy, tmp_path / "root")) == "archive_refused"
     for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE):
         header = tarfile.TarInfo("extension")
         header.type, header.size = kind, 1 << 30
