@@ -132,6 +132,8 @@ class ProviderRegistry:
         for name, settings in self._settings.items():
             if name not in self._providers:
                 self._providers[name] = _connect(settings)
+            # The price list takes a moment too; asking for any model loads it.
+            self._providers[name].context_window("")
 
     async def close(self) -> None:
         providers, self._providers = self._providers, {}

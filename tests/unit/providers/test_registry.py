@@ -39,6 +39,15 @@ async def test_each_kind_resolves_to_one_provider_however_often_it_is_asked_for(
     await registry.close()
 
 
+async def test_preloading_builds_every_provider_before_the_first_call() -> None:
+    registry = ProviderRegistry([settings(), settings(name="claude", kind="anthropic", base_url="http://127.0.0.1:1")])
+    registry.preload()
+    before = registry.resolve("claude/x")[0]
+    registry.preload()
+    assert registry.resolve("claude/x")[0] is before
+    await registry.close()
+
+
 @pytest.mark.parametrize(
     "model",
     ["", "local", "local/", "/x", "nobody/x", "builtin/gpt", "local/two words", "local/\n", "local/" + "x" * 201],

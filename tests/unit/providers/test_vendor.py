@@ -195,6 +195,28 @@ async def test_the_conversation_reaches_the_vendor_whole_and_in_order(vendor: Ov
     assert body["stream"] is True
 
 
+async def test_anthropic_is_asked_to_keep_the_conversation_in_its_cache(server: ModelServer) -> None:
+    provider = over_http("anthropic", server)
+    server.script.load(Reply(text="Hello."))
+    server.received.clear()
+    await provider.generate(ask(), ignore)
+    body = server.received[0].body
+    assert "cache_control" in str(body["system"])
+    assert "cache_control" in str(body["tools"][-1])
+    assert "cache_control" in str(body["messages"][-1])
+    await provider.close()
+
+
+async def test_servers_of_ones_own_get_the_older_name_of_the_output_limit(server: ModelServer) -> None:
+    provider = over_http("openai", server)
+    server.script.load(Reply(text="Hello."))
+    server.received.clear()
+    await provider.generate(ask(max_output_tokens=77), ignore)
+    assert server.received[0].body["max_tokens"] == 77
+    assert "max_completion_tokens" not in server.received[0].body
+    await provider.close()
+
+
 async def test_text_that_is_not_utf8_can_be_sent(vendor: OverHttp) -> None:
     vendor.answers(Reply(text="Fine."))
     odd = "bytes \udcff and nul \x00 and emoji 🙂"
