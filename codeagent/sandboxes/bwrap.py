@@ -45,6 +45,9 @@ from codeagent.sandboxes.workspaces import OpenWorkspace, Workspaces
 class BubblewrapDriver:
     """See `SandboxDriver`. One driver owns `state_dir`; a second one on the same directory is refused.
 
+    At level KERNEL a workspace and its base lie in memory: each takes up to `workspace_bytes` of it, and what a command
+    writes counts in its `memory_bytes` too. So keep the workspaces of a machine few, and their limits modest.
+
     `level`: `None` takes KERNEL. `runtimes`: host directories with further programs, readable by everyone, shown at the
     same path. `slot_uids`: one is lent to each open workspace, so their number bounds the workspaces. `cgroup_parent`:
     a delegated v2 group to use instead of the worker's own. `trusted_hosts`: hosts `fetch` may reach although their
@@ -78,7 +81,10 @@ class BubblewrapDriver:
             await self._ready()
             bwrap = machine.find_bwrap(self._needs.bwrap) or ""
             version = ".".join(map(str, await in_thread(machine.bwrap_version, bwrap)))
-            self._report = await prove(self, version)
+            try:
+                self._report = await prove(self, version)
+            except SandboxUnavailable as unavailable:
+                raise SandboxUnavailable([*unavailable.reasons, *machine.hints()]) from unavailable
         return self._report
 
     async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
@@ -116,12 +122,13 @@ class BubblewrapDriver:
         workspaces = await self._ready()
         opened = workspaces.own(workspace)
         check_command(spec)
-        if not await in_thread(beneath.is_directory, opened.files, spec.cwd):
+        below = beneath.components(spec.cwd)
+        if below and not await in_thread(beneath.is_directory, opened.files, spec.cwd):
             raise SandboxFailure("the working directory does not exist", reason="bad_path", retryable=False)
         box = Box(
             command=spec.argv,
             workspace=opened.files,
-            directory="/".join((WORKSPACE, *beneath.components(spec.cwd))),
+            directory="/".join((WORKSPACE, *below)),
             environment=spec.env,
             tmp_bytes=spec.limits.tmp_bytes,
             # One more for the first process of the sandbox itself.

@@ -69,6 +69,13 @@ def _bwrap_reasons(named: str | None) -> list[str]:
     return []
 
 
+def hints() -> list[str]:
+    """What may keep a sandbox from starting although nothing is missing. Blocking."""
+    if _setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return ["AppArmor may be in the way: give bwrap a profile that allows userns"]
+    return []
+
+
 def find_bwrap(named: str | None) -> str | None:
     return shutil.which(named or "bwrap")
 

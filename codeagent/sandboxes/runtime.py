@@ -19,7 +19,8 @@ from codeagent.sandboxes.protocol import SandboxUnavailable
 from codeagent.sandboxes.rootfs import open_up
 
 INSIDE = "/opt/python"
-_FORMAT = 3
+_FORMAT = 4
+_STAMP = ".measure"
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _CACHE_TAG = f".{sys.implementation.cache_tag}.pyc"
 _LEFT_OUT = frozenset(
@@ -50,12 +51,36 @@ def prepare(directory: Path) -> Runtime:
     is_system = _SYSTEM in PurePosixPath(Path(sys.base_prefix).resolve()).parents or sys.base_prefix == str(_SYSTEM)
     packages = _packages()
     target = directory / _digest(packages)
-    if not target.is_dir():
+    if not _is_whole(target):
+        shutil.rmtree(target, ignore_errors=True)
         _build(target, packages, is_system=is_system)
     for other in directory.iterdir():
         if other != target:
             shutil.rmtree(other, ignore_errors=True)
     return _describe(target, is_system=is_system)
+
+
+def _is_whole(target: Path) -> bool:
+    """A rename may survive a power cut that the files' content does not: they are measured again."""
+    try:
+        return (target / _STAMP).read_text() == _measure(target)
+    except OSError:
+        return False
+
+
+def _measure(root: Path) -> str:
+    """How many files there are, and their bytes together."""
+    count = size = 0
+    pending = [str(root)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.name != _STAMP:
+                    count += 1
+                    size += entry.stat(follow_symlinks=False).st_size
+    return f"{count} files, {size} bytes\n"
 
 
 def _describe(root: Path, *, is_system: bool) -> Runtime:
@@ -93,7 +118,7 @@ def _build(target: Path, packages: list[importlib.metadata.Distribution], *, is_
         _write_programs(building, is_system=is_system)
         _compile(building, site)
         open_up(building)
-        os.sync()  # a rename may survive a power cut that the files' content does not
+        (building / _STAMP).write_text(_measure(building))
         building.rename(target)
     except OSError as error:
         if not target.is_dir():

@@ -105,18 +105,28 @@ async def test_new_ignored_files_are_left_out_but_ignored_base_files_are_not(
     assert (await driver.diff(workspace, LIMITS)).files == ("ignored-but-tracked.log", "new")
 
 
+SAME_SIZE_AND_TIME = "for f in file*; do cp -p $f /tmp/t; printf 'bbbb\\n' > $f; touch -r /tmp/t $f; done"
+
+
 async def test_a_change_of_the_same_size_and_time_is_seen(driver: BubblewrapDriver, tmp_path: Path) -> None:
     files = {f"file{number}": b"aaaa\n" for number in range(5)}
-    await asyncio.sleep(1.0 - time.time() % 1.0)  # all of it within one second, which is as fine as git looks
-    workspace = await driver.open("racy", archive(tmp_path, files), b"", LIMITS)
-    script = "for f in file*; do cp -p $f /tmp/t; printf 'bbbb\\n' > $f; touch -r /tmp/t $f; done"
-    assert (await shell(driver, workspace, script)).exit_code == 0
-    assert (await driver.diff(workspace, LIMITS)).files == tuple(sorted(files))
+    for attempt in range(8):
+        await asyncio.sleep(1.0 - time.time() % 1.0)
+        workspace = await driver.open(f"racy {attempt}", archive(tmp_path, files), b"", LIMITS)
+        assert (await shell(driver, workspace, SAME_SIZE_AND_TIME)).exit_code == 0
+        made, changed = (workspace.base / "index").stat().st_mtime, (workspace.files / "file0").stat().st_ctime  # type: ignore[attr-defined]
+        await asyncio.sleep(1.1)
+        assert (await driver.diff(workspace, LIMITS)).files == tuple(sorted(files))
+        if int(made) == int(changed):
+            return  # within one second, which is as fine as git looks: the hard case was seen
+    pytest.skip("this machine is too busy to change a file within a second of its workspace's start")
+
+
+async def test_a_change_of_the_same_size_and_time_is_seen_later_too(driver: BubblewrapDriver, tmp_path: Path) -> None:
+    workspace = await driver.open("later", archive(tmp_path, {"file": b"aaaa\n"}), b"", LIMITS)
     await asyncio.sleep(2.1)
-    later = await driver.open("racy later", archive(tmp_path, files), b"", LIMITS)
-    await asyncio.sleep(2.1)
-    assert (await shell(driver, later, script)).exit_code == 0
-    assert (await driver.diff(later, LIMITS)).files == tuple(sorted(files))
+    assert (await shell(driver, workspace, SAME_SIZE_AND_TIME)).exit_code == 0
+    assert (await driver.diff(workspace, LIMITS)).files == ("file",)
 
 
 HOSTILE_GIT = r"""

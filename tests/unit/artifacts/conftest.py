@@ -1,4 +1,4 @@
-"""A folder for uploads."""
+"""A folder for uploads, and a store on the disk."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from codeagent.artifacts.store import LocalArtifactStore
 from tests.unit.artifacts.samples import Uploads
 
 
@@ -14,3 +15,15 @@ def uploads(tmp_path: Path) -> Uploads:
     folder = tmp_path / "uploads"
     folder.mkdir()
     return Uploads(folder)
+
+
+@pytest.fixture
+async def root(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "artifacts"
+
+
+@pytest.fixture
+async def store(root: Path) -> LocalArtifactStore:
+    store = LocalArtifactStore(root)
+    await store.start()
+    return store

@@ -109,6 +109,10 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def files_below(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
+
+
 @dataclass(frozen=True)
 class Result:
     """What came out: every path with its kind, its content or target, and its mode."""

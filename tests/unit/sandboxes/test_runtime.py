@@ -19,6 +19,9 @@ def test_a_runtime_is_built_once_and_outdated_ones_go(tmp_path: Path) -> None:
     assert runtime.prepare(tmp_path) == first
     assert root.stat().st_ctime_ns == made
     assert list(tmp_path.iterdir()) == [root]
+    (root / "bin" / "pytest").write_bytes(b"")  # as a power cut may leave it
+    assert runtime.prepare(tmp_path) == first
+    assert (root / "bin" / "pytest").read_bytes().startswith(b"#!")
     size = sum(path.lstat().st_size for path in root.rglob("*"))
     assert size < 100 << 20
     assert not (root / "lib" / runtime._VERSION / "test").exists()
