@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
@@ -117,6 +118,14 @@ class HttpServer:
             await asyncio.gather(self._task, return_exceptions=True)
 
 
+def _settle_memory() -> None:
+    """What was loaded at start lives as long as the process: the collector need not walk it again and again, which
+    would cost a tenth of a busy process's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 async def run(process: Process, stop_seconds: float) -> int:
     """Starts everything, waits for SIGTERM or SIGINT, stops everything. Returns the exit status."""
     stopping = asyncio.Event()
@@ -127,6 +136,7 @@ async def run(process: Process, stop_seconds: float) -> int:
     try:
         for action in process.start:
             await action()
+        _settle_memory()
         log.info("process.started", role=process.role)
         await stopping.wait()
         log.info("process.stopping", role=process.role)

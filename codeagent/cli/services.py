@@ -211,6 +211,7 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
 
 
 async def edge(settings: Settings, listener: socket.socket | None = None) -> Process:
+    from codeagent.artifacts.known import KnownArtifacts
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.broker.tail import TopicTail
     from codeagent.cli.keys import FileKeys
@@ -225,13 +226,15 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     hub = LiveHub(parts.log)
     tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
     submissions = SubmissionLedger(parts.database)
+    store = LocalArtifactStore(settings.artifacts_dir)
     context = EdgeContext(
         database=parts.database,
         log=parts.log,
         submissions=submissions,
         publisher=parts.publisher,
         hand_over=parts.outbox.answer,
-        store=LocalArtifactStore(settings.artifacts_dir),
+        store=store,
+        known=KnownArtifacts(store),
         hub=hub,
         views=RunViews(parts.log, submissions),
         authenticate=FileKeys(settings.api_keys_file).authenticate,
@@ -247,9 +250,9 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     )
     listening = listener if listener is not None else bind(settings.http_host, settings.http_port)
     server = HttpServer(create_app(context), listening, settings.drain_seconds)
-    parts.process.start += [hub.start, tail.start, server.start]
+    parts.process.start += [store.start, hub.start, tail.start, server.start]
     # Streams are told to come back elsewhere before the server stops accepting.
-    parts.process.stop += [hub.stop, server.stop, tail.stop]
+    parts.process.stop += [hub.stop, server.stop, submissions.close, tail.stop]
     return finish(parts)
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import sha256
 from urllib.parse import urlsplit
-from uuid import UUID
-
-import orjson
 
 from codeagent import clock
 from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.models import GitSourceBody, RunBody
-from codeagent.errors import InvalidInput, Rejected, Unavailable
+from codeagent.errors import InvalidInput, Rejected
 from codeagent.eventlog.accept import Submission
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.identity.keys import Principal
@@ -24,10 +22,7 @@ from codeagent.messages.envelope import Command, Envelope, to_headers
 from codeagent.messages.ids import derived_uuid, typed_id
 from codeagent.messages.values import ArchiveSource, GitSource, Source
 from codeagent.telemetry import metrics
-from codeagent.telemetry.logs import get_logger
 from codeagent.telemetry.traces import current_traceparent
-
-log = get_logger(__name__)
 
 
 def idempotency_key(header: str | None) -> str:
@@ -42,41 +37,44 @@ def idempotency_key(header: str | None) -> str:
     return key
 
 
-async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key: str) -> tuple[str, bool]:
-    """The run's id, and whether the request repeats an earlier one. Raises what the client is to be told."""
+@dataclass(frozen=True, slots=True)
+class AcceptedRun:
+    """`repeated`: an earlier request under the same key had ordered the run."""
+
+    command: SubmitRun
+    at: datetime
+    repeated: bool
+
+
+async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key: str) -> AcceptedRun:
+    """Orders the run that `key` names. Raises what the client is to be told."""
     started = time.perf_counter()
     run_id = typed_id("run", derived_uuid(caller.tenant_id, caller.id, "POST /v1/runs", key))
     command = await _submit_command(context, caller, body, run_id)
-    envelope = _envelope(context, caller, command, run_id, derived_uuid(run_id, "submit"))
+    envelope = _envelope(context, caller, command, run_id, "submit")
     row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
-    durable = context.policy.durable_accept
+    durable, request = context.policy.durable_accept, encode_data(command)
     accepted = await context.submissions.accept(
-        Submission(
-            run_id, caller.tenant_id, command.fingerprint, orjson.loads(encode_data(command)), row if durable else None
-        )
+        Submission(run_id, caller.tenant_id, command.fingerprint, request, row if durable else None)
     )
     if accepted.fingerprint != command.fingerprint:
         raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
     if accepted.accepted and not accepted.inserted:
         metrics.IDEMPOTENCY_REPLAYS.inc()
-        return run_id, True
+        return AcceptedRun(command, envelope.time, repeated=True)
     if durable:
         context.hand_over(row)
     else:
-        await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), encode_data(command))
-        try:
-            await context.submissions.confirm(run_id)
-        except Unavailable as error:
-            # The broker has the command: the run goes on, and is known as soon as a worker has it.
-            log.warning("submission.not_confirmed", error=error.detail)
+        await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), request)
+        context.submissions.confirm(run_id)
     metrics.COMMAND_ACCEPT.labels("run.submit").observe(time.perf_counter() - started)
-    return run_id, False
+    return AcceptedRun(command, envelope.time, repeated=not accepted.inserted)
 
 
 async def accept_cancel(context: EdgeContext, caller: Principal, run_id: str, reason: str) -> None:
     """Orders a run to stop. Repeats are one order."""
     command = CancelRun(run_id=run_id, reason=reason)
-    envelope = _envelope(context, caller, command, run_id, derived_uuid(run_id, "cancel"))
+    envelope = _envelope(context, caller, command, run_id, "cancel")
     row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
     if context.policy.durable_accept:
         await context.submissions.enqueue(row)
@@ -98,7 +96,7 @@ async def _submit_command(context: EdgeContext, caller: Principal, body: RunBody
         agent=body.agent,
         model=model,
         limits=body.limits.limits(),
-        fingerprint=sha256(orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest(),
+        fingerprint=sha256(body.__pydantic_serializer__.to_json(body)).hexdigest(),
     )
 
 
@@ -106,7 +104,7 @@ async def _source(context: EdgeContext, caller: Principal, body: RunBody) -> Sou
     if isinstance(body.source, GitSourceBody):
         check_git_url(body.source.url)
         return GitSource(url=body.source.url, ref=body.source.ref)
-    if not await context.store.exists(caller.tenant_id, body.source.digest):
+    if not await context.known.exists(caller.tenant_id, body.source.digest):
         raise InvalidInput(
             "There is no such artifact: upload the archive first.", code="unknown_artifact", pointer="/source/digest"
         )
@@ -137,8 +135,10 @@ def _bad_url(detail: str) -> InvalidInput:
     return InvalidInput(detail, code="unsupported_git_url", pointer="/source/url")
 
 
-def _envelope(context: EdgeContext, caller: Principal, command: Command, run_id: str, command_id: UUID) -> Envelope:
+def _envelope(context: EdgeContext, caller: Principal, command: Command, run_id: str, word: str) -> Envelope:
+    """The envelope of the one command of a run that `word` names: repeats have the same id."""
     now = clock.now()
+    command_id = derived_uuid(run_id, word)
     return Envelope(
         id=command_id,
         name=command.NAME,
@@ -147,7 +147,7 @@ def _envelope(context: EdgeContext, caller: Principal, command: Command, run_id:
         time=now,
         tenant_id=caller.tenant_id,
         key=run_id,
-        correlation_id=derived_uuid(run_id, "submit"),
+        correlation_id=command_id if word == "submit" else derived_uuid(run_id, "submit"),
         actor_type=caller.type,
         actor_id=caller.id,
         traceparent=current_traceparent(),

@@ -23,6 +23,8 @@ def create_app(context: EdgeContext | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        # One span and one duration a request are made by `RequestMiddleware`; the framework would add four.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.context = context
     problems.install(app)

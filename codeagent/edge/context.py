@@ -8,6 +8,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import ArtifactStore
 from codeagent.broker.publisher import Publisher
 from codeagent.edge.live import LiveHub
@@ -41,6 +42,7 @@ class EdgeContext:
     publisher: Publisher
     hand_over: Callable[[OutboxRow], None]
     store: ArtifactStore
+    known: KnownArtifacts
     hub: LiveHub
     views: RunViews
     authenticate: Callable[[str], Principal | None]
@@ -50,16 +52,18 @@ class EdgeContext:
     policy: EdgePolicy
 
 
-def get_context(request: Request) -> EdgeContext:
+# Dependencies are coroutines, since the framework would send plain functions through a thread each.
+async def get_context(request: Request) -> EdgeContext:
     return cast(EdgeContext, request.app.state.context)
 
 
-def get_principal(request: Request) -> Principal:
+async def get_principal(request: Request) -> Principal:
     """The caller. Raises `unauthenticated`."""
     header = request.headers.get("authorization", "")
     scheme, _, credentials = header.partition(" ")
     key = credentials.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    principal = get_context(request).authenticate(key) if key else None
+    context = await get_context(request)
+    principal = context.authenticate(key) if key else None
     if principal is None:
         raise CodeAgentError("A valid API key is needed.", code="unauthenticated", status=401)
     return principal

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 import structlog
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,7 +42,7 @@ class RequestMiddleware:
         request_id = str(new_uuid())
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        with span(method, SpanKind.SERVER, parent=parent):
+        with span(method, SpanKind.SERVER, parent=parent) as current:
             exchange = _Exchange(scope, receive, send, request_id, self._most)
             if path not in UPLOAD_PATHS and exchange.declared_too_large():
                 await self._refuse(exchange)
@@ -51,7 +51,7 @@ class RequestMiddleware:
             try:
                 await self._app(scope, limited, exchange.send)
             finally:
-                exchange.observe(method)
+                exchange.observe(method, current)
 
     async def _refuse(self, exchange: _Exchange) -> None:
         response = problem(413, "payload_too_large", f"The body is larger than {self._most} bytes.")
@@ -94,9 +94,14 @@ class _Exchange:
             message["headers"] = [*headers, *ALWAYS, (b"x-request-id", self._request_id.encode())]
         await self._send(message)
 
-    def observe(self, method: str) -> None:
+    def observe(self, method: str, current: Span) -> None:
+        route = getattr(self.scope.get("route"), "path", "unmatched")
+        if current.is_recording():
+            current.update_name(f"{method} {route}")
+            current.set_attributes(
+                {"http.request.method": method, "http.route": route, "http.response.status_code": self._status}
+            )
         if self._streamed or not self._status:
             return
-        route = getattr(self.scope.get("route"), "path", "unmatched")
         elapsed = time.perf_counter() - self._started
         metrics.HTTP_DURATION.labels(method, route, str(self._status)).observe(elapsed)

@@ -38,26 +38,19 @@ async def submit_run(
 
     The same Idempotency-Key with the same body always names the same run.
     """
-    run_id, repeated = await accept_run(context, caller, body, idempotency_key(key))
-    if repeated:
-        view = await context.views.get(caller.tenant_id, run_id)
-    else:
-        view = _just_accepted(context, caller.tenant_id, run_id, body)
+    accepted = await accept_run(context, caller, body, idempotency_key(key))
+    run_id = accepted.command.run_id
     headers = {
         "Location": f"/v1/runs/{run_id}",
         "Retry-After": "1",
         "Link": f'</v1/runs/{run_id}/events>; rel="monitor"',
     }
-    if repeated:
+    if accepted.repeated:
         headers["Idempotent-Replayed"] = "true"
+        return _run_response(await context.views.get(caller.tenant_id, run_id), 202, headers)
+    view = RunView(run_id, caller.tenant_id)
+    view.ordered(accepted.command, accepted.at)
     return _run_response(view, 202, headers)
-
-
-def _just_accepted(context: EdgeContext, tenant_id: str, run_id: str, body: RunBody) -> RunView:
-    view = RunView(run_id, tenant_id, task=body.task, agent=body.agent)
-    view.model = body.model or context.policy.default_model
-    view.limits = body.limits.limits()
-    return view
 
 
 def _run_response(view: RunView, status: int, headers: dict[str, str]) -> Response:

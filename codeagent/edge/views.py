@@ -40,7 +40,8 @@ class RunViews:
         if view.version == 0 or not view.task:
             submission = await self._submissions.find(run_id)
             if submission is not None and _visible(submission):
-                _fill(view, submission)
+                view.tenant_id = submission.tenant_id
+                view.ordered(SubmitRun.model_validate(submission.request), submission.created_at)
         if view.tenant_id != tenant_id:
             raise NotFound("There is no such run.")
         return view
@@ -53,13 +54,3 @@ class RunViews:
 
 def _visible(submission: StoredSubmission) -> bool:
     return submission.accepted or clock.now() - submission.created_at < UNCONFIRMED
-
-
-def _fill(view: RunView, submission: StoredSubmission) -> None:
-    command = SubmitRun.model_validate(submission.request)
-    view.tenant_id = submission.tenant_id
-    view.task, view.source, view.limits = command.task, command.source, command.limits
-    view.agent, view.agent_version, view.model = command.agent, command.agent_version, command.model
-    view.fingerprint = submission.fingerprint
-    view.created_at = view.created_at or submission.created_at
-    view.updated_at = view.updated_at or submission.created_at

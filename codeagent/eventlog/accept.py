@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,21 +10,28 @@ from typing import Any
 
 import orjson
 
-from codeagent.errors import Conflict
+from codeagent.errors import Conflict, Unavailable
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow, envelope_json
 from codeagent.messages.catalog import encode_data
+from codeagent.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+CONFIRM_SECONDS = 0.05
+"""How long confirmations are gathered before they are written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """`command`, where given, goes to the outbox in the same commit: accepted even if the broker forgets everything."""
+    """`request` is the command's JSON. `command`, where given, goes to the outbox in the same commit: accepted even
+    if the broker forgets everything."""
 
     run_id: str
     tenant_id: str
     fingerprint: str
-    request: dict[str, Any]
+    request: bytes
     command: OutboxRow | None = None
 
 
@@ -52,7 +60,8 @@ class SubmissionLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._accepts: Batcher[Submission, Accepted | None] = Batcher(self._accept_many, most=100)
-        self._confirms: Batcher[str, None] = Batcher(self._confirm_many, most=200, lanes=1)
+        self._confirmed: list[str] = []
+        self._writing: asyncio.Task[None] | None = None
 
     async def accept(self, submission: Submission) -> Accepted:
         """Raises `Conflict` when another edge is taking the same run this instant and its row is not visible yet."""
@@ -68,11 +77,11 @@ class SubmissionLedger:
             [item.run_id for item in submissions],
             [item.tenant_id for item in submissions],
             [item.fingerprint for item in submissions],
-            [orjson.dumps(item.request).decode() for item in submissions],
+            [item.request.decode() for item in submissions],
             [None if command is None else command.id for command in commands],
             [None if command is None else command.topic for command in commands],
             [None if command is None else envelope_json(command.envelope) for command in commands],
-            [None if command is None else encode_data(command.data) for command in commands],
+            [None if item.command is None else item.request for item in submissions],
         )
         found = {row["run_id"]: Accepted(row["fingerprint"], row["accepted"], row["inserted"]) for row in rows}
         answers: list[Accepted | None] = []
@@ -83,17 +92,29 @@ class SubmissionLedger:
                 found[item.run_id] = Accepted(accepted.fingerprint, accepted.accepted, inserted=False)
         return answers
 
-    async def confirm(self, run_id: str) -> None:
-        """The broker has the command."""
-        await self._confirms(run_id)
+    def confirm(self, run_id: str) -> None:
+        """The broker has the command. Written behind: until then, and if that is lost, a repeat of the request only
+        sends the command again, which whoever handles it recognises."""
+        self._confirmed.append(run_id)
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write_confirmed())
 
-    async def _confirm_many(self, run_ids: Sequence[str]) -> Sequence[None]:
-        await self._database.write(
-            """WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true))
-               UPDATE submissions SET accepted = true FROM relaxed WHERE run_id = ANY ($1)""",
-            list(run_ids),
-        )
-        return [None] * len(run_ids)
+    async def _write_confirmed(self) -> None:
+        await asyncio.sleep(CONFIRM_SECONDS)
+        self._writing, run_ids, self._confirmed = None, self._confirmed, []
+        try:
+            await self._database.write(
+                """WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true))
+                   UPDATE submissions SET accepted = true FROM relaxed WHERE run_id = ANY ($1)""",
+                run_ids,
+            )
+        except Unavailable as error:
+            log.warning("submissions.not_confirmed", count=len(run_ids), error=error.detail)
+
+    async def close(self) -> None:
+        """Writes what is left."""
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
 
     async def enqueue(self, row: OutboxRow) -> None:
         """Writes a command to the outbox, once: it is safe when this returns."""

@@ -74,8 +74,8 @@ class Message:
 
 
 def instant(value: datetime) -> str:
-    """RFC 3339 in UTC with microseconds and `Z`."""
-    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """RFC 3339 in UTC with microseconds and `Z`. `value` is aware and in UTC."""
+    return f"{value.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def parse_instant(text: str) -> datetime:

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages import events
+from codeagent.messages.commands import SubmitRun
 from codeagent.messages.conversation import Usage
 from codeagent.messages.values import Artifact, RunLimits, RunStatus, Source
 
@@ -37,6 +38,15 @@ class RunView:
     fingerprint: str = ""
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+    def ordered(self, command: SubmitRun, at: datetime) -> None:
+        """Shows what was asked for, while no event of the run is there to tell."""
+        self.task, self.source = command.task, command.source
+        self.agent, self.agent_version = command.agent, command.agent_version
+        self.model, self.limits = command.model, command.limits
+        self.fingerprint = command.fingerprint
+        self.created_at = self.created_at or at
+        self.updated_at = self.updated_at or at
 
     def apply(self, stored: StoredEvent) -> None:
         """Takes the next event of the run's stream."""

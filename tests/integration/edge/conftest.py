@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.admin import TopicAdmin, wanted_topics
 from codeagent.broker.connection import KafkaConnection
@@ -47,14 +48,15 @@ class Api:
 def context(
     database: Database, publisher: Publisher, keys: KeyRing, api: Api, folder: Path, durable: bool
 ) -> EdgeContext:
-    log, submissions = EventLog(database), SubmissionLedger(database)
+    log, submissions, store = EventLog(database), SubmissionLedger(database), LocalArtifactStore(folder)
     return EdgeContext(
         database=database,
         log=log,
         submissions=submissions,
         publisher=publisher,
         hand_over=api.handed_over.append,
-        store=LocalArtifactStore(folder),
+        store=store,
+        known=KnownArtifacts(store),
         hub=LiveHub(log),
         views=RunViews(log, submissions),
         authenticate=keys.authenticate,
