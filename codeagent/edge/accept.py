@@ -39,7 +39,7 @@ def idempotency_key(header: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRun:
-    """`repeated`: an earlier request under the same key had ordered the run."""
+    """`repeated`: an earlier request under the same key had ordered the run; `command` was not sent again."""
 
     command: SubmitRun
     at: datetime
@@ -68,7 +68,7 @@ async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key
         await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), request)
         context.submissions.confirm(run_id)
     metrics.COMMAND_ACCEPT.labels("run.submit").observe(time.perf_counter() - started)
-    return AcceptedRun(command, envelope.time, repeated=not accepted.inserted)
+    return AcceptedRun(command, envelope.time, repeated=False)
 
 
 async def accept_cancel(context: EdgeContext, caller: Principal, run_id: str, reason: str) -> None:

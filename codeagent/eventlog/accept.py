@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -60,7 +60,7 @@ class SubmissionLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._accepts: Batcher[Submission, Accepted | None] = Batcher(self._accept_many, most=100)
-        self._confirmed: list[str] = []
+        self._confirmed: set[str] = set()
         self._writing: asyncio.Task[None] | None = None
 
     async def accept(self, submission: Submission) -> Accepted:
@@ -68,7 +68,7 @@ class SubmissionLedger:
         accepted = await self._accepts(submission) or await self._accepts(submission)
         if accepted is None:
             raise Conflict("the same submission is being accepted elsewhere", code="idempotency_in_progress")
-        return accepted
+        return replace(accepted, accepted=True) if submission.run_id in self._confirmed else accepted
 
     async def _accept_many(self, submissions: Sequence[Submission]) -> Sequence[Accepted | None]:
         commands = [item.command for item in submissions]
@@ -95,13 +95,21 @@ class SubmissionLedger:
     def confirm(self, run_id: str) -> None:
         """The broker has the command. Written behind: until then, and if that is lost, a repeat of the request only
         sends the command again, which whoever handles it recognises."""
-        self._confirmed.append(run_id)
+        self._confirmed.add(run_id)
         if self._writing is None:
             self._writing = asyncio.get_running_loop().create_task(self._write_confirmed())
 
     async def _write_confirmed(self) -> None:
-        await asyncio.sleep(CONFIRM_SECONDS)
-        self._writing, run_ids, self._confirmed = None, self._confirmed, []
+        try:
+            while self._confirmed:
+                await asyncio.sleep(CONFIRM_SECONDS)
+                run_ids = list(self._confirmed)
+                await self._mark_accepted(run_ids)
+                self._confirmed.difference_update(run_ids)
+        finally:
+            self._writing = None
+
+    async def _mark_accepted(self, run_ids: Sequence[str]) -> None:
         try:
             await self._database.write(
                 """WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true))
