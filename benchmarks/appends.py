@@ -13,7 +13,7 @@ import orjson
 from benchmarks.ground import Ground
 from codeagent import clock
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.step import Step, commit_step
+from codeagent.eventlog.step import Step, Steps
 from codeagent.eventlog.stored import metadata_for, prepare
 from codeagent.messages.envelope import Envelope
 from codeagent.messages.events import RunStarted
@@ -69,6 +69,7 @@ async def _rate(write: Callable[[str, int], Awaitable[None]]) -> float:
 
 async def _ours(url: str) -> float:
     database = Database(url, connections=WRITERS)
+    steps = Steps(database)
 
     async def write(run_id: str, version: int) -> None:
         command_id = clock.new_uuid()
@@ -97,7 +98,7 @@ async def _ours(url: str) -> float:
             "t",
             handled=command_id,
         )
-        await commit_step(database, step)
+        await steps.commit(step)
 
     try:
         return await _rate(write)

@@ -12,8 +12,6 @@ import asyncpg
 from codeagent.errors import Conflict, OutcomeUnknown, Unavailable
 
 Row = asyncpg.Record
-WRONG_HEAD = "CA001"
-"""Raised by the database's own functions when a stream is not at the expected version."""
 
 _DOWN = (
     OSError,
@@ -36,11 +34,9 @@ async def _translated(*, writes: bool) -> AsyncIterator[None]:
         yield
     except asyncpg.UniqueViolationError as error:
         raise Conflict(f"already there: {error.constraint_name}") from error
-    except asyncpg.SerializationError as error:
+    except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
         raise Conflict("concurrent change") from error
     except asyncpg.PostgresError as error:
-        if error.sqlstate == WRONG_HEAD:
-            raise Conflict(str(error)) from error
         if isinstance(error, _DOWN):
             raise _down(error, writes=writes) from error
         raise

@@ -66,6 +66,7 @@ class EffectsLedger:
         self._durable = durable_claims
         self._new_token = new_token
         self._claims: Batcher[UUID, Claim | None] = Batcher(self._claim_many)
+        self._records: Batcher[tuple[Claim, StoredEvent, OutboxRow], Verdict] = Batcher(self._record_many)
 
     async def claim(self, effect_id: UUID) -> Claim | None:
         """None when another owner works on it, or its outcome is recorded, or the run went on without it."""
@@ -102,9 +103,12 @@ class EffectsLedger:
     async def renew(self, claims: Sequence[Claim]) -> dict[UUID, bool]:
         """Extends leases. Maps each effect still held to whether its cancel was asked for; the others are lost."""
         rows = await self._database.write(
-            """UPDATE effects e SET due_at = clock_timestamp() + $3
-               FROM unnest($1::uuid[], $2::uuid[]) AS c (id, token)
-               WHERE e.id = c.id AND e.token = c.token AND NOT e.recorded RETURNING e.id, e.cancel_requested""",
+            """WITH held AS (
+                   SELECT e.id FROM effects e JOIN unnest($1::uuid[], $2::uuid[]) AS c (id, token)
+                       ON e.id = c.id AND e.token = c.token
+                   WHERE NOT e.recorded ORDER BY e.id FOR UPDATE OF e)
+               UPDATE effects e SET due_at = clock_timestamp() + $3 FROM held WHERE e.id = held.id
+               RETURNING e.id, e.cancel_requested""",
             [claim.effect_id for claim in claims],
             [claim.token for claim in claims],
             self._lease,
@@ -142,27 +146,30 @@ class EffectsLedger:
 
     async def record(self, claim: Claim, fact: StoredEvent, answer: OutboxRow) -> Verdict:
         """Commits the outcome, durably and once: the fact to the effect's stream, the answer to the outbox."""
+        return await self._records((claim, fact, answer))
+
+    async def _record_many(self, outcomes: Sequence[tuple[Claim, StoredEvent, OutboxRow]]) -> Sequence[Verdict]:
         rows = await self._database.write(
-            "SELECT record_outcome_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
-            claim.effect_id,
-            claim.token,
-            fact.stream_id,
-            fact.tenant_id,
-            fact.id,
-            fact.type,
-            fact.schema_version,
-            fact.data,
-            fact.data_digest,
-            orjson.dumps(fact.metadata).decode(),
-            fact.occurred_at,
-            fact.leaf_hash,
-            answer.id,
-            answer.topic,
-            answer.envelope.key,
-            envelope_json(answer.envelope),
-            encode_data(answer.data),
+            f"SELECT * FROM record_outcomes_v1({', '.join(f'${number}' for number in range(1, 18))})",  # noqa: S608
+            [claim.effect_id for claim, _, _ in outcomes],
+            [claim.token for claim, _, _ in outcomes],
+            [fact.stream_id for _, fact, _ in outcomes],
+            [fact.tenant_id for _, fact, _ in outcomes],
+            [fact.id for _, fact, _ in outcomes],
+            [fact.type for _, fact, _ in outcomes],
+            [fact.schema_version for _, fact, _ in outcomes],
+            [fact.data for _, fact, _ in outcomes],
+            [fact.data_digest for _, fact, _ in outcomes],
+            [orjson.dumps(fact.metadata).decode() for _, fact, _ in outcomes],
+            [fact.occurred_at for _, fact, _ in outcomes],
+            [fact.leaf_hash for _, fact, _ in outcomes],
+            [answer.id for _, _, answer in outcomes],
+            [answer.topic for _, _, answer in outcomes],
+            [answer.envelope.key for _, _, answer in outcomes],
+            [envelope_json(answer.envelope) for _, _, answer in outcomes],
+            [encode_data(answer.data) for _, _, answer in outcomes],
         )
-        return Verdict(rows[0][0])
+        return [Verdict(row["verdict"]) for row in rows]
 
 
 def command_message(row: Row) -> Message:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from codeagent.errors import Rejected
+from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.stored import StoredEvent, from_row
 
@@ -38,17 +39,28 @@ class EventLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._reads: Batcher[tuple[str, int, int], list[StoredEvent]] = Batcher(self._read_many, most=20, lanes=4)
 
     async def read_stream(self, stream_id: str, after: int = 0, limit: int = 500) -> Sequence[StoredEvent]:
         """Events with a version above `after`, in order, at most `limit`."""
+        return await self._reads((stream_id, after, limit))
+
+    async def _read_many(self, wanted: Sequence[tuple[str, int, int]]) -> Sequence[list[StoredEvent]]:
         rows = await self._database.fetch(
-            f"SELECT {_COLUMNS} FROM events WHERE stream_id = $1 AND stream_version > $2 "  # noqa: S608  constants
-            "ORDER BY stream_version LIMIT $3",
-            stream_id,
-            after,
-            limit,
+            f"""SELECT w.place, {_COLUMNS}
+                FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS w (stream, after, most, place)
+                CROSS JOIN LATERAL (
+                    SELECT * FROM events WHERE stream_id = w.stream AND stream_version > w.after
+                    ORDER BY stream_version LIMIT w.most) e
+                ORDER BY w.place, stream_version""",  # noqa: S608  constants
+            [stream_id for stream_id, _, _ in wanted],
+            [after for _, after, _ in wanted],
+            [limit for _, _, limit in wanted],
         )
-        return [from_row(row) for row in rows]
+        found: list[list[StoredEvent]] = [[] for _ in wanted]
+        for row in rows:
+            found[row["place"] - 1].append(from_row(row))
+        return found
 
     async def stream(self, stream_id: str, after: int = 0, page: int = 500) -> AsyncIterator[StoredEvent]:
         """All events with a version above `after`, page by page."""

@@ -1,4 +1,4 @@
-"""Committing a step: facts, effects and what they settle, in one round trip and one transaction."""
+"""Committing steps: facts, effects and what they settle, in one round trip and one transaction."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from uuid import UUID
 
 import orjson
 
+from codeagent.errors import Conflict
+from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.envelope import Envelope, Payload
-
-_COMMIT = """SELECT commit_step_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-    $20, $21, $22, $23, $24, $25, $26, $27)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,45 +51,86 @@ class Step:
     close: bool = False
 
 
-def _event_arrays(events: Sequence[StoredEvent]) -> list[list[Any]]:
+class Steps:
+    """Commits steps. Those of different runs that come while one statement runs share the next one and its commit."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._commits: Batcher[Step, bool] = Batcher(self._commit_many, most=100)
+
+    async def commit(self, step: Step) -> None:
+        """Commits durably, or changes nothing.
+
+        Raises `Conflict` when the stream has moved, `OutcomeUnknown` when the connection died before the commit
+        was confirmed, `Unavailable` when PostgreSQL is away.
+        """
+        if not await self._commits(step):
+            raise Conflict(f"stream {step.stream_id} is not at version {step.expected_version}")
+
+    async def _commit_many(self, steps: Sequence[Step]) -> Sequence[bool]:
+        try:
+            rows = await self._database.write(
+                _COMMIT, *_of_steps(steps), *_of_events(steps), *_of_effects(steps), *_of_settled(steps)
+            )
+        except Conflict:
+            if len(steps) == 1:
+                return [False]
+            # One of them meets something that is there already: alone, each is answered for itself.
+            return [answer for step in steps for answer in await self._commit_many([step])]
+        refused = set(rows[0][0])
+        return [place not in refused for place in range(1, len(steps) + 1)]
+
+
+_COMMIT = f"SELECT commit_steps_v1({', '.join(f'${number}' for number in range(1, 33))})"
+
+
+def _of_steps(steps: Sequence[Step]) -> list[list[Any]]:
     return [
-        [event.id for event in events],
-        [event.type for event in events],
-        [event.schema_version for event in events],
-        [event.data for event in events],
-        [event.data_digest for event in events],
-        [orjson.dumps(event.metadata).decode() for event in events],
-        [event.occurred_at for event in events],
-        [event.leaf_hash for event in events],
+        [step.stream_id for step in steps],
+        [step.expected_version for step in steps],
+        [len(step.events) for step in steps],
+        [step.tenant_id for step in steps],
+        [step.run_id for step in steps],
+        [step.outbox_id for step in steps],
+        [step.topic for step in steps],
+        [step.cause.correlation_id for step in steps],
+        [step.cause.id for step in steps],
+        [step.cause.traceparent for step in steps],
+        [step.handled for step in steps],
+        [step.cancel_effects for step in steps],
+        [step.close for step in steps],
     ]
 
 
-async def commit_step(database: Database, step: Step) -> None:
-    """Commits durably, or changes nothing.
+def _of_events(steps: Sequence[Step]) -> list[list[Any]]:
+    placed = [(place, event) for place, step in enumerate(steps, start=1) for event in step.events]
+    return [
+        [place for place, _ in placed],
+        [event.version for _, event in placed],
+        [event.id for _, event in placed],
+        [event.type for _, event in placed],
+        [event.schema_version for _, event in placed],
+        [event.data for _, event in placed],
+        [event.data_digest for _, event in placed],
+        [orjson.dumps(event.metadata).decode() for _, event in placed],
+        [event.occurred_at for _, event in placed],
+        [event.leaf_hash for _, event in placed],
+    ]
 
-    Raises `Conflict` when the stream has moved, `OutcomeUnknown` when the connection died before the commit
-    was confirmed, `Unavailable` when PostgreSQL is away.
-    """
-    await database.write(
-        _COMMIT,
-        step.stream_id,
-        step.expected_version,
-        step.tenant_id,
-        *_event_arrays(step.events),
-        step.run_id,
-        step.outbox_id,
-        step.topic,
-        step.cause.correlation_id,
-        step.cause.id,
-        step.cause.traceparent,
-        [effect.id for effect in step.effects],
-        [effect.kind for effect in step.effects],
-        [effect.command.NAME for effect in step.effects],
-        [effect.command.VERSION for effect in step.effects],
-        [encode_data(effect.command) for effect in step.effects],
-        [effect.due_at for effect in step.effects],
-        list(step.settled),
-        step.handled,
-        step.cancel_effects,
-        step.close,
-    )
+
+def _of_effects(steps: Sequence[Step]) -> list[list[Any]]:
+    placed = [(place, effect) for place, step in enumerate(steps, start=1) for effect in step.effects]
+    return [
+        [place for place, _ in placed],
+        [effect.id for _, effect in placed],
+        [effect.kind for _, effect in placed],
+        [effect.command.NAME for _, effect in placed],
+        [effect.command.VERSION for _, effect in placed],
+        [encode_data(effect.command) for _, effect in placed],
+        [effect.due_at for _, effect in placed],
+    ]
+
+
+def _of_settled(steps: Sequence[Step]) -> list[list[Any]]:
+    placed = [(place, effect_id) for place, step in enumerate(steps, start=1) for effect_id in step.settled]
+    return [[place for place, _ in placed], [effect_id for _, effect_id in placed]]

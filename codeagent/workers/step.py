@@ -18,7 +18,7 @@ from codeagent.errors import Conflict, Unavailable, Unreadable
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import Cause, OutboxRow, effect_envelope
 from codeagent.eventlog.log import EventLog
-from codeagent.eventlog.step import EffectRow, Step, commit_step
+from codeagent.eventlog.step import EffectRow, Step, Steps
 from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
 from codeagent.messages.envelope import Envelope, Event, Message
 from codeagent.messages.events import RunEnded, RunFailed
@@ -54,7 +54,7 @@ class StepLoop:
         events_topic: str,
         most_cached: int = 10_000,
     ) -> None:
-        self._database = database
+        self._steps = Steps(database)
         self._log = log_reader
         self._outbound = outbound
         self._topic = events_topic
@@ -81,7 +81,7 @@ class StepLoop:
         decision = decide(state, message, now)
         step = self._step(message, state, decision, now)
         try:
-            await commit_step(self._database, step)
+            await self._steps.commit(step)
         except Conflict:
             self._states.pop(run_id, None)
             metrics.APPEND_CONFLICTS.labels("run").inc()
@@ -190,7 +190,7 @@ class StepLoop:
             handled=message.envelope.id,
             close=True,
         )
-        await commit_step(self._database, step)
+        await self._steps.commit(step)
         self._outbound.events(step.outbox_id, run_id, step.events)
         log.error("run.gave_up", run_id=run_id, error=type(error).__name__)
 

@@ -50,11 +50,11 @@ def test_only_deltas_are_sent_without_confirmation() -> None:
 
 
 def test_one_place_commits_a_step() -> None:
-    assert calls("commit_step") == {"workers/step.py"}
+    assert calls("Steps") == {"workers/step.py"}
 
 
 def test_one_place_records_an_outcome() -> None:
-    statements = [path for path in PACKAGE.rglob("*.py") if "record_outcome_v" in path.read_text()]
+    statements = [path for path in PACKAGE.rglob("*.py") if "record_outcomes_v" in path.read_text()]
     assert [str(path.relative_to(PACKAGE)) for path in statements] == ["eventlog/effects.py"]
 
 

@@ -15,11 +15,11 @@ from codeagent.edge.live import MOST_BUFFERED, LiveHub
 from codeagent.edge.stream import RunStream
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import EventLog
-from codeagent.eventlog.step import Step, commit_step
+from codeagent.eventlog.step import Step
 from codeagent.messages.envelope import to_headers
 from codeagent.messages.events import RunCompleted
 from codeagent.messages.results import Delta
-from tests.integration.eventlog.steps import new_run, started, step
+from tests.integration.eventlog.steps import commit_step, new_run, started, step
 
 
 class Watcher:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from codeagent import clock
-from codeagent.eventlog.step import EffectRow, Step
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.step import EffectRow, Step, Steps
 from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
 from codeagent.messages import commands, events
 from codeagent.messages.envelope import Envelope, Event
@@ -75,6 +76,11 @@ def step(
         cancel_effects=cancel_effects,
         close=close,
     )
+
+
+async def commit_step(database: Database, wanted: Step) -> None:
+    """Alone: nothing shares its statement."""
+    await Steps(database).commit(wanted)
 
 
 def started() -> Event:

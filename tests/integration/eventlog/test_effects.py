@@ -12,13 +12,12 @@ from codeagent import clock
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import Claim, EffectsLedger, OutboxRow, Verdict
 from codeagent.eventlog.log import EventLog
-from codeagent.eventlog.step import commit_step
 from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
 from codeagent.messages import events, results
 from codeagent.messages.conversation import Usage
 from codeagent.messages.ids import call_stream
 from codeagent.messages.values import Outcome
-from tests.integration.eventlog.steps import TENANT, cause, model_call, new_run, started, step
+from tests.integration.eventlog.steps import TENANT, cause, commit_step, model_call, new_run, started, step
 
 
 def ledger(database: Database, owner: str = "a", *, lease: float = 30.0, durable: bool = True) -> EffectsLedger:
@@ -118,6 +117,22 @@ async def test_an_outcome_that_comes_after_the_run_ended_is_kept_as_a_fact_and_a
     assert await ledger(database).record(claim, *outcome(run_id, claim)) is Verdict.GONE
     assert len(await EventLog(database).read_stream(call_stream(effect_id))) == 1
     assert await database.fetch("SELECT id FROM outbox WHERE value IS NOT NULL") == []
+
+
+async def test_outcomes_that_share_a_statement_are_judged_each_for_itself(database: Database) -> None:
+    """One is held, one was taken over meanwhile, one has lost its run."""
+    worker, wanted = ledger(database, "a"), [await asked(database) for _ in range(3)]
+    claims = [claim for _, effect_id in wanted if (claim := await worker.claim(effect_id)) is not None]
+    await database.write("UPDATE effects SET due_at = clock_timestamp() WHERE id = $1", wanted[1][1])
+    await ledger(database, "b").claim(wanted[1][1])
+    await commit_step(database, step(wanted[2][0], 1, [started()], close=True))
+    verdicts = await asyncio.gather(
+        *(worker.record(claim, *outcome(run_id, claim)) for (run_id, _), claim in zip(wanted, claims, strict=True))
+    )
+    assert verdicts == [Verdict.RECORDED, Verdict.STALE, Verdict.GONE]
+    heads = await EventLog(database).heads([call_stream(effect_id) for _, effect_id in wanted])
+    assert list(heads.values()) == [1, 0, 1]
+    assert len(await database.fetch("SELECT 1 FROM outbox WHERE value IS NOT NULL")) == 1
 
 
 async def test_what_nobody_claimed_is_found_when_due(database: Database) -> None:

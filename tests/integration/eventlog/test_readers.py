@@ -11,8 +11,7 @@ import pytest
 from codeagent.errors import Rejected
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import Cursor, EventLog, cursor_of
-from codeagent.eventlog.step import commit_step
-from tests.integration.eventlog.steps import new_run, started, step
+from tests.integration.eventlog.steps import commit_step, new_run, started, step
 
 _INSERT = """INSERT INTO events (stream_id, stream_version, event_id, event_type, schema_version, tenant_id, data,
     data_digest, metadata, occurred_at, leaf_hash)

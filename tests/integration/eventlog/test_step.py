@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import NoneType
 
 import pytest
 
@@ -10,10 +11,10 @@ from codeagent import clock
 from codeagent.errors import Conflict
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import EventLog
-from codeagent.eventlog.step import commit_step
+from codeagent.eventlog.step import Steps
 from codeagent.eventlog.verify import verify
 from codeagent.messages.ids import run_stream
-from tests.integration.eventlog.steps import model_call, new_run, started, step
+from tests.integration.eventlog.steps import commit_step, model_call, new_run, started, step
 
 
 async def counts(database: Database) -> tuple[int, int, int]:
@@ -48,6 +49,34 @@ async def test_the_version_is_asserted_even_when_nothing_is_appended(database: D
     with pytest.raises(Conflict):
         await commit_step(database, step(run_id, 0))
     await commit_step(database, step(run_id, 1))
+
+
+async def test_steps_that_share_a_statement_are_answered_each_for_itself(database: Database) -> None:
+    runs = [new_run() for _ in range(5)]
+    moved, steps = runs[3], Steps(database)
+    await steps.commit(step(moved, 0, [started()]))
+    ended = await asyncio.gather(
+        *(steps.commit(step(run_id, 0, [started()], effects=[model_call(run_id)])) for run_id in runs),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in ended] == [NoneType, NoneType, NoneType, Conflict, NoneType]
+    heads = await EventLog(database).heads([run_stream(run_id) for run_id in runs])
+    assert set(heads.values()) == {1}
+    assert len(await database.fetch("SELECT 1 FROM effects")) == 4
+    assert len(await database.fetch("SELECT 1 FROM outbox")) == 5
+
+
+async def test_one_that_meets_what_is_there_already_spoils_no_other(database: Database) -> None:
+    runs, steps = [new_run() for _ in range(4)], Steps(database)
+    twice = model_call(runs[0])
+    await steps.commit(step(runs[0], 0, [started()], effects=[twice]))
+    ended = await asyncio.gather(
+        *(steps.commit(step(run_id, 0, [started()], effects=[model_call(run_id)])) for run_id in runs[1:]),
+        steps.commit(step(runs[0], 1, [started()], effects=[twice])),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in ended] == [NoneType, NoneType, NoneType, Conflict]
+    assert len(await database.fetch("SELECT 1 FROM effects")) == 4
 
 
 async def test_of_many_steps_at_one_version_exactly_one_commits(database: Database) -> None:

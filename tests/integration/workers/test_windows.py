@@ -9,10 +9,10 @@ import pytest
 
 from codeagent.errors import OutcomeUnknown, Unavailable
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.step import Steps
 from codeagent.eventlog.sweep import Sweeper
 from codeagent.messages import commands
 from codeagent.messages.ids import derived_uuid
-from codeagent.workers import step as step_module
 from codeagent.workers.effect import Work
 from tests.integration.workers.system import Bench, Calls, answered
 
@@ -56,13 +56,13 @@ async def test_two_owners_of_one_run_the_one_with_the_old_state_reloads(bench: B
 async def test_a_connection_that_dies_during_the_commit_leaves_one_outcome(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent, real = bench.agent(), step_module.commit_step
+    agent, real = bench.agent(), Steps.commit
 
     async def commits_and_dies(*arguments: object) -> None:
         await real(*arguments)  # type: ignore[arg-type]  # passed through
         raise OutcomeUnknown("the connection died")
 
-    monkeypatch.setattr(step_module, "commit_step", commits_and_dies)
+    monkeypatch.setattr(Steps, "commit", commits_and_dies)
     with pytest.raises(OutcomeUnknown):
         await agent.handle(bench.submit())
     monkeypatch.undo()

@@ -31,31 +31,44 @@ LANGUAGE sql AS $$
     RETURNING e.*
 $$;
 
--- Records an effect's outcome if its token still holds: the fact on the effect's own stream, the answer in the outbox.
+-- Records outcomes of effects whose tokens still hold: the fact on the effect's own stream, the answer in the outbox.
 -- `stale`: another owner has it. `gone`: the run ended without it; the fact is kept all the same, once.
-CREATE FUNCTION record_outcome_v1(
-    p_effect uuid, p_token uuid, p_stream text, p_tenant text,
-    p_id uuid, p_type text, p_schema integer, p_data bytea, p_digest bytea, p_metadata jsonb, p_occurred timestamptz,
-    p_leaf bytea, p_outbox uuid, p_topic text, p_key text, p_headers jsonb, p_value bytea
-) RETURNS text
+CREATE FUNCTION record_outcomes_v1(
+    p_effects uuid[], p_tokens uuid[], p_streams text[], p_tenants text[],
+    p_ids uuid[], p_types text[], p_schemas integer[], p_data bytea[], p_digests bytea[], p_metadata jsonb[],
+    p_occurred timestamptz[], p_leaves bytea[],
+    p_outbox uuid[], p_topics text[], p_keys text[], p_headers jsonb[], p_values bytea[]
+) RETURNS TABLE (place bigint, verdict text)
 LANGUAGE plpgsql AS $$
-DECLARE
-    verdict text := 'recorded';
 BEGIN
-    UPDATE effects SET recorded = true, due_at = 'infinity' WHERE id = p_effect AND token = p_token AND NOT recorded;
-    IF NOT FOUND THEN
-        IF EXISTS (SELECT 1 FROM effects WHERE id = p_effect) THEN
-            RETURN 'stale';
-        END IF;
-        verdict := 'gone';
-    END IF;
-    INSERT INTO events (stream_id, stream_version, tenant_id, event_id, event_type, schema_version, data, data_digest,
-                        metadata, occurred_at, leaf_hash)
-    VALUES (p_stream, 1, p_tenant, p_id, p_type, p_schema, p_data, p_digest, p_metadata, p_occurred, p_leaf)
-    ON CONFLICT (stream_id, stream_version) DO NOTHING;
-    IF verdict = 'recorded' THEN
-        INSERT INTO outbox (id, topic, key, tenant_id, headers, value, due_at)
-        VALUES (p_outbox, p_topic, p_key, p_tenant, p_headers, p_value, clock_timestamp() + interval '2 seconds');
-    END IF;
-    RETURN verdict;
+    -- In one order, as everywhere: two batches never wait for each other.
+    PERFORM 1 FROM effects e WHERE e.id = ANY (p_effects) ORDER BY e.id FOR UPDATE;
+    RETURN QUERY
+        WITH given AS (
+            SELECT * FROM unnest(p_effects, p_tokens, p_streams, p_tenants, p_ids, p_types, p_schemas, p_data,
+                                 p_digests, p_metadata, p_occurred, p_leaves, p_outbox, p_topics, p_keys, p_headers,
+                                 p_values)
+                WITH ORDINALITY AS g (effect, token, stream, tenant, id, type, schema, data, digest, metadata,
+                                      occurred, leaf, outbox, topic, key, headers, value, place)
+        ), held AS (
+            UPDATE effects e SET recorded = true, due_at = 'infinity'
+            FROM given g WHERE e.id = g.effect AND e.token = g.token AND NOT e.recorded
+            RETURNING g.place
+        ), judged AS (
+            SELECT g.*, CASE WHEN h.place IS NOT NULL THEN 'recorded'
+                             WHEN EXISTS (SELECT 1 FROM effects x WHERE x.id = g.effect) THEN 'stale'
+                             ELSE 'gone' END AS verdict
+            FROM given g LEFT JOIN held h ON h.place = g.place
+        ), facts AS (
+            INSERT INTO events (stream_id, stream_version, tenant_id, event_id, event_type, schema_version, data,
+                                data_digest, metadata, occurred_at, leaf_hash)
+            SELECT j.stream, 1, j.tenant, j.id, j.type, j.schema, j.data, j.digest, j.metadata, j.occurred, j.leaf
+            FROM judged j WHERE j.verdict <> 'stale'
+            ON CONFLICT (stream_id, stream_version) DO NOTHING
+        ), answers AS (
+            INSERT INTO outbox (id, topic, key, tenant_id, headers, value, due_at)
+            SELECT j.outbox, j.topic, j.key, j.tenant, j.headers, j.value, clock_timestamp() + interval '2 seconds'
+            FROM judged j WHERE j.verdict = 'recorded'
+        )
+        SELECT j.place, j.verdict FROM judged j ORDER BY j.place;
 END $$;
