@@ -82,7 +82,7 @@ def _ground(name: str, directory: Path, url: str, servers: str) -> Ground:
         kafka_bootstrap_servers=servers,
         kafka_idempotent=not embedded,
         kafka_sole_member=embedded,
-        kafka_fetch_wait_ms=5 if embedded else 500,
+        kafka_fetch_wait_ms=2 if embedded else 500,
         topics_profile="dev",
         durable_accept=embedded,
         artifacts_dir=directory / "artifacts",

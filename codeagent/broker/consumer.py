@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
@@ -23,6 +23,7 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from codeagent.broker.admin import partition_counts
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.lanes import Handle, Lanes
+from codeagent.broker.pace import FetchPace
 from codeagent.errors import Unavailable
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -50,6 +51,7 @@ class GroupConsumer:
         self._topics = topics
         self._group = group
         self._drain_seconds = drain_seconds
+        self._pace = FetchPace(connection.fetch_wait_ms)
         self._lanes = Lanes(handle, most_in_flight=most_in_flight)
         self._broker: KafkaBroker | None = None
         self._subscriber: BatchSubscriber | None = None
@@ -106,8 +108,6 @@ class GroupConsumer:
             *(() if partitions else self._topics),
             partitions=partitions,
             batch=True,
-            max_records=500,
-            batch_timeout_ms=connection.fetch_wait_ms,
             group_id=self._group,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
@@ -120,12 +120,21 @@ class GroupConsumer:
             parser=self._parse,
             decoder=_decode_nothing,
         )
+        # FastStream's own sleeps after a wait in vain, as long again: a record that comes meanwhile would lie there.
+        subscriber.get_msg = self._next_batch  # type: ignore[method-assign]
         subscriber(self._receive)
         self._subscriber = subscriber
 
     async def _parse(self, records: Any, _: Any) -> KafkaMessage:
         """Keeps the records as they are: FastStream's own parser fails the batch on one header that is not UTF-8."""
         return KafkaAckableMessage(body=b"", raw_message=records, consumer=self._consumer)
+
+    async def _next_batch(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord, ...]:
+        """Records as soon as there are any; empty after a while without, so that a stop is noticed."""
+        batches = await consumer.getmany(timeout_ms=1_000, max_records=500)
+        records = tuple(record for batch in batches.values() for record in batch)
+        self._pace.note(consumer, len(records))
+        return records
 
     async def _receive(self, message: KafkaMessage) -> None:
         records = message.raw_message

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.pace import FetchPace
 from codeagent.messages.envelope import Headers
 from codeagent.telemetry.logs import get_logger
 
@@ -45,6 +46,7 @@ class TopicTail:
     ) -> None:
         self._connection = connection
         self._topics = topics
+        self._pace = FetchPace(connection.fetch_wait_ms)
         self._receive = receive
         self._reconnected = reconnected
         self._task: asyncio.Task[None] | None = None
@@ -95,6 +97,7 @@ class TopicTail:
     async def _pump(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
         while True:
             batches = await consumer.getmany(timeout_ms=1_000)
+            self._pace.note(consumer, len(batches))
             for records in batches.values():
                 for record in records:
                     self._receive(_live(record))

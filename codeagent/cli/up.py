@@ -103,7 +103,7 @@ def _settings(options: UpOptions, database_url: str, bootstrap_servers: str) -> 
         "database_url": SecretStr(database_url),
         "kafka_bootstrap_servers": bootstrap_servers,
         "kafka_idempotent": False,
-        "kafka_fetch_wait_ms": 5,
+        "kafka_fetch_wait_ms": 2,
         "kafka_sole_member": True,
         "kafka_replication": 1,
         "topics_profile": "dev",
