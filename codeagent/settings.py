@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     kafka_sole_member: bool = False
     """Whether there is one worker of each kind, which then takes all partitions without joining a group."""
     kafka_fetch_wait_ms: int = Field(default=500, ge=1, le=10_000)
-    """How long the broker may hold a fetch back. The embedded broker needs a short one."""
+    """How long the broker may hold a fetch back. The embedded broker answers no earlier when a record arrives and
+    needs a short one; below 100 it is ten times as long while no records come."""
     kafka_timeout_seconds: float = Field(default=5.0, gt=0, le=60)
     """Bound of every publish and stop."""
     kafka_replication: int = Field(default=3, ge=1, le=7)
