@@ -96,7 +96,8 @@ class Database:
     async def _run(self, query: str, arguments: tuple[Any, ...], *, writes: bool) -> Sequence[Row]:
         async with _translated(writes=False):
             pool = await self._opened()
-            connection = await pool.acquire(timeout=self._timeout)
+            async with asyncio.timeout(self._timeout):  # the pool's own time limit costs a task
+                connection = await pool.acquire()
         try:
             async with _translated(writes=writes):
                 try:
