@@ -15,6 +15,7 @@ from codeagent.embedded.accounts import Account, named_account
 from codeagent.embedded.directories import sync_directory, sync_tree, write_atomically
 from codeagent.embedded.spawning import run_tool
 from codeagent.errors import Rejected, Unavailable
+from codeagent.eventlog.tenants import EDGE_ROLE
 
 SUPERUSER = "postgres"
 APPLICATION = "codeagent"
@@ -148,7 +149,11 @@ def _create(cluster: Cluster, bin_dir: Path, major: int, account: Account | None
                 os.chown(path, builder.uid, builder.gid)
         directory = staging / "cluster"
         run_tool(_initdb_command(bin_dir, directory, password_file, major), builder, timeout_seconds=300)
-        roles = f"CREATE ROLE {APPLICATION} LOGIN PASSWORD '{passwords[APPLICATION]}'\n"
+        roles = (
+            f"CREATE ROLE {APPLICATION} LOGIN PASSWORD '{passwords[APPLICATION]}'\n"
+            # The application may take the edge's role on, and make no roles itself.
+            f"CREATE ROLE {EDGE_ROLE} NOLOGIN\nGRANT {EDGE_ROLE} TO {APPLICATION}\n"
+        )
         database = f"CREATE DATABASE {APPLICATION} OWNER {APPLICATION}\n"
         alone = [
             str(bin_dir / "postgres"),

@@ -53,19 +53,33 @@ async def _no_reset(connection: object) -> None:
     """Sessions are never given state of their own, so there is nothing to reset between two uses."""
 
 
+class _Session(asyncpg.Connection):
+    """A connection that knows the tenant it works for."""
+
+    tenant = ""
+
+
 class Database:
     """A bounded pool. Every method raises `Unavailable` when PostgreSQL is away and recovers by itself.
 
-    `write` raises `OutcomeUnknown` where the connection died before the commit was confirmed.
+    `write` raises `OutcomeUnknown` where the connection died before the commit was confirmed. Under a `role`, rows
+    are those of the `tenant` that a call names, and none without one; it costs a round trip when it changes.
     """
 
     def __init__(
-        self, url: str, *, connections: int = 8, timeout_seconds: float = 10.0, name: str = "codeagent"
+        self,
+        url: str,
+        *,
+        connections: int = 8,
+        timeout_seconds: float = 10.0,
+        name: str = "codeagent",
+        role: str | None = None,
     ) -> None:
         self.url = url
+        self._settings = {"application_name": name} if role is None else {"application_name": name, "role": role}
+        self._walled = role is not None
         self._connections = connections
         self._timeout = timeout_seconds
-        self._name = name
         self._pool: asyncpg.Pool[Row] | None = None
         self._opening = asyncio.Lock()
 
@@ -81,25 +95,27 @@ class Database:
                         timeout=5.0,
                         max_inactive_connection_lifetime=300.0,
                         reset=_no_reset,
-                        server_settings={"application_name": self._name},
+                        connection_class=_Session,
+                        server_settings=self._settings,
                     )
         return self._pool
 
-    async def fetch(self, query: str, *arguments: Any) -> Sequence[Row]:
+    async def fetch(self, query: str, *arguments: Any, tenant: str = "") -> Sequence[Row]:
         """Rows of a query that may be repeated without harm."""
-        return await self._run(query, arguments, writes=False)
+        return await self._run(query, arguments, tenant, writes=False)
 
-    async def write(self, query: str, *arguments: Any) -> Sequence[Row]:
+    async def write(self, query: str, *arguments: Any, tenant: str = "") -> Sequence[Row]:
         """One statement that changes something, committed when this returns."""
-        return await self._run(query, arguments, writes=True)
+        return await self._run(query, arguments, tenant, writes=True)
 
-    async def _run(self, query: str, arguments: tuple[Any, ...], *, writes: bool) -> Sequence[Row]:
+    async def _run(self, query: str, arguments: tuple[Any, ...], tenant: str, *, writes: bool) -> Sequence[Row]:
         async with _translated(writes=False):
             pool = await self._opened()
             async with asyncio.timeout(self._timeout):  # the pool's own time limit costs a task
                 connection = await pool.acquire()
         try:
             async with _translated(writes=writes):
+                await self._enter(connection, tenant)
                 try:
                     return await connection.fetch(query, *arguments)
                 except _STALE_PLAN:
@@ -108,18 +124,27 @@ class Database:
         finally:
             await pool.release(connection)
 
+    async def _enter(self, connection: asyncpg.pool.PoolConnectionProxy[Row], tenant: str) -> None:
+        session = connection._con  # type: ignore[attr-defined]  # the proxy hides our own attribute
+        if self._walled and isinstance(session, _Session) and session.tenant != tenant:
+            session.tenant = ""  # should the next statement fail half-way, the next user sets it again
+            await session.execute("SELECT set_config('codeagent.tenant_id', $1, false)", tenant)
+            session.tenant = tenant
+
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
+    async def transaction(self, tenant: str = "") -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
         """A transaction for what takes more than one statement. Kept off the path of a step."""
         async with _translated(writes=True):
             pool = await self._opened()
-            async with pool.acquire(timeout=self._timeout) as connection, connection.transaction():
-                yield connection
+            async with pool.acquire(timeout=self._timeout) as connection:
+                await self._enter(connection, tenant)
+                async with connection.transaction():
+                    yield connection
 
     async def connect(self) -> asyncpg.Connection[Row]:
         """A connection of one's own, outside the pool, for `LISTEN`."""
         async with _translated(writes=False):
-            return await asyncpg.connect(self.url, timeout=5.0, server_settings={"application_name": self._name})
+            return await asyncpg.connect(self.url, timeout=5.0, server_settings=self._settings)
 
     async def close(self) -> None:
         if self._pool is not None:

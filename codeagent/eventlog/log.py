@@ -10,7 +10,7 @@ from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.stored import StoredEvent, from_row
 
-_COLUMNS = """global_position, transaction_id::text, stream_id, stream_version, event_id, event_type, schema_version,
+COLUMNS = """global_position, transaction_id::text, stream_id, stream_version, event_id, event_type, schema_version,
     tenant_id, key_id, data, data_digest, metadata, occurred_at, leaf_hash"""
 
 
@@ -47,7 +47,7 @@ class EventLog:
 
     async def _read_many(self, wanted: Sequence[tuple[str, int, int]]) -> Sequence[list[StoredEvent]]:
         rows = await self._database.fetch(
-            f"""SELECT w.place, {_COLUMNS}
+            f"""SELECT w.place, {COLUMNS}
                 FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS w (stream, after, most, place)
                 CROSS JOIN LATERAL (
                     SELECT * FROM events WHERE stream_id = w.stream AND stream_version > w.after
@@ -89,7 +89,7 @@ class EventLog:
         """Events of all streams beyond a cursor. Stops at the oldest open transaction: what might still commit
         in between is never overtaken."""
         rows = await self._database.fetch(
-            f"SELECT {_COLUMNS} FROM events "  # noqa: S608  constants
+            f"SELECT {COLUMNS} FROM events "  # noqa: S608  constants
             "WHERE (transaction_id, global_position) > ($1::text::xid8, $2) "
             "AND transaction_id < pg_snapshot_xmin(pg_current_snapshot()) "
             "ORDER BY transaction_id, global_position LIMIT $3",
@@ -102,7 +102,7 @@ class EventLog:
     async def read_correlated(self, correlation_id: str, limit: int = 100_000) -> Sequence[StoredEvent]:
         """Every event of one flow, over all streams, in the order they were written."""
         rows = await self._database.fetch(
-            f"SELECT {_COLUMNS} FROM events WHERE metadata ->> 'correlationid' = $1 "  # noqa: S608  constants
+            f"SELECT {COLUMNS} FROM events WHERE metadata ->> 'correlationid' = $1 "  # noqa: S608  constants
             "ORDER BY global_position LIMIT $2",
             correlation_id,
             limit,

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a service refuses to be ready on any other."""
 
 

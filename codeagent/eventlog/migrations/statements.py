@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.resources import files
+
+from alembic import op
+
+
+def run_scripts(*names: str) -> None:
+    """Runs files of `sql/`, in order, in the transaction of the migration that calls it."""
+    folder = files("codeagent.eventlog.migrations") / "sql"
+    for name in names:
+        for statement in split_statements((folder / name).read_text()):
+            op.get_bind().exec_driver_sql(statement)
 
 
 def split_statements(script: str) -> Iterator[str]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
-from alembic import op
-
-from codeagent.eventlog.migrations.statements import split_statements
+from codeagent.eventlog.migrations.statements import run_scripts
 
 revision = "0001"
 down_revision = None
@@ -15,10 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    folder = files("codeagent.eventlog.migrations") / "sql"
-    for name in ("0001_tables.sql", "0001_commit_step.sql", "0001_effects.sql", "0001_accept.sql"):
-        for statement in split_statements((folder / name).read_text()):
-            op.get_bind().exec_driver_sql(statement)
+    run_scripts("0001_tables.sql", "0001_commit_step.sql", "0001_effects.sql", "0001_accept.sql")
 
 
 def downgrade() -> None:

@@ -1,0 +1,68 @@
+"""The log as the edge sees it: every read names its tenant, and another tenant's stream is an empty one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from codeagent.eventlog.batching import Batcher
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.log import COLUMNS, Cursor
+from codeagent.eventlog.stored import StoredEvent, from_row
+
+EDGE_ROLE = "codeagent_edge"
+"""The database role that row-level security holds to the tenant of each call."""
+
+
+class TenantLog:
+    """`database` works under `EDGE_ROLE`. Reads of many clients that come while one statement runs share the next."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._reads: Batcher[tuple[str, str, int, int], list[StoredEvent]] = Batcher(self._read_many, most=20, lanes=4)
+
+    async def read_stream(
+        self, tenant_id: str, stream_id: str, after: int = 0, limit: int = 500
+    ) -> Sequence[StoredEvent]:
+        """Events with a version above `after`, in order, at most `limit`."""
+        return await self._reads((tenant_id, stream_id, after, limit))
+
+    async def _read_many(self, wanted: Sequence[tuple[str, str, int, int]]) -> Sequence[list[StoredEvent]]:
+        rows = await self._database.fetch(
+            "SELECT * FROM read_streams_v1($1, $2, $3, $4)", *(list(column) for column in zip(*wanted, strict=True))
+        )
+        found: list[list[StoredEvent]] = [[] for _ in wanted]
+        for row in rows:
+            found[row["place"] - 1].append(from_row(row))
+        return found
+
+    async def stream(
+        self, tenant_id: str, stream_id: str, after: int = 0, page: int = 500
+    ) -> AsyncIterator[StoredEvent]:
+        """All events with a version above `after`, page by page."""
+        while True:
+            events = await self.read_stream(tenant_id, stream_id, after, page)
+            for event in events:
+                yield event
+            if len(events) < page:
+                return
+            after = events[-1].version
+
+    async def heads(self, stream_ids: Sequence[str]) -> dict[str, int]:
+        """The versions of many streams, of any tenant, in one query; 0 for those that do not exist."""
+        rows = await self._database.fetch("SELECT * FROM stream_heads_v1($1)", list(stream_ids))
+        return {row["id"]: row["version"] for row in rows}
+
+    async def feed(self, tenant_id: str, after: Cursor, limit: int = 500) -> Sequence[StoredEvent]:
+        """A tenant's events of all streams beyond a cursor. Never overtakes what might still commit in between."""
+        rows = await self._database.fetch(
+            f"SELECT {COLUMNS} FROM events WHERE tenant_id = $1 "  # noqa: S608  constants
+            "AND (transaction_id, global_position) > ($2::text::xid8, $3) "
+            "AND transaction_id < pg_snapshot_xmin(pg_current_snapshot()) "
+            "ORDER BY transaction_id, global_position LIMIT $4",
+            tenant_id,
+            str(after.transaction_id),
+            after.global_position,
+            limit,
+            tenant=tenant_id,
+        )
+        return [from_row(row) for row in rows]
