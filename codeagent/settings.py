@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from codeagent.broker.topics import Profile
+from codeagent.errors import CodeAgentError
 from codeagent.providers.registry import ProviderSettings
 
 MIB = 1 << 20
+PREFIX = "CODEAGENT_"
+NOT_SETTINGS = frozenset(
+    {
+        "CODEAGENT_URL",  # where the command line finds the edge
+        "CODEAGENT_API_KEY",  # and the key it shows there
+        "CODEAGENT_IMAGE_TAG",  # of the image that docker-compose.yml names
+        "CODEAGENT_REPAIR_OVERLAY",  # inside sandboxes, between builtin/repair and the tests it runs
+    }
+)
+"""Variables with our prefix that somebody else reads; so are all that begin with `CODEAGENT_TEST_`."""
+_TESTS = f"{PREFIX}TEST_"
+# What Kubernetes tells every container of a namespace about a service there whose name begins with ours.
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
+
+
+class Misconfigured(CodeAgentError):
+    """The environment does not make settings. The detail names every variable that is wrong, and no values."""
+
+    code: ClassVar[str] = "misconfigured"
 
 
 class ApiKeyEntry(BaseModel):
@@ -26,7 +51,7 @@ class ApiKeyEntry(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Values that do not fit are refused at start. A variable that no setting has is not looked at."""
+    """Made by `read_settings`, which refuses what does not fit and every variable that is no setting."""
 
     model_config = SettingsConfigDict(env_prefix="CODEAGENT_", extra="forbid", frozen=True, env_ignore_empty=True)
 
@@ -105,3 +130,44 @@ class Settings(BaseSettings):
         if self.providers_file is None:
             return []
         return TypeAdapter(list[ProviderSettings]).validate_json(self.providers_file.read_bytes())
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence on each variable that has our prefix and that nobody reads: a misspelt one must not pass silently."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | NOT_SETTINGS
+    ours = [name for name in sorted(environment) if name.upper().startswith(PREFIX) and name.upper() not in known]
+    return [_complaint(name, known) for name in ours if not _is_of_others(name.upper(), environment[name])]
+
+
+def _is_of_others(name: str, value: str) -> bool:
+    of_a_service = name.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(value)
+    return bool(name.startswith(_TESTS) or _SERVICE_LINK.fullmatch(name) or of_a_service)
+
+
+def _complaint(name: str, known: set[str]) -> str:
+    # Compared without the prefix, which would make any two of them look alike.
+    bare = [other.removeprefix(PREFIX) for other in sorted(known)]
+    meant = difflib.get_close_matches(name.upper().removeprefix(PREFIX), bare, n=1)
+    return f"{name} is not a setting" + (f", did you mean {PREFIX}{meant[0]}?" if meant else "")
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings of this process: from the environment, except for those that are `given`.
+
+    Raises `Misconfigured` with everything that is wrong at once.
+    """
+    problems = unknown_variables(os.environ)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        problems += [_problem(item["loc"], item["msg"]) for item in error.errors(include_input=False)]
+    except SettingsError as error:
+        problems.append(str(error))
+    if problems:
+        raise Misconfigured(f"the configuration is not usable: {'; '.join(problems)}")
+    return settings
+
+
+def _problem(location: Sequence[int | str], message: str) -> str:
+    setting, *inside = (str(part) for part in location)
+    return f"{PREFIX}{setting.upper()}{''.join(f'.{part}' for part in inside)}: {message}"

@@ -32,7 +32,7 @@ from codeagent.embedded.processes import ChildSpec, ProcessSupervisor, WatchedSe
 from codeagent.errors import Unavailable
 from codeagent.eventlog import migrate
 from codeagent.identity.keys import digest_of_key, new_key
-from codeagent.settings import Settings
+from codeagent.settings import Settings, read_settings
 from codeagent.telemetry.logs import configure_logs
 
 PRELOADED = (
@@ -48,6 +48,7 @@ PRELOADED = (
     "codeagent.sandboxes.select",
     "uvicorn.protocols.http.httptools_impl",
 )
+DATABASE_VARIABLE = "CODEAGENT_DATABASE_URL"
 READY_SECONDS = 60.0
 PREPARE_SECONDS = 60.0
 MOST_FAILURES = 2
@@ -98,10 +99,11 @@ def _listener(options: UpOptions) -> socket.socket:
     return listener
 
 
-def _settings(options: UpOptions, database_url: str, bootstrap_servers: str) -> Settings:
-    overrides = {
-        "database_url": SecretStr(database_url),
-        "kafka_bootstrap_servers": bootstrap_servers,
+def _settings(options: UpOptions) -> Settings:
+    """Everything but where the database and the broker are. Raises `Misconfigured`."""
+    overrides: dict[str, Any] = {
+        "database_url": "not known yet",
+        "kafka_bootstrap_servers": "not known yet",
         "kafka_idempotent": False,
         "kafka_fetch_wait_ms": 5,
         "kafka_sole_member": True,
@@ -116,7 +118,7 @@ def _settings(options: UpOptions, database_url: str, bootstrap_servers: str) -> 
     }
     if options.providers_file is not None:
         overrides["providers_file"] = options.providers_file
-    return Settings(**overrides)  # type: ignore[arg-type]  # the rest comes from the environment
+    return read_settings(**overrides)
 
 
 async def _make_topics(settings: Settings) -> None:
@@ -174,23 +176,25 @@ class System:
 
     def serve(self, on_ready: Callable[[str], None], until: Callable[[], bool] | None = None) -> int:
         options = self._options
+        settings = _settings(options)
         make_directory(options.data_dir)
         configure_logs("up", "warning")
         for name in PRELOADED:
             importlib.import_module(name)
         postgres = EmbeddedPostgres(options.data_dir / "postgres")
         broker = EmbeddedBroker(options.data_dir / "broker")
-        database_url = os.environ.get("CODEAGENT_DATABASE_URL") or postgres.start().url
+        database_url = os.environ.get(DATABASE_VARIABLE) or postgres.start().url
         try:
             broker.start()
             key = api_key(options.data_dir)
-            settings = _settings(options, database_url, broker.bootstrap_servers)
+            addresses = {"database_url": SecretStr(database_url), "kafka_bootstrap_servers": broker.bootstrap_servers}
+            settings = settings.model_copy(update=addresses)
             _forked(partial(_prepare, settings), options.data_dir)
             _write_settings(options, settings)
             listeners = {role: bind("127.0.0.1", 0) for role in STAGES if role != "edge"}
             listeners["edge"] = listener = _listener(options)
             url = f"http://{options.host}:{listener.getsockname()[1]}"
-            addresses = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in listeners.values()]
+            monitors = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in listeners.values()]
             connection = {"url": url, "api_key": key}
             write_atomically(options.data_dir / CONNECTION_FILE, json.dumps(connection, indent=2))
             supervisor = ProcessSupervisor(
@@ -204,7 +208,7 @@ class System:
             broker.stop()
             postgres.stop()
             raise
-        return supervisor.run(_Announcer(supervisor, addresses, partial(on_ready, url), until))
+        return supervisor.run(_Announcer(supervisor, monitors, partial(on_ready, url), until))
 
 
 def _watched(
