@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import socket
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +25,7 @@ from codeagent.cli.connection import CONNECTION_FILE, SETTINGS_FILE
 from codeagent.cli.process import bind, run_process
 from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.embedded.children import run_forked
-from codeagent.embedded.directories import make_directory, write_atomically
+from codeagent.embedded.directories import DirectoryLock, make_directory, write_atomically
 from codeagent.embedded.postgres import EmbeddedPostgres
 from codeagent.embedded.processes import ChildSpec, ProcessSupervisor, WatchedServer
 from codeagent.errors import Unavailable
@@ -175,12 +174,23 @@ class System:
         self._options = options
 
     def serve(self, on_ready: Callable[[str], None], until: Callable[[], bool] | None = None) -> int:
+        """Raises `Misconfigured`, and `Unavailable` (`data_dir_in_use`) while another one runs on the directory."""
         options = self._options
         settings = _settings(options)
         make_directory(options.data_dir)
-        configure_logs("up", "warning")
-        for name in PRELOADED:
-            importlib.import_module(name)
+        # Wherever the database is: ports, keys and sandboxes of the directory belong to one system.
+        lock = DirectoryLock(options.data_dir)
+        lock.acquire()
+        try:
+            configure_logs("up", "warning")
+            for name in PRELOADED:
+                importlib.import_module(name)
+            return self._serve(settings, on_ready, until)
+        finally:
+            lock.release()
+
+    def _serve(self, settings: Settings, on_ready: Callable[[str], None], until: Callable[[], bool] | None) -> int:
+        options = self._options
         postgres = EmbeddedPostgres(options.data_dir / "postgres")
         broker = EmbeddedBroker(options.data_dir / "broker")
         database_url = os.environ.get(DATABASE_VARIABLE) or postgres.start().url
@@ -258,7 +268,3 @@ class _Announcer:
             time.monotonic() - self._begun > READY_SECONDS or max(self._supervisor.restarts().values()) > MOST_FAILURES
         ):
             raise Unavailable("the system did not become ready: its own messages say why")
-
-
-def complain(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
