@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=256 * MIB, ge=1024)
     submit_expiry_seconds: int = Field(default=3600, ge=1)
     """A run that no worker has started by then fails as `queue_timeout`."""
+    submission_retention_hours: int = Field(default=24, ge=1, le=8760)
+    """How long a submission's own row is kept. After that a repeated Idempotency-Key is recognised by the run's log."""
 
     providers_file: Path | None = None
     """JSON list of model providers. `builtin/repair` is there without one."""

@@ -27,12 +27,15 @@ from codeagent.broker.topics import (
 )
 from codeagent.cli.process import Check, HttpServer, Process, bind, monitor_app
 from codeagent.clock import new_uuid
+from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import EffectsLedger
 from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.migrations import HEAD
 from codeagent.eventlog.sweep import Sweeper
 from codeagent.projections.runs import RunsProjector
 from codeagent.relay.outbox import OutboxPublisher
+from codeagent.relay.retention import RetentionLoop
 from codeagent.relay.sweeps import SweepLoop
 from codeagent.settings import Settings
 from codeagent.telemetry.logs import configure_logs
@@ -42,6 +45,7 @@ from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
 from codeagent.workers.step import StepLoop
 
 SWEEP_SECONDS = 1.0
+RETENTION_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,8 @@ def assemble(role: str, settings: Settings) -> Parts:
     outbox = OutboxPublisher(publisher, sweeper, log_reader)
 
     async def database_answers() -> bool:
-        rows = await database.fetch("SELECT 1 FROM alembic_version")
-        return bool(rows)
+        rows = await database.fetch("SELECT version_num FROM alembic_version")
+        return bool(rows) and rows[0]["version_num"] >= HEAD
 
     async def broker_answers() -> bool:
         return publisher.ready
@@ -205,8 +209,10 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
 async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:
     parts = assemble("relay", settings)
     projector = RunsProjector(parts.database, parts.log)
-    parts.process.start.append(projector.start)
-    parts.process.stop.append(projector.stop)
+    keep = timedelta(hours=settings.submission_retention_hours)
+    retention = RetentionLoop(SubmissionLedger(parts.database), keep=keep, every_seconds=RETENTION_SECONDS)
+    parts.process.start += [projector.start, retention.start]
+    parts.process.stop += [retention.stop, projector.stop]
     return finish(parts, listener, measure=True)
 
 
@@ -219,7 +225,6 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     from codeagent.edge.context import EdgeContext, EdgePolicy
     from codeagent.edge.live import LiveHub
     from codeagent.edge.views import RunViews
-    from codeagent.eventlog.accept import SubmissionLedger
     from codeagent.providers.registry import ProviderRegistry
 
     parts = assemble("edge", settings)
