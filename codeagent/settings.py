@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from codeagent.broker.topics import Profile
 from codeagent.errors import CodeAgentError
@@ -48,6 +49,27 @@ class ApiKeyEntry(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     tenant_id: str
     principal_id: str
+
+
+class TrustedGitHost(BaseModel):
+    """A host that runs may fetch from although its address is not public, such as an internal git server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")
+    """As URLs name it. Whatever it resolves to is believed."""
+    port: int = Field(default=443, ge=1, le=65535)
+    certificates: Path | None = None
+    """PEM file of the authority that signed its certificate, on the sandbox worker's machine; none: the usual ones."""
+
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("it should be a JSON list") from None
 
 
 class Settings(BaseSettings):
@@ -109,6 +131,10 @@ class Settings(BaseSettings):
     """Operations at once in one sandbox worker."""
     sandbox_workspaces: int = Field(default=32, ge=1, le=1000)
     """Workspaces a sandbox worker keeps between operations."""
+    trusted_git_hosts: Annotated[tuple[TrustedGitHost, ...], NoDecode, BeforeValidator(_parsed)] = ()
+    """JSON list of hosts, as in `[{"host": "git.example.internal", "port": 8443, "certificates": "/etc/ssl/ca.pem"}]`,
+    that runs may fetch from although their addresses are not public. The same for edges and sandbox workers. With
+    none, only public addresses are fetched from."""
     minimum_level: int = Field(default=2, ge=1, le=3)
     """Isolation without which a sandbox worker does not start: 1 namespaces and seccomp, 2 with group limits and a
     user id of its own, 3 a kernel of its own."""
@@ -163,8 +189,6 @@ def read_settings(**given: Any) -> Settings:
         settings = Settings(**given)
     except ValidationError as error:
         problems += [_problem(item["loc"], item["msg"]) for item in error.errors(include_input=False)]
-    except SettingsError as error:
-        problems.append(str(error))
     if problems:
         raise Misconfigured(f"the configuration is not usable: {'; '.join(problems)}")
     return settings

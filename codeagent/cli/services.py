@@ -37,6 +37,7 @@ from codeagent.projections.runs import RunsProjector
 from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.retention import RetentionLoop
 from codeagent.relay.sweeps import SweepLoop
+from codeagent.sandboxes.sources import TrustedHost
 from codeagent.settings import Settings
 from codeagent.telemetry.logs import configure_logs
 from codeagent.telemetry.traces import configure_traces
@@ -178,6 +179,10 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
     return finish(parts, listener)
 
 
+def trusted_hosts(settings: Settings) -> tuple[TrustedHost, ...]:
+    return tuple(TrustedHost(known.host, known.port, known.certificates) for known in settings.trusted_git_hosts)
+
+
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.sandboxes.protocol import IsolationLevel, Limits
@@ -185,7 +190,9 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     from codeagent.workers.sandbox import SandboxPerformer
 
     parts = assemble(SANDBOX_WORKER, settings)
-    driver = await choose_driver(IsolationLevel(settings.minimum_level), None, settings.sandbox_dir)
+    driver = await choose_driver(
+        IsolationLevel(settings.minimum_level), None, settings.sandbox_dir, trusted_hosts=trusted_hosts(settings)
+    )
     performer = SandboxPerformer(
         driver,
         LocalArtifactStore(settings.artifacts_dir),
@@ -251,6 +258,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
             max_body_bytes=settings.max_body_bytes,
             max_upload_bytes=settings.max_upload_bytes,
             submit_expiry_seconds=settings.submit_expiry_seconds,
+            trusted_hosts=trusted_hosts(settings),
         ),
     )
     listening = listener if listener is not None else bind(settings.http_host, settings.http_port)

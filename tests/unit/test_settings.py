@@ -67,6 +67,29 @@ def test_everything_that_is_wrong_is_told_at_once_and_no_value_with_it(environme
     assert not any(value in said for value in ("secret", "-77", "loud"))
 
 
+def test_trusted_hosts_are_a_json_list_and_nobody_is_trusted_without_it(environment: pytest.MonkeyPatch) -> None:
+    assert read_settings().trusted_git_hosts == ()
+    environment.setenv("CODEAGENT_TRUSTED_GIT_HOSTS", '[{"host": "git.internal", "certificates": "/ca.pem"}]')
+    [trusted] = read_settings().trusted_git_hosts
+    assert (trusted.host, trusted.port, trusted.certificates) == ("git.internal", 443, Path("/ca.pem"))
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("git.internal", "CODEAGENT_TRUSTED_GIT_HOSTS: Value error, it should be a JSON list"),
+        ('[{"host": "git.internal", "prot": 1}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.prot: Extra inputs"),
+        ('[{"host": "https://git.internal"}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.host: "),
+        ('[{"host": "git.internal", "port": 0}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.port: "),
+    ],
+)
+def test_what_is_no_list_of_hosts_is_refused(environment: pytest.MonkeyPatch, value: str, complaint: str) -> None:
+    environment.setenv("CODEAGENT_TRUSTED_GIT_HOSTS", value)
+    with pytest.raises(Misconfigured) as caught:
+        read_settings()
+    assert complaint in caught.value.detail
+
+
 def test_variables_that_others_read_are_left_to_them() -> None:
     others = {
         "CODEAGENT_URL": "u",
