@@ -128,7 +128,7 @@ def _sandbox_answered(draft: Draft, result: Payload) -> None:
     elif result.outcome is Outcome.CANCELED:
         _collect(draft, _DEADLINE)
     elif result.outcome is not Outcome.DONE:
-        reason = "worker_lost" if result.outcome is Outcome.WORKER_LOST else "sandbox_error"
+        reason = _sandbox_reason(result, preparing=pending.name == "prepare")
         _collect(draft, Ending(status=RunStatus.FAILED, reason=reason, message=result.error))
     elif pending.name == "prepare":
         draft.emit(
@@ -139,6 +139,13 @@ def _sandbox_answered(draft: Draft, result: Payload) -> None:
         assert pending.call is not None
         draft.emit(_tool_completed(pending.call, pending.step, result))
         _advance(draft)
+
+
+def _sandbox_reason(result: results.SandboxResult, *, preparing: bool) -> str:
+    """A source that cannot be had is the source's fault, not the sandbox's."""
+    if result.outcome is Outcome.WORKER_LOST:
+        return "worker_lost"
+    return _SOURCE_REASONS.get(result.error_reason, "sandbox_error") if preparing else "sandbox_error"
 
 
 def _tool_completed(call: ToolCall, step: int, result: results.SandboxResult) -> events.ToolCallCompleted:
@@ -228,6 +235,14 @@ def _canceled(draft: Draft) -> Ending:
 _DEADLINE = Ending(
     status=RunStatus.FAILED, reason="deadline_exceeded", message="The run did not finish before its deadline."
 )
+_SOURCE_REASONS = {
+    "url_refused": "source_refused",
+    "address_refused": "source_refused",
+    "archive_refused": "source_refused",
+    "not_found": "source_not_found",
+    "too_large": "source_too_large",
+    "fetch_failed": "source_unavailable",
+}
 _OWN_REASONS = frozenset({"content_filtered", "worker_lost"})
 
 _HANDLERS: dict[type[Payload], Callable[[Draft, Payload], None]] = {

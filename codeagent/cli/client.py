@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,23 +48,17 @@ class Client:
 
     def upload(self, archive: Path) -> str:
         """Uploads a source archive; returns its digest."""
-        with archive.open("rb") as file:
-            answer = self._http.post("/v1/artifacts", content=file, headers={"Content-Type": "application/gzip"})
-        return str(_checked(answer)["digest"])
+
+        def send() -> httpx2.Response:
+            with archive.open("rb") as file:
+                return self._http.post("/v1/artifacts", content=file, headers={"Content-Type": "application/gzip"})
+
+        return str(_checked(_patiently(send))["digest"])
 
     def submit(self, body: dict[str, Any], key: str) -> dict[str, Any]:
         """Starts a run; the same key starts it once, so that a lost answer is simply asked for again."""
-        for wait in (0.5, 1.0, 2.0, 4.0, None):
-            try:
-                answer = self._http.post("/v1/runs", json=body, headers={"Idempotency-Key": f'"{key}"'})
-            except httpx2.TransportError as error:
-                if wait is None:
-                    raise ApiError(0, "unreachable", f"the server does not answer: {error}") from error
-            else:
-                if answer.status_code not in {503, 409} or wait is None:
-                    return _checked(answer)
-            time.sleep(wait)
-        raise AssertionError("unreachable: the last round returns or raises")
+        headers = {"Idempotency-Key": f'"{key}"'}
+        return _checked(_patiently(lambda: self._http.post("/v1/runs", json=body, headers=headers)))
 
     def run(self, run_id: str) -> dict[str, Any]:
         return _checked(self._http.get(f"/v1/runs/{run_id}"))
@@ -111,6 +105,21 @@ class Client:
 
     def close(self) -> None:
         self._http.close()
+
+
+def _patiently(send: Callable[[], httpx2.Response]) -> httpx2.Response:
+    """The answer to a request that may be repeated, asked for again while the server is away or has no room."""
+    for wait in (0.5, 1.0, 2.0, 4.0, None):
+        try:
+            answer = send()
+        except httpx2.TransportError as error:
+            if wait is None:
+                raise ApiError(0, "unreachable", f"the server does not answer: {error}") from error
+        else:
+            if answer.status_code not in {503, 409} or wait is None:
+                return answer
+        time.sleep(wait)
+    raise AssertionError("unreachable: the last round returns or raises")
 
 
 def _parse(lines: Iterator[str]) -> Iterator[ServerEvent]:

@@ -53,6 +53,7 @@ def up(
     """Run everything on this machine until SIGTERM or Ctrl-C."""
     from codeagent.cli.up import System, UpOptions
     from codeagent.errors import CodeAgentError
+    from codeagent.settings import Misconfigured
 
     directory = _data_dir(data_dir)
     options = UpOptions(directory, host, port, allow_level, providers and providers.absolute(), model)
@@ -64,6 +65,8 @@ def up(
 
     try:
         status = System(options).serve(ready)
+    except Misconfigured as error:
+        raise fail(error.detail, USAGE) from None
     except CodeAgentError as error:
         raise fail(error.detail) from None
     raise typer.Exit(status)
@@ -122,19 +125,16 @@ def serve(
     role: Annotated[str, typer.Argument(help="edge, agent-worker, provider-worker, sandbox-worker, relay")],
 ) -> None:
     """Run one process of the system, configured by CODEAGENT_* variables."""
-    from pydantic import ValidationError
-
     from codeagent.cli.process import run_process
     from codeagent.cli.services import ROLES
-    from codeagent.settings import Settings
+    from codeagent.settings import Misconfigured, read_settings
 
     if role not in ROLES:
         raise fail(f"there is no role {role!r}; roles: {', '.join(ROLES)}", USAGE)
     try:
-        settings = Settings()
-    except ValidationError as error:
-        problems = "; ".join(f"CODEAGENT_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
-        raise fail(f"the configuration is not usable: {problems}", USAGE) from None
+        settings = read_settings()
+    except Misconfigured as error:
+        raise fail(error.detail, USAGE) from None
     raise typer.Exit(run_process(lambda: ROLES[role](settings, None), settings.drain_seconds + 5))
 
 

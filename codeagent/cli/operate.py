@@ -18,8 +18,9 @@ from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.eventlog.verify import Finding, verify
 from codeagent.messages.ids import run_stream
-from codeagent.settings import Settings
+from codeagent.settings import Misconfigured, Settings, read_settings
 
+FAILED, USAGE = 1, 2
 TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
 
 
@@ -28,11 +29,11 @@ def say(text: str) -> None:
 
 
 def load_settings(data_dir: Path | None) -> Settings:
-    """The environment's settings, or those of the system that a data directory belongs to."""
+    """The environment's settings, or those of the system that a data directory belongs to. Raises `Misconfigured`."""
     path = data_dir / SETTINGS_FILE if data_dir is not None else None
     if path is not None and path.exists():
-        return Settings(**json.loads(path.read_text()))
-    return Settings()
+        return read_settings(**json.loads(path.read_text()))
+    return read_settings()
 
 
 def _guarded(action: object) -> int:
@@ -40,7 +41,7 @@ def _guarded(action: object) -> int:
         return asyncio.run(action)  # type: ignore[arg-type]  # a coroutine of int
     except CodeAgentError as error:
         sys.stderr.write(f"codeagent: {error.detail}\n")
-        return 1
+        return USAGE if isinstance(error, Misconfigured) else FAILED
 
 
 def upgrade_database(data_dir: Path | None) -> int:

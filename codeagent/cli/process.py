@@ -126,12 +126,31 @@ def _settle_memory() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-async def run(process: Process, stop_seconds: float) -> int:
-    """Starts everything, waits for SIGTERM or SIGINT, stops everything. Returns the exit status."""
+Build = Callable[[], Coroutine[Any, Any, Process]]
+
+
+def _stop_signals() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT, which end nothing by themselves from now on."""
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _built(build: Build, stopping: asyncio.Event) -> Process | None:
+    """None when it was asked to stop before: what had been begun, such as a sandbox that is tried out, is gone then."""
+    building, asked = asyncio.create_task(build()), asyncio.create_task(stopping.wait())
+    await asyncio.wait({building, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if building.done():
+        return building.result()
+    building.cancel()
+    await asyncio.gather(building, return_exceptions=True)
+    return None
+
+
+async def run(process: Process, stopping: asyncio.Event, stop_seconds: float) -> int:
+    """Starts everything, waits until it is asked to stop, stops everything. Returns the exit status."""
     status = 0
     try:
         for action in process.start:
@@ -155,16 +174,17 @@ async def run(process: Process, stop_seconds: float) -> int:
     return status
 
 
-def run_process(build: Callable[[], Coroutine[Any, Any, Process]], stop_seconds: float) -> int:
+def run_process(build: Build, stop_seconds: float) -> int:
     """Builds and runs a process on a loop of its own, to its exit status."""
 
     async def main() -> int:
+        stopping = _stop_signals()
         try:
-            process = await build()
+            process = await _built(build, stopping)
         except (CodeAgentError, OSError, ValueError) as error:
             log.error("process.refused_to_start", error=getattr(error, "detail", str(error)))
             return 1
-        return await run(process, stop_seconds)
+        return 0 if process is None else await run(process, stopping, stop_seconds)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(KeyboardInterrupt):
         return runner.run(main())

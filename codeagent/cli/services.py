@@ -27,13 +27,17 @@ from codeagent.broker.topics import (
 )
 from codeagent.cli.process import Check, HttpServer, Process, bind, monitor_app
 from codeagent.clock import new_uuid
+from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import EffectsLedger
 from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.migrations import HEAD
 from codeagent.eventlog.sweep import Sweeper
 from codeagent.projections.runs import RunsProjector
 from codeagent.relay.outbox import OutboxPublisher
+from codeagent.relay.retention import RetentionLoop
 from codeagent.relay.sweeps import SweepLoop
+from codeagent.sandboxes.sources import TrustedHost
 from codeagent.settings import Settings
 from codeagent.telemetry.logs import configure_logs
 from codeagent.telemetry.traces import configure_traces
@@ -42,6 +46,7 @@ from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
 from codeagent.workers.step import StepLoop
 
 SWEEP_SECONDS = 1.0
+RETENTION_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,8 @@ def assemble(role: str, settings: Settings) -> Parts:
     outbox = OutboxPublisher(publisher, sweeper, log_reader)
 
     async def database_answers() -> bool:
-        rows = await database.fetch("SELECT 1 FROM alembic_version")
-        return bool(rows)
+        rows = await database.fetch("SELECT version_num FROM alembic_version")
+        return bool(rows) and rows[0]["version_num"] >= HEAD
 
     async def broker_answers() -> bool:
         return publisher.ready
@@ -174,6 +179,10 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
     return finish(parts, listener)
 
 
+def trusted_hosts(settings: Settings) -> tuple[TrustedHost, ...]:
+    return tuple(TrustedHost(known.host, known.port, known.certificates) for known in settings.trusted_git_hosts)
+
+
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.sandboxes.protocol import IsolationLevel, Limits
@@ -181,7 +190,9 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     from codeagent.workers.sandbox import SandboxPerformer
 
     parts = assemble(SANDBOX_WORKER, settings)
-    driver = await choose_driver(IsolationLevel(settings.minimum_level), None, settings.sandbox_dir)
+    driver = await choose_driver(
+        IsolationLevel(settings.minimum_level), None, settings.sandbox_dir, trusted_hosts=trusted_hosts(settings)
+    )
     performer = SandboxPerformer(
         driver,
         LocalArtifactStore(settings.artifacts_dir),
@@ -205,8 +216,10 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
 async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:
     parts = assemble("relay", settings)
     projector = RunsProjector(parts.database, parts.log)
-    parts.process.start.append(projector.start)
-    parts.process.stop.append(projector.stop)
+    keep = timedelta(hours=settings.submission_retention_hours)
+    retention = RetentionLoop(SubmissionLedger(parts.database), keep=keep, every_seconds=RETENTION_SECONDS)
+    parts.process.start += [projector.start, retention.start]
+    parts.process.stop += [retention.stop, projector.stop]
     return finish(parts, listener, measure=True)
 
 
@@ -219,7 +232,6 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     from codeagent.edge.context import EdgeContext, EdgePolicy
     from codeagent.edge.live import LiveHub
     from codeagent.edge.views import RunViews
-    from codeagent.eventlog.accept import SubmissionLedger
     from codeagent.providers.registry import ProviderRegistry
 
     parts = assemble("edge", settings)
@@ -246,6 +258,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
             max_body_bytes=settings.max_body_bytes,
             max_upload_bytes=settings.max_upload_bytes,
             submit_expiry_seconds=settings.submit_expiry_seconds,
+            trusted_hosts=trusted_hosts(settings),
         ),
     )
     listening = listener if listener is not None else bind(settings.http_host, settings.http_port)

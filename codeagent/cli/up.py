@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import socket
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,13 +25,13 @@ from codeagent.cli.connection import CONNECTION_FILE, SETTINGS_FILE
 from codeagent.cli.process import bind, run_process
 from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.embedded.children import run_forked
-from codeagent.embedded.directories import make_directory, write_atomically
+from codeagent.embedded.directories import DirectoryLock, make_directory, write_atomically
 from codeagent.embedded.postgres import EmbeddedPostgres
 from codeagent.embedded.processes import ChildSpec, ProcessSupervisor, WatchedServer
 from codeagent.errors import Unavailable
 from codeagent.eventlog import migrate
 from codeagent.identity.keys import digest_of_key, new_key
-from codeagent.settings import Settings
+from codeagent.settings import Settings, read_settings
 from codeagent.telemetry.logs import configure_logs
 
 PRELOADED = (
@@ -48,6 +47,7 @@ PRELOADED = (
     "codeagent.sandboxes.select",
     "uvicorn.protocols.http.httptools_impl",
 )
+DATABASE_VARIABLE = "CODEAGENT_DATABASE_URL"
 READY_SECONDS = 60.0
 PREPARE_SECONDS = 60.0
 MOST_FAILURES = 2
@@ -98,10 +98,11 @@ def _listener(options: UpOptions) -> socket.socket:
     return listener
 
 
-def _settings(options: UpOptions, database_url: str, bootstrap_servers: str) -> Settings:
-    overrides = {
-        "database_url": SecretStr(database_url),
-        "kafka_bootstrap_servers": bootstrap_servers,
+def _settings(options: UpOptions) -> Settings:
+    """Everything but where the database and the broker are. Raises `Misconfigured`."""
+    overrides: dict[str, Any] = {
+        "database_url": "not known yet",
+        "kafka_bootstrap_servers": "not known yet",
         "kafka_idempotent": False,
         "kafka_fetch_wait_ms": 2,
         "kafka_sole_member": True,
@@ -116,7 +117,7 @@ def _settings(options: UpOptions, database_url: str, bootstrap_servers: str) -> 
     }
     if options.providers_file is not None:
         overrides["providers_file"] = options.providers_file
-    return Settings(**overrides)  # type: ignore[arg-type]  # the rest comes from the environment
+    return read_settings(**overrides)
 
 
 async def _make_topics(settings: Settings) -> None:
@@ -173,24 +174,37 @@ class System:
         self._options = options
 
     def serve(self, on_ready: Callable[[str], None], until: Callable[[], bool] | None = None) -> int:
+        """Raises `Misconfigured`, and `Unavailable` (`data_dir_in_use`) while another one runs on the directory."""
         options = self._options
+        settings = _settings(options)
         make_directory(options.data_dir)
-        configure_logs("up", "warning")
-        for name in PRELOADED:
-            importlib.import_module(name)
+        # Wherever the database is: ports, keys and sandboxes of the directory belong to one system.
+        lock = DirectoryLock(options.data_dir)
+        lock.acquire()
+        try:
+            configure_logs("up", "warning")
+            for name in PRELOADED:
+                importlib.import_module(name)
+            return self._serve(settings, on_ready, until)
+        finally:
+            lock.release()
+
+    def _serve(self, settings: Settings, on_ready: Callable[[str], None], until: Callable[[], bool] | None) -> int:
+        options = self._options
         postgres = EmbeddedPostgres(options.data_dir / "postgres")
         broker = EmbeddedBroker(options.data_dir / "broker")
-        database_url = os.environ.get("CODEAGENT_DATABASE_URL") or postgres.start().url
+        database_url = os.environ.get(DATABASE_VARIABLE) or postgres.start().url
         try:
             broker.start()
             key = api_key(options.data_dir)
-            settings = _settings(options, database_url, broker.bootstrap_servers)
+            addresses = {"database_url": SecretStr(database_url), "kafka_bootstrap_servers": broker.bootstrap_servers}
+            settings = settings.model_copy(update=addresses)
             _forked(partial(_prepare, settings), options.data_dir)
             _write_settings(options, settings)
             listeners = {role: bind("127.0.0.1", 0) for role in STAGES if role != "edge"}
             listeners["edge"] = listener = _listener(options)
             url = f"http://{options.host}:{listener.getsockname()[1]}"
-            addresses = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in listeners.values()]
+            monitors = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in listeners.values()]
             connection = {"url": url, "api_key": key}
             write_atomically(options.data_dir / CONNECTION_FILE, json.dumps(connection, indent=2))
             supervisor = ProcessSupervisor(
@@ -204,7 +218,7 @@ class System:
             broker.stop()
             postgres.stop()
             raise
-        return supervisor.run(_Announcer(supervisor, addresses, partial(on_ready, url), until))
+        return supervisor.run(_Announcer(supervisor, monitors, partial(on_ready, url), until))
 
 
 def _watched(
@@ -254,7 +268,3 @@ class _Announcer:
             time.monotonic() - self._begun > READY_SECONDS or max(self._supervisor.restarts().values()) > MOST_FAILURES
         ):
             raise Unavailable("the system did not become ready: its own messages say why")
-
-
-def complain(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from urllib.parse import urlsplit
 
 from codeagent import clock
 from codeagent.broker.topics import RUN_COMMANDS
@@ -21,6 +21,8 @@ from codeagent.messages.commands import CancelRun, SubmitRun
 from codeagent.messages.envelope import Command, Envelope, to_headers
 from codeagent.messages.ids import derived_uuid, typed_id
 from codeagent.messages.values import ArchiveSource, GitSource, Source
+from codeagent.sandboxes.protocol import SandboxFailure
+from codeagent.sandboxes.sources import TrustedHost, check_ref, parse_source
 from codeagent.telemetry import metrics
 from codeagent.telemetry.traces import current_traceparent
 
@@ -102,7 +104,8 @@ async def _submit_command(context: EdgeContext, caller: Principal, body: RunBody
 
 async def _source(context: EdgeContext, caller: Principal, body: RunBody) -> Source:
     if isinstance(body.source, GitSourceBody):
-        check_git_url(body.source.url)
+        check_git_url(body.source.url, context.policy.trusted_hosts)
+        _check_ref(body.source.ref)
         return GitSource(url=body.source.url, ref=body.source.ref)
     if not await context.known.exists(caller.tenant_id, body.source.digest):
         raise InvalidInput(
@@ -111,28 +114,32 @@ async def _source(context: EdgeContext, caller: Principal, body: RunBody) -> Sou
     return ArchiveSource(digest=body.source.digest)
 
 
-def check_git_url(url: str) -> None:
-    """Refuses what is plainly not a public https repository. Where a name leads is checked when it is fetched."""
+def check_git_url(url: str, trusted_hosts: Sequence[TrustedHost] = ()) -> None:
+    """Refuses what the fetch would refuse, and names that cannot be public unless the operator trusts them. Where any
+    other name leads is checked when it is fetched."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise _bad_url("It is not an address.") from None
-    if parts.scheme != "https":
-        raise _bad_url("Only https is supported.")
-    if parts.username or parts.password:
-        raise _bad_url("Credentials do not belong in the address.")
-    if parts.query or parts.fragment or port not in {None, 443}:
-        raise _bad_url("Query, fragment and port are not supported.")
-    host = parts.hostname or ""
-    if "." not in host or host.endswith((".local", ".internal", ".localhost")) or host.replace(".", "").isdigit():
-        raise _bad_url("The host must be a public name.")
-    if not parts.path.strip("/") or any(ord(character) <= 32 for character in url):
-        raise _bad_url("The path of a repository is missing.")
+        source = parse_source(url, trusted_hosts)
+    except SandboxFailure as refused:
+        raise InvalidInput(_sentence(refused), code="unsupported_git_url", pointer="/source/url") from None
+    if source.trusted is None and not _may_be_public(source.host):
+        raise InvalidInput("The host must be a public name.", code="unsupported_git_url", pointer="/source/url")
 
 
-def _bad_url(detail: str) -> InvalidInput:
-    return InvalidInput(detail, code="unsupported_git_url", pointer="/source/url")
+def _may_be_public(host: str) -> bool:
+    # Top-level domains begin with a letter; what does not is an address in one of its many spellings.
+    last = host.rpartition(".")[2]
+    return "." in host and last[:1].isalpha() and not host.endswith((".local", ".internal", ".localhost"))
+
+
+def _check_ref(ref: str) -> None:
+    try:
+        check_ref(ref)
+    except SandboxFailure as refused:
+        raise InvalidInput(_sentence(refused), code="unsupported_git_ref", pointer="/source/ref") from None
+
+
+def _sentence(refused: SandboxFailure) -> str:
+    return f"{refused.detail[:1].upper()}{refused.detail[1:]}."
 
 
 def _envelope(context: EdgeContext, caller: Principal, command: Command, run_id: str, word: str) -> Envelope:

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response, StreamingResponse
 
 from codeagent.artifacts.archive import ArchiveLimits, normalise
+from codeagent.artifacts.disk import explained
 from codeagent.edge.context import Caller, Context
 from codeagent.edge.models import UploadModel
 from codeagent.edge.runs import ERRORS
@@ -28,7 +29,7 @@ _UPLOADS = asyncio.Semaphore(4)
 async def upload(request: Request, context: Context, caller: Caller) -> Response:
     """Takes a .tar, .tar.gz or .zip as the raw body and keeps it as a plain archive: files, directories and links
     that stay inside. `.git` directories are left out. The answer names the digest to start runs from."""
-    with tempfile.TemporaryDirectory(prefix="codeagent-upload-") as folder:
+    with explained(), tempfile.TemporaryDirectory(prefix="codeagent-upload-") as folder:
         received, plain = Path(folder) / "upload", Path(folder) / "plain.tar.gz"
         await _receive(request.stream(), received, context.policy.max_upload_bytes)
         async with _UPLOADS:

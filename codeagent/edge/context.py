@@ -19,6 +19,7 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.log import EventLog
 from codeagent.identity.keys import Principal
+from codeagent.sandboxes.sources import TrustedHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class EdgePolicy:
     max_upload_bytes: int
     submit_expiry_seconds: int
     agents: frozenset[str] = frozenset({"coder"})
+    trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
 
 

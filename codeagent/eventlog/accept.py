@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -14,7 +14,10 @@ from codeagent.errors import Conflict, Unavailable
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow, envelope_json
+from codeagent.eventlog.log import EventLog
 from codeagent.messages.catalog import encode_data
+from codeagent.messages.events import RunSubmitted
+from codeagent.messages.ids import run_stream
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -59,6 +62,7 @@ class SubmissionLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._log = EventLog(database)
         self._accepts: Batcher[Submission, Accepted | None] = Batcher(self._accept_many, most=100)
         self._confirmed: set[str] = set()
         self._writing: asyncio.Task[None] | None = None
@@ -66,9 +70,18 @@ class SubmissionLedger:
     async def accept(self, submission: Submission) -> Accepted:
         """Raises `Conflict` when another edge is taking the same run this instant and its row is not visible yet."""
         accepted = await self._accepts(submission) or await self._accepts(submission)
+        accepted = accepted or await self._forgotten(submission.run_id)
         if accepted is None:
             raise Conflict("the same submission is being accepted elsewhere", code="idempotency_in_progress")
         return replace(accepted, accepted=True) if submission.run_id in self._confirmed else accepted
+
+    async def _forgotten(self, run_id: str) -> Accepted | None:
+        """A run whose submission has had its time: the log has kept the fingerprint."""
+        for stored in await self._log.read_stream(run_stream(run_id), limit=2):
+            event = stored.decode()
+            if isinstance(event, RunSubmitted):
+                return Accepted(event.fingerprint, accepted=True, inserted=False)
+        return None
 
     async def _accept_many(self, submissions: Sequence[Submission]) -> Sequence[Accepted | None]:
         commands = [item.command for item in submissions]
@@ -136,6 +149,24 @@ class SubmissionLedger:
             envelope_json(row.envelope),
             encode_data(row.data),
         )
+
+    async def forget(self, older_than: timedelta, most: int) -> int:
+        """Removes at most `most` submissions that nobody needs any more; returns how many.
+
+        Those are old, and either in the log or were never acknowledged to anyone. While its command waits in the
+        outbox a run is not in the log: one transaction writes there and removes it here.
+        """
+        rows = await self._database.write(
+            """DELETE FROM submissions WHERE run_id IN (
+                   SELECT s.run_id FROM submissions s
+                   WHERE s.created_at < clock_timestamp() - $1::interval
+                         AND (NOT s.accepted OR is_submitted_v1(s.run_id))
+                   ORDER BY s.created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+               RETURNING run_id""",
+            older_than,
+            most,
+        )
+        return len(rows)
 
     async def find(self, run_id: str) -> StoredSubmission | None:
         rows = await self._database.fetch("SELECT * FROM submissions WHERE run_id = $1", run_id)

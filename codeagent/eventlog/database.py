@@ -20,11 +20,12 @@ _DOWN = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# Refused, and so not committed: no room on the disk, no memory, no connection left.
+_OUT_OF_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
 _STALE_PLAN = (asyncpg.InvalidCachedStatementError,)
 
 
@@ -36,6 +37,9 @@ async def _translated(*, writes: bool) -> AsyncIterator[None]:
         raise Conflict(f"already there: {error.constraint_name}") from error
     except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
         raise Conflict("concurrent change") from error
+    except _OUT_OF_RESOURCES as error:
+        detail = f"the database has run out of something ({type(error).__name__})"
+        raise Unavailable(detail, code="database_unavailable") from error
     except asyncpg.PostgresError as error:
         if isinstance(error, _DOWN):
             raise _down(error, writes=writes) from error

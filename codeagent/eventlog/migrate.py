@@ -8,9 +8,6 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-HEAD = "0002"
-"""The newest migration; a service refuses to be ready on any other."""
-
 
 def _config(connection: Connection | None = None) -> object:
     from alembic.config import Config  # noqa: PLC0415  see the module's docstring

@@ -131,12 +131,19 @@ def _raise_unless_fetched(seen: Observed, proxy: Proxy) -> None:
     if any(complaint in seen.stderr for complaint in _FINAL_COMPLAINTS):
         raise SandboxFailure("there is no such public repository or ref", reason="not_found", retryable=False)
     words = outcome.last_words(seen.stderr)
+    if proxy.refused:
+        # A redirect, as a rule. Following it would fetch from where nobody has looked.
+        raise SandboxFailure(f"the server sends to another host: {words}", reason="address_refused", retryable=False)
     raise SandboxFailure(f"the repository cannot be fetched ({reason}): {words}", reason="fetch_failed")
 
 
 def _copy_readable(source: Path, target: Path) -> None:
-    target.write_bytes(source.read_bytes())
-    target.chmod(0o644)
+    try:
+        target.write_bytes(source.read_bytes())
+        target.chmod(0o644)
+    except OSError as error:
+        why = f"the certificates of the trusted host cannot be copied: {error.strerror}"
+        raise SandboxFailure(why, reason="fetch_failed") from error
 
 
 def _keep(scratch: Path, destination: Path, limits: Limits) -> None:

@@ -19,7 +19,7 @@ from codeagent.sandboxes.protocol import SandboxUnavailable
 from codeagent.sandboxes.rootfs import open_up
 
 INSIDE = "/opt/python"
-_FORMAT = 4
+_FORMAT = 5
 _STAMP = ".measure"
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _CACHE_TAG = f".{sys.implementation.cache_tag}.pyc"
@@ -57,7 +57,7 @@ def prepare(directory: Path) -> Runtime:
     for other in directory.iterdir():
         if other != target:
             shutil.rmtree(other, ignore_errors=True)
-    return _describe(target, is_system=is_system)
+    return _describe(target)
 
 
 def _is_whole(target: Path) -> bool:
@@ -83,10 +83,8 @@ def _measure(root: Path) -> str:
     return f"{count} files, {size} bytes\n"
 
 
-def _describe(root: Path, *, is_system: bool) -> Runtime:
+def _describe(root: Path) -> Runtime:
     environment = {"PYTHONDONTWRITEBYTECODE": "1"}
-    if is_system:
-        environment["PYTHONPATH"] = f"{INSIDE}/site"
     if (root / "shared").is_dir():
         environment["LD_LIBRARY_PATH"] = f"{INSIDE}/shared"
     return Runtime((Bind(root, INSIDE),), (f"{INSIDE}/bin",), environment)
@@ -110,7 +108,7 @@ def _digest(packages: list[importlib.metadata.Distribution]) -> str:
 def _build(target: Path, packages: list[importlib.metadata.Distribution], *, is_system: bool) -> None:
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
-        site = building / "site" if is_system else building / "lib" / _VERSION / "site-packages"
+        site = building / "lib" / _VERSION / "site-packages"
         if not is_system:
             _copy_interpreter(building)
         for package in packages:
@@ -187,6 +185,10 @@ def _write_programs(building: Path, *, is_system: bool) -> None:
     python = str(Path(sys.base_prefix, "bin", _VERSION)) if is_system else _VERSION
     for name in ("python", "python3"):
         (programs / name).symlink_to(python)
+    if is_system:
+        # A virtual environment of the interpreter below /usr, which is visible inside: no variable can hide it.
+        home = Path(sys.base_prefix, "bin")
+        (building / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
     (programs / "pytest").write_text(
         f"#!{INSIDE}/bin/python3\nimport sys\n\nfrom pytest import console_main\n\nsys.exit(console_main())\n"
     )
@@ -197,7 +199,7 @@ def _compile(building: Path, site: Path) -> None:
     """Bytecode for what came without: nothing can be written inside, so it would be compiled at every start."""
     libraries = [str(site)]
     standard = building / "lib" / _VERSION
-    if standard.is_dir() and not any((standard / "__pycache__").glob("*.pyc")):
+    if (standard / "os.py").exists() and not any((standard / "__pycache__").glob("*.pyc")):
         libraries.append(str(standard))
     subprocess.run(
         [sys.executable, "-I", "-m", "compileall", "-q", "-j", "0", *libraries],

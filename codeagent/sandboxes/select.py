@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,9 @@ async def choose_driver(
     floor = minimum_level if allow_level is None else min(minimum_level, allow_level)
     if floor is IsolationLevel.NONE:
         raise SandboxUnavailable(["running commands without isolation is not offered"])
-    reasons = []
+    reasons = _unusable_certificates(trusted_hosts)
+    if reasons:
+        raise SandboxUnavailable(reasons)
     for level in (offered for offered in _OFFERED if offered >= floor):
         driver = BubblewrapDriver(state_dir, level, runtimes, slot_uids, bwrap_path, trusted_hosts=trusted_hosts)
         try:
@@ -48,3 +51,15 @@ async def choose_driver(
             _log.warning("sandboxes run at level %s, below %s, as the operator allowed", level.name, minimum_level.name)
         return driver
     raise SandboxUnavailable(reasons or [f"no driver isolates at level {floor.name}"])
+
+
+def _unusable_certificates(trusted_hosts: Sequence[TrustedHost]) -> list[str]:
+    reasons = []
+    for known in trusted_hosts:
+        try:
+            if known.certificates is not None:
+                ssl.create_default_context(cafile=str(known.certificates))
+        except OSError as error:
+            why = "no certificates in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
+            reasons.append(f"trusted host {known.host}: {known.certificates} cannot be used: {why}")
+    return reasons

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
@@ -56,6 +57,22 @@ def _render(_: object, __: str, event: EventDict) -> bytes:
     return orjson.dumps(event, default=str)
 
 
+class _BestEffort:
+    """A stream that never raises: on a full disk or a closed pipe lines are lost, not requests."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(line)
+        return len(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 class _Bridge(logging.Handler):
     """Libraries that log through the standard library end up in the same lines."""
 
@@ -80,7 +97,7 @@ def configure_logs(service: str, level: str = "info") -> None:
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, _BestEffort(sys.stderr.buffer))),
         cache_logger_on_first_use=False,
     )
     # It warns at every start that it does not create topics, which is as it should be.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from codeagent.telemetry import metrics
 from codeagent.telemetry.traces import span
 from codeagent.workers.deltas import DeltaSender, Send
 from codeagent.workers.effect import Ended, Work
+from codeagent.workers.storing import until_stored
 
 INLINE_BYTES = 24_000
 """Longer texts and arguments become artifacts: an event stays well below what a record may hold."""
@@ -181,14 +183,15 @@ class ProviderPerformer:
         text_ref: str | None = None
         text = message.text
         if len(text.encode()) > INLINE_BYTES:
-            text_ref = await self._blobs.put(tenant_id, text.encode())
+            text_ref = await until_stored(partial(self._blobs.put, tenant_id, text.encode()))
             text = f"{text[: INLINE_BYTES // 4]}\n[…]"
         calls: list[ToolCall] = []
         room = INLINE_BYTES
         for call in message.tool_calls:
             size = len(call.arguments.encode())
             if size > room:
-                reference = await self._blobs.put(tenant_id, call.arguments.encode())
+                arguments = call.arguments.encode()
+                reference = await until_stored(partial(self._blobs.put, tenant_id, arguments))
                 calls.append(call.model_copy(update={"arguments": "", "arguments_ref": reference}))
             else:
                 room -= size

@@ -7,11 +7,13 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 from codeagent.agent import tools
+from codeagent.artifacts.disk import explained
 from codeagent.errors import CodeAgentError
 from codeagent.messages.commands import ExecuteOperation
 from codeagent.messages.events import ExecEnded
@@ -31,6 +33,7 @@ from codeagent.telemetry import metrics
 from codeagent.workers.deltas import DeltaSender, Send
 from codeagent.workers.effect import Ended, Work
 from codeagent.workers.provider import Blobs, resolve_arguments
+from codeagent.workers.storing import until_stored
 from codeagent.workers.toolbox import Toolbox, ToolOutcome
 
 PATCH_TYPE = "text/x-diff"
@@ -113,10 +116,12 @@ class SandboxPerformer:
         source = operation.source
         if isinstance(source, ArchiveSource):
             return source.digest
-        with tempfile.TemporaryDirectory(prefix="codeagent-fetch-") as folder:
+        with explained():
+            scratch = tempfile.TemporaryDirectory(prefix="codeagent-fetch-")
+        with scratch as folder:
             archive = Path(folder) / "tree.tar.gz"
             await self._driver.fetch(source.url, source.ref, archive, self._limits)
-            digest, _ = await self._files.put_file(tenant_id, archive)
+            digest, _ = await until_stored(partial(self._files.put_file, tenant_id, archive))
             return digest
 
     async def _workspace(self, work: Work, base: str, checkpoint: str) -> _Held:
@@ -164,7 +169,7 @@ class SandboxPerformer:
         finally:
             await deltas.close()
         if outcome.whole is not None:
-            await self._files.put(tenant_id, outcome.whole)
+            await until_stored(partial(self._files.put, tenant_id, outcome.whole))
         if outcome.changed:
             held.checkpoint = await self._checkpoint(tenant_id, held)
         held.dirty = False
@@ -172,7 +177,9 @@ class SandboxPerformer:
 
     async def _checkpoint(self, tenant_id: str, held: _Held) -> str:
         patch = await self._driver.diff(held.workspace, self._limits)
-        return await self._files.put(tenant_id, patch.text) if patch.text else BASE_CHECKPOINT
+        if not patch.text:
+            return BASE_CHECKPOINT
+        return await until_stored(partial(self._files.put, tenant_id, patch.text))
 
     async def _collect(self, work: Work, command: ExecuteOperation) -> _Done:
         """The last checkpoint is the patch: nothing has run since."""

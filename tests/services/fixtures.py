@@ -5,6 +5,7 @@ A pytest plugin; nothing starts before a test asks for it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.errors import Rejected
 from tests.services.kafka import ApacheKafka, missing_for_kafka
 from tests.services.postgres import PostgresCluster, server_postgres
+from tests.services.small_disk import MakeDisk, claimed, mounted
 
 _used: list[str] = []
 
@@ -90,6 +92,16 @@ def any_postgres(request: pytest.FixtureRequest) -> PostgresCluster:
     """Runs a test once on the bundled and once on the oldest supported PostgreSQL."""
     cluster: PostgresCluster = request.getfixturevalue(request.param)
     return cluster
+
+
+@pytest.fixture(params=["mounted", "claimed"])
+def make_disk(request: pytest.FixtureRequest) -> MakeDisk:
+    """Runs a test on a disk that is really full, and on one that only says so."""
+    if request.param == "claimed":
+        return claimed
+    if os.geteuid() != 0:
+        _unavailable("mounting a small disk needs root")
+    return mounted
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,8 +9,8 @@ NATURE = (
     "pass, and does not understand what the code is for. Review the change before you use it."
 )
 OTHER_MODELS = (
-    "For anything beyond that, configure a language model: list it in the file `CODEAGENT_PROVIDERS` points to, and "
-    "ask for it by name, for example `--model openai/<model>` or `--model anthropic/<model>`."
+    "For anything beyond that, configure a language model: list it in the file `CODEAGENT_PROVIDERS_FILE` points to, "
+    "and ask for it by name, for example `--model openai/<model>` or `--model anthropic/<model>`."
 )
 
 

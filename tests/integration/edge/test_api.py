@@ -101,6 +101,7 @@ async def test_a_key_is_required(api: Api) -> None:
             422,
             "validation_failed",
         ),
+        ({"source": {"kind": "git", "url": "https://example.org/a.git", "ref": "a..b"}}, 422, "unsupported_git_ref"),
     ],
 )
 async def test_a_run_that_cannot_be_is_refused(

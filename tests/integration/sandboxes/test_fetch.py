@@ -6,13 +6,9 @@ import asyncio
 import os
 import shutil
 import socket
-import ssl
-import subprocess
 import tarfile
-import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
-from http.server import CGIHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,36 +19,7 @@ from codeagent.sandboxes.protocol import SandboxFailure
 from codeagent.sandboxes.sources import TrustedHost
 from tests.conftest import unavailable
 from tests.integration.sandboxes.support import LIMITS
-
-GIT = (
-    "git",
-    "-c",
-    "user.name=t",
-    "-c",
-    "user.email=t@t",
-    "-c",
-    "init.defaultBranch=main",
-    "-c",
-    "protocol.file.allow=always",
-)
-
-
-def git(folder: Path, *words: str) -> str:
-    environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
-    answer = subprocess.run([*GIT, *words], cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    return answer.stdout.strip()
-
-
-@dataclass
-class Server:
-    port: int
-    certificates: Path
-    requests: list[str]
-    first_commit: str
-    redirect_to: str = ""
-
-    def url(self, path: str = "repo.git") -> str:
-        return f"https://localhost:{self.port}/git/{path}"
+from tests.servers.git_server import GitServer, backend, git, make_certificate
 
 
 @pytest.fixture(scope="session")
@@ -89,87 +56,19 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     if shutil.which("openssl") is None:
         unavailable("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return key, cert
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
-def server(repositories: tuple[Path, str], certificate: tuple[Path, Path]) -> Iterator[Server]:
-    backend = Path(subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True).stdout.strip())
-    if not (backend / "git-http-backend").exists():
+def server(repositories: tuple[Path, str], certificate: tuple[Path, Path]) -> Iterator[GitServer]:
+    if backend() is None:
         unavailable("git-http-backend is not installed")
-    root, first = repositories
-    facts = Server(0, certificate[1], [], first)
-
-    class Handler(CGIHTTPRequestHandler):
-        """git-http-backend as a CGI program: the smart protocol, shallow clones included."""
-
-        def is_cgi(self) -> bool:
-            facts.requests.append(self.path)
-            if facts.redirect_to and self.path.startswith("/git/redirect"):
-                return False
-            self.cgi_info = "", self.path.lstrip("/")
-            return True
-
-        def do_GET(self) -> None:
-            if facts.redirect_to and self.path.startswith("/git/redirect"):
-                self.send_response(302)
-                self.send_header("Location", facts.redirect_to)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            else:
-                super().do_GET()
-
-        def run_cgi(self) -> None:
-            path, _, query = self.path.removeprefix("/git").partition("?")
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            environment = {
-                "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(root), "GIT_HTTP_EXPORT_ALL": "1",
-                "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command,
-                "CONTENT_TYPE": self.headers.get("content-type", ""), "GIT_PROTOCOL": self.headers.get("git-protocol", ""),
-                "HTTP_CONTENT_ENCODING": self.headers.get("content-encoding", ""), "REMOTE_ADDR": "127.0.0.1",
-                "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
-            }  # fmt: skip
-            answer = subprocess.run(
-                [str(backend / "git-http-backend")], input=body, env=environment, capture_output=True, check=False
-            ).stdout
-            head, _, content = answer.partition(b"\r\n\r\n")
-            headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
-            self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_args: object) -> None:
-            pass
-
-    class QuietServer(ThreadingHTTPServer):
-        def handle_error(self, *_args: object) -> None:
-            pass
-
-    http = QuietServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate[1], certificate[0])
-    http.socket = context.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
-    facts.port = http.server_address[1]
-    thread = threading.Thread(target=http.serve_forever, args=(0.05,))
-    thread.start()
-    yield facts
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with GitServer(repositories[0], *certificate) as running:
+        yield running
 
 
 @pytest.fixture
-async def fetching(state_dir: Path, server: Server) -> AsyncIterator[BubblewrapDriver]:
+async def fetching(state_dir: Path, server: GitServer) -> AsyncIterator[BubblewrapDriver]:
     """A driver whose operator vouches for the test server."""
     driver = BubblewrapDriver(state_dir, trusted_hosts=[TrustedHost("localhost", server.port, server.certificates)])
     yield driver
@@ -189,7 +88,7 @@ def contents(archive: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("ref", ["", "main", "side", "v1", "refs/heads/main"])
 async def test_the_tree_of_a_ref_becomes_an_archive(
-    fetching: BubblewrapDriver, server: Server, tmp_path: Path, ref: str
+    fetching: BubblewrapDriver, server: GitServer, tmp_path: Path, ref: str
 ) -> None:
     destination = tmp_path / "tree.tar.gz"
     await fetching.fetch(server.url(), ref, destination, LIMITS)
@@ -203,17 +102,17 @@ async def test_the_tree_of_a_ref_becomes_an_archive(
 
 
 async def test_a_commit_can_be_named_and_the_archive_is_always_the_same(
-    fetching: BubblewrapDriver, server: Server, tmp_path: Path
+    fetching: BubblewrapDriver, server: GitServer, repositories: tuple[Path, str], tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
-        await fetching.fetch(server.url(), server.first_commit, tmp_path / name, LIMITS)
+        await fetching.fetch(server.url(), repositories[1], tmp_path / name, LIMITS)
     assert contents(tmp_path / "one") == {"README": b"first\n"}
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 @pytest.mark.parametrize(("path", "ref"), [("missing.git", ""), ("repo.git", "no-such-branch")])
 async def test_what_is_not_there_is_told(
-    fetching: BubblewrapDriver, server: Server, tmp_path: Path, path: str, ref: str
+    fetching: BubblewrapDriver, server: GitServer, tmp_path: Path, path: str, ref: str
 ) -> None:
     with pytest.raises(SandboxFailure) as caught:
         await fetching.fetch(server.url(path), ref, tmp_path / "x", LIMITS)
@@ -222,7 +121,7 @@ async def test_what_is_not_there_is_told(
 
 
 async def test_a_server_that_cannot_prove_its_name_is_not_believed(
-    state_dir: Path, server: Server, tmp_path: Path
+    state_dir: Path, server: GitServer, tmp_path: Path
 ) -> None:
     driver = BubblewrapDriver(state_dir, trusted_hosts=[TrustedHost("localhost", server.port)])
     try:
@@ -233,7 +132,21 @@ async def test_a_server_that_cannot_prove_its_name_is_not_believed(
     assert caught.value.reason == "fetch_failed"
 
 
-async def test_a_redirect_leads_to_no_other_place(fetching: BubblewrapDriver, server: Server, tmp_path: Path) -> None:
+async def test_certificates_that_went_away_since_the_start_may_come_back(
+    state_dir: Path, server: GitServer, tmp_path: Path
+) -> None:
+    driver = BubblewrapDriver(state_dir, trusted_hosts=[TrustedHost("localhost", server.port, tmp_path / "gone.pem")])
+    try:
+        with pytest.raises(SandboxFailure, match="certificates of the trusted host") as caught:
+            await driver.fetch(server.url(), "", tmp_path / "x", LIMITS)
+    finally:
+        await driver.shutdown()
+    assert (caught.value.reason, caught.value.retryable) == ("fetch_failed", True)
+
+
+async def test_a_redirect_leads_to_no_other_place(
+    fetching: BubblewrapDriver, server: GitServer, tmp_path: Path
+) -> None:
     visitors = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.2)
@@ -244,12 +157,12 @@ async def test_a_redirect_leads_to_no_other_place(fetching: BubblewrapDriver, se
             visitors.append(await asyncio.to_thread(listener.accept))
         except TimeoutError:
             pass
-    assert caught.value.reason == "fetch_failed"
+    assert (caught.value.reason, caught.value.retryable) == ("address_refused", False)
     assert visitors == []
 
 
 async def test_a_repository_larger_than_allowed_is_refused(
-    fetching: BubblewrapDriver, server: Server, tmp_path: Path
+    fetching: BubblewrapDriver, server: GitServer, tmp_path: Path
 ) -> None:
     limits = replace(LIMITS, workspace_bytes=1 << 20)
     with pytest.raises(SandboxFailure) as caught:
@@ -309,7 +222,7 @@ async def test_a_name_that_stands_for_a_private_address_is_refused(
 
 
 async def test_other_hosts_cannot_be_reached_from_inside_a_fetch(
-    fetching: BubblewrapDriver, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fetching: BubblewrapDriver, server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "attack.py"
     program.write_text(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +17,19 @@ from codeagent.sandboxes import machine, probe
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 from codeagent.sandboxes.select import choose_driver
-from tests.integration.sandboxes.support import require_root_and_bwrap
+from tests.integration.sandboxes.support import archive, require_root_and_bwrap
+
+ROOT = Path(__file__).resolve().parents[3]
+SYSTEM_PYTHON = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A state directory that no other test has used."""
+    require_root_and_bwrap()
+    directory = Path(tempfile.mkdtemp(prefix="codeagent-sandbox-"))
+    yield directory
+    shutil.rmtree(directory)
 
 
 async def test_the_probe_proves_isolation_and_three_limits(driver: BubblewrapDriver) -> None:
@@ -23,6 +40,36 @@ async def test_the_probe_proves_isolation_and_three_limits(driver: BubblewrapDri
     began = time.perf_counter()
     assert await driver.probe() is report
     assert time.perf_counter() - began < 0.01
+
+
+PROBE = """
+import asyncio, sys
+from pathlib import Path
+from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.protocol import ExecSpec
+from codeagent.sandboxes.streams import discard
+
+async def main():
+    driver = BubblewrapDriver(Path(sys.argv[1]))
+    print(all((await driver.probe()).facts.values()))
+    workspace = await driver.open("w", Path(sys.argv[2]), b"", ExecSpec(()).limits)
+    for argv in (["python", "-I", "-m", "pytest", "--version"], ["pytest", "--version"]):
+        print((await driver.run(workspace, ExecSpec(tuple(argv)), discard)).stdout)
+    await driver.shutdown()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason=f"the machine has no {SYSTEM_PYTHON}")
+def test_the_distributions_own_python_does_as_well(place: Path) -> None:
+    """It is seen inside where it is, below /usr, and not copied."""
+    packages = Path(pytest.__file__).parents[1]
+    command = [SYSTEM_PYTHON, "-B", "-c", PROBE, str(place), str(archive(place))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(packages)])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["True"] + [str(f"pytest {pytest.__version__}\n".encode())] * 2
 
 
 async def test_a_limit_that_does_not_bite_makes_the_driver_unavailable(

@@ -59,6 +59,22 @@ def test_files_that_cannot_be_prepared_end_the_run_at_once() -> None:
     assert run.state.status_reason == "sandbox_error"
 
 
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        ("address_refused", "source_refused"),
+        ("not_found", "source_not_found"),
+        ("too_large", "source_too_large"),
+        ("fetch_failed", "source_unavailable"),
+    ],
+)
+def test_a_source_that_cannot_be_had_is_told_apart_from_a_sandbox_that_fails(why: str, reason: str) -> None:
+    run = Scenario()
+    run.submit()
+    run.sandbox(Outcome.FAILED, error="why", error_reason=why)
+    assert run.state.status_reason == reason
+
+
 def test_tool_calls_of_one_message_run_one_after_the_other() -> None:
     run = Scenario()
     run.prepared()

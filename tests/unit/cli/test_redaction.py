@@ -60,3 +60,16 @@ def test_a_key_proves_itself_and_a_typing_error_does_not() -> None:
         assert not well_formed(key[:index] + other + key[index + 1 :])
     for text in ("", "cak_", key[:-1], key + "a", key.replace("cak_", "cax_"), "cak_" + "é" * 36):
         assert not well_formed(text)
+
+
+def test_a_full_disk_under_the_log_costs_lines_and_nothing_else() -> None:
+    program = """
+from codeagent.telemetry.logs import configure_logs, get_logger
+configure_logs("test")
+for number in range(2_000):
+    get_logger("x").info("something.happened", number=number, detail="x" * 100)
+print("still here")
+"""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (done.returncode, done.stdout) == (0, b"still here\n")

@@ -78,7 +78,7 @@ async def test_what_no_rule_repairs_is_left_as_it_was_and_said_plainly(name: str
 
     assert finished.summary is not None
     assert finished.summary.startswith("**Not repaired.**")
-    assert "CODEAGENT_PROVIDERS" in finished.summary
+    assert "CODEAGENT_PROVIDERS_FILE" in finished.summary
     assert "--model openai/" in finished.summary
     assert contents(root) == before
 

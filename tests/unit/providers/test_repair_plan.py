@@ -149,7 +149,7 @@ async def test_every_other_end_is_said_plainly(status: str, expected: str) -> No
     submit = await searched(conversation, report(status=status, edits=[], changes=[]))
     told = str(arguments(submit)["summary"])
     assert told.startswith(expected)
-    assert "CODEAGENT_PROVIDERS" in told
+    assert "CODEAGENT_PROVIDERS_FILE" in told
 
 
 async def test_tests_named_in_the_task_go_to_the_search() -> None:

@@ -71,6 +71,8 @@ CREATE TABLE submissions (
     accepted    boolean     NOT NULL DEFAULT false,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+-- They go once they are old and their runs are in the log.
+CREATE INDEX submissions_age ON submissions (created_at);
 
 CREATE TABLE projections (
     name            text   PRIMARY KEY,

@@ -1,0 +1,155 @@
+"""Settings come from the environment, whole or not at all: what is wrong is named, and a misspelt name is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codeagent.settings import NOT_SETTINGS, Misconfigured, Settings, read_settings, unknown_variables
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = {
+    "CODEAGENT_DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/d",
+    "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment with what is needed, and with nothing else of ours."""
+    for name in [name for name in os.environ if name.startswith("CODEAGENT_")]:
+        monkeypatch.delenv(name)
+    for name, value in NEEDED.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_what_is_not_set_has_its_default(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CODEAGENT_MAX_ATTEMPTS", "7")
+    environment.setenv("CODEAGENT_LEASE_SECONDS", "")
+    settings = read_settings()
+    assert (settings.max_attempts, settings.lease_seconds) == (7, 30.0)
+    assert settings.database_url.get_secret_value() == NEEDED["CODEAGENT_DATABASE_URL"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CODEAGENT_DATABSE_URL", "CODEAGENT_DATABASE_URL"),
+        ("CODEAGENT_DURABLE_ACEPT", "CODEAGENT_DURABLE_ACCEPT"),
+        ("codeagent_lease_second", "CODEAGENT_LEASE_SECONDS"),
+        ("CODEAGENT_HTPP_PORT", "CODEAGENT_HTTP_PORT"),
+    ],
+)
+def test_a_misspelt_variable_is_named_with_the_one_it_is_closest_to(name: str, meant: str) -> None:
+    assert unknown_variables({name: "1"}) == [f"{name} is not a setting, did you mean {meant}?"]
+
+
+def test_a_variable_that_resembles_nothing_is_refused_as_well() -> None:
+    assert unknown_variables({"CODEAGENT_ZQX": ""}) == ["CODEAGENT_ZQX is not a setting"]
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_no_value_with_it(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CODEAGENT_HTTP_PROT", "8080")
+    environment.setenv("CODEAGENT_LEASE_SECONDS", "-77")
+    environment.setenv("CODEAGENT_LOG_LEVEL", "loud")
+    with pytest.raises(Misconfigured) as caught:
+        read_settings()
+    said = caught.value.detail
+    assert "CODEAGENT_HTTP_PROT is not a setting, did you mean CODEAGENT_HTTP_PORT?" in said
+    assert "CODEAGENT_LEASE_SECONDS: " in said
+    assert "CODEAGENT_LOG_LEVEL: " in said
+    assert not any(value in said for value in ("secret", "-77", "loud"))
+
+
+def test_trusted_hosts_are_a_json_list_and_nobody_is_trusted_without_it(environment: pytest.MonkeyPatch) -> None:
+    assert read_settings().trusted_git_hosts == ()
+    environment.setenv("CODEAGENT_TRUSTED_GIT_HOSTS", '[{"host": "git.internal", "certificates": "/ca.pem"}]')
+    [trusted] = read_settings().trusted_git_hosts
+    assert (trusted.host, trusted.port, trusted.certificates) == ("git.internal", 443, Path("/ca.pem"))
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("git.internal", "CODEAGENT_TRUSTED_GIT_HOSTS: Value error, it should be a JSON list"),
+        ('[{"host": "git.internal", "prot": 1}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.prot: Extra inputs"),
+        ('[{"host": "https://git.internal"}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.host: "),
+        ('[{"host": "git.internal", "port": 0}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.port: "),
+    ],
+)
+def test_what_is_no_list_of_hosts_is_refused(environment: pytest.MonkeyPatch, value: str, complaint: str) -> None:
+    environment.setenv("CODEAGENT_TRUSTED_GIT_HOSTS", value)
+    with pytest.raises(Misconfigured) as caught:
+        read_settings()
+    assert complaint in caught.value.detail
+
+
+def test_variables_that_others_read_are_left_to_them() -> None:
+    others = {
+        "CODEAGENT_URL": "u",
+        "CODEAGENT_API_KEY": "k",
+        "CODEAGENT_TEST_SEED": "7",
+        "PATH": "/bin",
+        "CODEAGENTS": "",
+    }
+    assert unknown_variables(others) == []
+
+
+def test_what_kubernetes_says_about_services_is_no_misspelt_setting() -> None:
+    links = {
+        "CODEAGENT_EDGE_SERVICE_HOST": "10.0.0.7",
+        "CODEAGENT_EDGE_SERVICE_PORT": "8080",
+        "CODEAGENT_EDGE_SERVICE_PORT_HTTP": "8080",
+        "CODEAGENT_EDGE_PORT": "tcp://10.0.0.7:8080",
+        "CODEAGENT_EDGE_PORT_8080_TCP": "tcp://10.0.0.7:8080",
+        "CODEAGENT_EDGE_PORT_8080_TCP_ADDR": "10.0.0.7",
+    }
+    assert unknown_variables(links) == []
+    assert unknown_variables({"CODEAGENT_EDGE_PORT": "8080"}) != []
+
+
+def test_the_list_of_other_variables_is_what_the_repository_reads() -> None:
+    """Whatever name the code, the image or the compose file mentions is a setting or on the list, and the reverse."""
+    places = [*(ROOT / "codeagent").rglob("*.py"), *(ROOT / "deploy").rglob("*"), ROOT / "docker-compose.yml"]
+    sources = {path: path.read_text(errors="replace") for path in places if path.is_file()}
+    settings = {f"CODEAGENT_{field.upper()}" for field in Settings.model_fields}
+    no_variable = "CODEAGENT_REPAIR"  # ends a here-document
+    mentioned = {
+        name
+        for path, text in sources.items()
+        for name in re.findall(r"\bCODEAGENT_[A-Z][A-Z_]*[A-Z]\b(?!_)", text)
+        if path.name != "settings.py"
+    }
+    assert mentioned - settings - NOT_SETTINGS == {no_variable}
+    assert mentioned >= NOT_SETTINGS
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("serve", "relay"), ("db", "upgrade"), ("topics", "apply"), ("up",)],
+    ids=" ".join,
+)
+def test_commands_refuse_a_misspelt_variable_before_they_do_anything(command: tuple[str, ...], tmp_path: Path) -> None:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("CODEAGENT_")}
+    data_dir = tmp_path / "data"
+    where = ("--data-dir", str(data_dir)) if command[0] != "serve" else ()
+    done = subprocess.run(
+        [sys.executable, "-m", "codeagent", *command, *where],
+        env={**outside, **NEEDED, "CODEAGENT_DURABLE_ACEPT": "true"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "codeagent: the configuration is not usable: "
+        "CODEAGENT_DURABLE_ACEPT is not a setting, did you mean CODEAGENT_DURABLE_ACCEPT?\n"
+    )
+    assert not data_dir.exists()
