@@ -33,6 +33,7 @@ from codeagent.eventlog.effects import EffectsLedger
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.migrations import HEAD
 from codeagent.eventlog.sweep import Sweeper
+from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
 from codeagent.projections.runs import RunsProjector
 from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.retention import RetentionLoop
@@ -70,6 +71,7 @@ def assemble(role: str, settings: Settings) -> Parts:
         settings.database_url.get_secret_value(),
         connections=settings.database_connections,
         name=f"codeagent-{role}",
+        role=EDGE_ROLE if role == "edge" else None,
     )
     log_reader = EventLog(database)
     sweeper = Sweeper(database)
@@ -98,10 +100,13 @@ def assemble(role: str, settings: Settings) -> Parts:
 def finish(parts: Parts, listener: socket.socket | None = None, *, measure: bool = False) -> Process:
     """The parts that every process starts last and stops last."""
     settings, process = parts.settings, parts.process
-    sweeps = SweepLoop(parts.outbox, parts.sweeper, every_seconds=SWEEP_SECONDS, measure=measure)
     process.start.insert(0, parts.publisher.start)
-    process.start.append(sweeps.start)
-    process.stop += [sweeps.stop, parts.outbox.stop, parts.publisher.stop, parts.database.close]
+    if process.role != "edge":
+        # The edge sees one tenant at a time: what it could not send, any other process finds.
+        sweeps = SweepLoop(parts.outbox, parts.sweeper, every_seconds=SWEEP_SECONDS, measure=measure)
+        process.start.append(sweeps.start)
+        process.stop.append(sweeps.stop)
+    process.stop += [parts.outbox.stop, parts.publisher.stop, parts.database.close]
     if process.role != "edge":
         listening = listener if listener is not None else bind(settings.monitor_host, settings.monitor_port)
         monitor = HttpServer(monitor_app(process), listening, 1.0)
@@ -235,20 +240,21 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     from codeagent.providers.registry import ProviderRegistry
 
     parts = assemble("edge", settings)
-    hub = LiveHub(parts.log)
+    tenant_log = TenantLog(parts.database)
+    hub = LiveHub(tenant_log)
     tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
     submissions = SubmissionLedger(parts.database)
     store = LocalArtifactStore(settings.artifacts_dir)
     context = EdgeContext(
         database=parts.database,
-        log=parts.log,
+        log=tenant_log,
         submissions=submissions,
         publisher=parts.publisher,
         hand_over=parts.outbox.answer,
         store=store,
         known=KnownArtifacts(store),
         hub=hub,
-        views=RunViews(parts.log, submissions),
+        views=RunViews(tenant_log, submissions),
         authenticate=FileKeys(settings.api_keys_file).authenticate,
         supports_model=ProviderRegistry(settings.providers()).supports,
         checks=parts.process.checks,

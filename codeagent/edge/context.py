@@ -17,7 +17,7 @@ from codeagent.errors import CodeAgentError
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
-from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.keys import Principal
 from codeagent.sandboxes.sources import TrustedHost
 
@@ -39,7 +39,7 @@ class EdgePolicy:
 @dataclass(frozen=True, slots=True)
 class EdgeContext:
     database: Database
-    log: EventLog
+    log: TenantLog
     submissions: SubmissionLedger
     publisher: Publisher
     hand_over: Callable[[OutboxRow], None]

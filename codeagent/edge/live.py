@@ -16,7 +16,7 @@ import orjson
 from codeagent.broker.tail import LiveRecord
 from codeagent.broker.topics import RUN_DELTAS
 from codeagent.errors import CodeAgentError, Unreadable
-from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.envelope import from_headers, to_structured
 from codeagent.messages.ids import run_stream
 from codeagent.telemetry import metrics
@@ -57,7 +57,7 @@ class Subscriber:
 class LiveHub:
     """Hands live records to the subscribers of their run, and tells them when the log has something newer."""
 
-    def __init__(self, log_reader: EventLog, *, check_seconds: float = 15.0) -> None:
+    def __init__(self, log_reader: TenantLog, *, check_seconds: float = 15.0) -> None:
         self._log = log_reader
         self._check_seconds = check_seconds
         self._subscribers: dict[str, set[Subscriber]] = {}

@@ -127,7 +127,7 @@ async def get_events(
         raise Rejected(f"The stream's newest event is {view.version}.", code="cursor_past_head")
     if "text/event-stream" in request.headers.get("accept", ""):
         return _stream(context, view, position)
-    events = await context.log.read_stream(run_stream(run_id), position, limit)
+    events = await context.log.read_stream(caller.tenant_id, run_stream(run_id), position, limit)
     more = len(events) == limit and events[-1].version < view.version
     following = events[-1].version if more else None
     headers = {"Cache-Control": "private, no-cache"}
@@ -141,7 +141,12 @@ def _stream(context: EdgeContext, view: RunView, position: int) -> Response:
     if view.status.terminal and position == view.version:
         return Response(status_code=204)
     stream = RunStream(
-        context.log, context.hub, view.run_id, position, heartbeat_seconds=context.policy.heartbeat_seconds
+        context.log,
+        context.hub,
+        view.tenant_id,
+        view.run_id,
+        position,
+        heartbeat_seconds=context.policy.heartbeat_seconds,
     )
     return EventSourceResponse(
         stream.events(),

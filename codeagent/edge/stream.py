@@ -12,8 +12,8 @@ from sse_starlette import ServerSentEvent
 
 from codeagent.edge.live import LiveHub, Subscriber
 from codeagent.errors import CodeAgentError
-from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.envelope import to_structured
 from codeagent.messages.ids import run_stream
 from codeagent.messages.results import Delta
@@ -33,8 +33,9 @@ class RunStream:
 
     def __init__(
         self,
-        log_reader: EventLog,
+        log_reader: TenantLog,
         hub: LiveHub,
+        tenant_id: str,
         run_id: str,
         after: int,
         *,
@@ -42,6 +43,7 @@ class RunStream:
     ) -> None:
         self._log = log_reader
         self._hub = hub
+        self._tenant_id = tenant_id
         self._run_id = run_id
         self._after = after
         self._heartbeat = heartbeat_seconds
@@ -97,7 +99,7 @@ class RunStream:
     async def _from_log(self, subscriber: Subscriber) -> AsyncIterator[ServerSentEvent]:
         subscriber.behind = False
         try:
-            async for stored in self._log.stream(run_stream(self._run_id), subscriber.cursor):
+            async for stored in self._log.stream(self._tenant_id, run_stream(self._run_id), subscriber.cursor):
                 data = orjson.dumps(structured(stored)).decode()
                 yield self._durable(subscriber, stored.version, stored.type, data)
         except CodeAgentError:

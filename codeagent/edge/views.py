@@ -8,7 +8,7 @@ from datetime import timedelta
 from codeagent import clock
 from codeagent.errors import NotFound
 from codeagent.eventlog.accept import StoredSubmission, SubmissionLedger
-from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.ids import parse_typed_id, run_stream
 from codeagent.projections.view import RunView
@@ -21,7 +21,7 @@ UNCONFIRMED = timedelta(seconds=60)
 class RunViews:
     """Reads only what is new since the last look at a run."""
 
-    def __init__(self, log_reader: EventLog, submissions: SubmissionLedger) -> None:
+    def __init__(self, log_reader: TenantLog, submissions: SubmissionLedger) -> None:
         self._log = log_reader
         self._submissions = submissions
         self._views: OrderedDict[str, RunView] = OrderedDict()
@@ -31,14 +31,14 @@ class RunViews:
         if parse_typed_id("run", run_id) is None:
             raise NotFound("There is no such run.")
         view = self._views.pop(run_id, None) or RunView(run_id, "")
-        async for stored in self._log.stream(run_stream(run_id), view.version):
+        async for stored in self._log.stream(tenant_id, run_stream(run_id), view.version):
             if stored.version == view.version + 1:
                 view.tenant_id = stored.tenant_id
                 view.apply(stored)
         if view.version:
             self._keep(view)
         if view.version == 0 or not view.task:
-            submission = await self._submissions.find(run_id)
+            submission = await self._submissions.find(tenant_id, run_id)
             if submission is not None and _visible(submission):
                 view.tenant_id = submission.tenant_id
                 view.ordered(SubmitRun.model_validate(submission.request), submission.created_at)

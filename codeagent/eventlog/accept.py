@@ -14,7 +14,7 @@ from codeagent.errors import Conflict, Unavailable
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow, envelope_json
-from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.events import RunSubmitted
 from codeagent.messages.ids import run_stream
@@ -62,7 +62,7 @@ class SubmissionLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._log = EventLog(database)
+        self._log = TenantLog(database)
         self._accepts: Batcher[Submission, Accepted | None] = Batcher(self._accept_many, most=100)
         self._confirmed: set[str] = set()
         self._writing: asyncio.Task[None] | None = None
@@ -70,14 +70,14 @@ class SubmissionLedger:
     async def accept(self, submission: Submission) -> Accepted:
         """Raises `Conflict` when another edge is taking the same run this instant and its row is not visible yet."""
         accepted = await self._accepts(submission) or await self._accepts(submission)
-        accepted = accepted or await self._forgotten(submission.run_id)
+        accepted = accepted or await self._forgotten(submission)
         if accepted is None:
             raise Conflict("the same submission is being accepted elsewhere", code="idempotency_in_progress")
         return replace(accepted, accepted=True) if submission.run_id in self._confirmed else accepted
 
-    async def _forgotten(self, run_id: str) -> Accepted | None:
+    async def _forgotten(self, submission: Submission) -> Accepted | None:
         """A run whose submission has had its time: the log has kept the fingerprint."""
-        for stored in await self._log.read_stream(run_stream(run_id), limit=2):
+        for stored in await self._log.read_stream(submission.tenant_id, run_stream(submission.run_id), limit=2):
             event = stored.decode()
             if isinstance(event, RunSubmitted):
                 return Accepted(event.fingerprint, accepted=True, inserted=False)
@@ -124,11 +124,7 @@ class SubmissionLedger:
 
     async def _mark_accepted(self, run_ids: Sequence[str]) -> None:
         try:
-            await self._database.write(
-                """WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true))
-                   UPDATE submissions SET accepted = true FROM relaxed WHERE run_id = ANY ($1)""",
-                run_ids,
-            )
+            await self._database.write("SELECT confirm_runs_v1($1)", run_ids)
         except Unavailable as error:
             log.warning("submissions.not_confirmed", count=len(run_ids), error=error.detail)
 
@@ -148,6 +144,7 @@ class SubmissionLedger:
             row.envelope.tenant_id,
             envelope_json(row.envelope),
             encode_data(row.data),
+            tenant=row.envelope.tenant_id,
         )
 
     async def forget(self, older_than: timedelta, most: int) -> int:
@@ -168,8 +165,10 @@ class SubmissionLedger:
         )
         return len(rows)
 
-    async def find(self, run_id: str) -> StoredSubmission | None:
-        rows = await self._database.fetch("SELECT * FROM submissions WHERE run_id = $1", run_id)
+    async def find(self, tenant_id: str, run_id: str) -> StoredSubmission | None:
+        rows = await self._database.fetch(
+            "SELECT * FROM submissions WHERE run_id = $1 AND tenant_id = $2", run_id, tenant_id, tenant=tenant_id
+        )
         if not rows:
             return None
         row = rows[0]

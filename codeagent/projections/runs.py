@@ -180,6 +180,7 @@ async def list_runs(
         created_at,
         run_id,
         limit + 1,
+        tenant=tenant_id,
     )
     found = [RunRow(**dict(row)) for row in rows[:limit]]
     more = len(rows) > limit

@@ -23,7 +23,7 @@ from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
-from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
 from codeagent.identity.keys import KeyRing, Principal, digest_of_key, new_key
 from codeagent.settings import Settings
 
@@ -32,11 +32,13 @@ MAX_BODY = 100_000
 
 @dataclass
 class Api:
-    """A client of the application with one tenant's key, and what stands behind it."""
+    """A client of the application with one tenant's key, and what stands behind it: `walled` is the edge's own
+    database, `database` sees what a worker would."""
 
     http: httpx2.AsyncClient
     stranger: httpx2.AsyncClient
     database: Database
+    walled: Database
     publisher: Publisher
     handed_over: list[OutboxRow] = field(default_factory=list)
 
@@ -48,7 +50,7 @@ class Api:
 def context(
     database: Database, publisher: Publisher, keys: KeyRing, api: Api, folder: Path, durable: bool
 ) -> EdgeContext:
-    log, submissions, store = EventLog(database), SubmissionLedger(database), LocalArtifactStore(folder)
+    log, submissions, store = TenantLog(database), SubmissionLedger(database), LocalArtifactStore(folder)
     return EdgeContext(
         database=database,
         log=log,
@@ -81,7 +83,7 @@ def durable(request: pytest.FixtureRequest) -> bool:
 async def api(
     newest_database_url: str, embedded_broker: EmbeddedBroker, tmp_path: Path, durable: bool
 ) -> AsyncIterator[Api]:
-    database = Database(newest_database_url)
+    database, walled = Database(newest_database_url), Database(newest_database_url, role=EDGE_ROLE)
     connection = KafkaConnection(embedded_broker.bootstrap_servers, "test", idempotent=False, timeout_seconds=2.0)
     admin = TopicAdmin(connection, replication=1, configurable=False)
     await admin.apply(wanted_topics(load_topics(Settings.model_fields["topics_dir"].default), "dev"))
@@ -94,8 +96,8 @@ async def api(
             digest_of_key(theirs): Principal("ten_theirs", "usr_theirs", "key_theirs"),
         }
     )
-    made = Api(None, None, database, publisher)  # type: ignore[arg-type]  # the clients follow
-    app = create_app(context(database, publisher, keys, made, tmp_path / "artifacts", durable))
+    made = Api(None, None, database, walled, publisher)  # type: ignore[arg-type]  # the clients follow
+    app = create_app(context(walled, publisher, keys, made, tmp_path / "artifacts", durable))
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     made.http = httpx2.AsyncClient(transport=transport, base_url="http://edge", headers={"X-API-Key": mine})
     made.stranger = httpx2.AsyncClient(transport=transport, base_url="http://edge", headers={"X-API-Key": theirs})
@@ -103,4 +105,5 @@ async def api(
     await made.http.aclose()
     await made.stranger.aclose()
     await publisher.stop()
+    await walled.close()
     await database.close()

@@ -231,12 +231,12 @@ async def test_metrics_name_the_route_and_no_id(api: Api) -> None:
 async def test_without_a_database_the_edge_says_when_to_come_back(api: Api) -> None:
     wanted = await body(api)
     run_id = (await api.submit(wanted)).json()["id"]
-    database_url, api.database.url = api.database.url, "postgresql://nobody:x@127.0.0.1:1/none"
-    await api.database.close()
+    database_url, api.walled.url = api.walled.url, "postgresql://nobody:x@127.0.0.1:1/none"
+    await api.walled.close()
     for response in (await api.submit(wanted, "other"), await api.http.get(f"/v1/runs/{run_id}")):
         assert (response.status_code, code(response)) == (503, "database_unavailable")
         assert int(response.headers["retry-after"]) > 0
-    api.database.url = database_url
+    api.walled.url = database_url
     assert (await api.submit(wanted, "other")).status_code == 202
 
 

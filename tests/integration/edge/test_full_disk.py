@@ -96,8 +96,8 @@ async def test_a_run_that_the_database_has_no_room_for(
         unavailable("mounting a small disk needs root")
     wanted = await body(api)
     with mounted(state_dir / "small", "64m") as disk, database_on(disk, postgres_18) as url:
-        await api.database.close()
-        api.database.url = url
+        await api.walled.close()
+        api.walled.url = url
         disk.fill()
         for _ in range(2):
             response = await api.submit(wanted)
@@ -107,4 +107,4 @@ async def test_a_run_that_the_database_has_no_room_for(
         disk.clear()
         taken = await api.submit(wanted)
         assert (taken.status_code, taken.headers.get("idempotent-replayed")) == (202, None)
-        await api.database.close()
+        await api.walled.close()

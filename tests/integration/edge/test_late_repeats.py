@@ -39,7 +39,7 @@ async def forgotten(api: Api, wanted: dict[str, object], *, canceled_first: bool
     """Submits a run, lets a worker take it, and forgets the submission as the sweep does a day later."""
     run_id = str((await api.submit(wanted)).json()["id"])
     submissions = SubmissionLedger(api.database)
-    stored = await submissions.find(run_id)
+    stored = await submissions.find("ten_mine", run_id)
     assert stored is not None
     if canceled_first:
         await handle(api, run_id, CancelRun(run_id=run_id), "cancel")

@@ -14,19 +14,19 @@ from codeagent.broker.topics import RUN_DELTAS, RUN_EVENTS
 from codeagent.edge.live import MOST_BUFFERED, LiveHub
 from codeagent.edge.stream import RunStream
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.step import Step
+from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.envelope import to_headers
 from codeagent.messages.events import RunCompleted
 from codeagent.messages.results import Delta
-from tests.integration.eventlog.steps import commit_step, new_run, started, step
+from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
 
 
 class Watcher:
     """One client's stream, read event by event."""
 
-    def __init__(self, log: EventLog, hub: LiveHub, run_id: str, after: int = 0, heartbeat: float = 30.0) -> None:
-        stream = RunStream(log, hub, run_id, after, heartbeat_seconds=heartbeat)
+    def __init__(self, log: TenantLog, hub: LiveHub, run_id: str, after: int = 0, heartbeat: float = 30.0) -> None:
+        stream = RunStream(log, hub, TENANT, run_id, after, heartbeat_seconds=heartbeat)
         self._events: AsyncIterator[object] = stream.events()
         self.versions: list[int] = []
 
@@ -71,11 +71,11 @@ async def database(newest_database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def log(database: Database) -> EventLog:
-    return EventLog(database)
+def log(database: Database) -> TenantLog:
+    return TenantLog(database)
 
 
-async def test_repeats_are_dropped_and_gaps_are_filled_from_the_log(database: Database, log: EventLog) -> None:
+async def test_repeats_are_dropped_and_gaps_are_filled_from_the_log(database: Database, log: TenantLog) -> None:
     hub, run_id = LiveHub(log), new_run()
     first = step(run_id, 0, [started(), started()])
     await commit_step(database, first)
@@ -97,7 +97,7 @@ async def test_repeats_are_dropped_and_gaps_are_filled_from_the_log(database: Da
 
 
 async def test_a_last_event_that_never_comes_live_is_found_by_the_regular_check(
-    database: Database, log: EventLog
+    database: Database, log: TenantLog
 ) -> None:
     hub, run_id = LiveHub(log), new_run()
     await commit_step(database, step(run_id, 0, [started()]))
@@ -113,7 +113,7 @@ async def test_a_last_event_that_never_comes_live_is_found_by_the_regular_check(
     assert watcher.versions == [1, 2]
 
 
-async def test_a_broker_that_was_away_costs_nothing(database: Database, log: EventLog) -> None:
+async def test_a_broker_that_was_away_costs_nothing(database: Database, log: TenantLog) -> None:
     hub, run_id = LiveHub(log), new_run()
     await commit_step(database, step(run_id, 0, [started()]))
     watcher = Watcher(log, hub, run_id)
@@ -128,7 +128,7 @@ async def test_a_broker_that_was_away_costs_nothing(database: Database, log: Eve
 
 
 async def test_a_client_that_falls_behind_loses_deltas_is_told_and_loses_no_event(
-    database: Database, log: EventLog
+    database: Database, log: TenantLog
 ) -> None:
     hub, run_id = LiveHub(log), new_run()
     await commit_step(database, step(run_id, 0, [started()]))
@@ -147,7 +147,7 @@ async def test_a_client_that_falls_behind_loses_deltas_is_told_and_loses_no_even
     assert watcher.versions == [1, 2]
 
 
-async def test_text_of_an_attempt_that_was_given_up_is_not_sent(database: Database, log: EventLog) -> None:
+async def test_text_of_an_attempt_that_was_given_up_is_not_sent(database: Database, log: TenantLog) -> None:
     hub, run_id = LiveHub(log), new_run()
     await commit_step(database, step(run_id, 0, [started()]))
     watcher = Watcher(log, hub, run_id)
@@ -163,7 +163,7 @@ async def test_text_of_an_attempt_that_was_given_up_is_not_sent(database: Databa
     await watcher.close()
 
 
-async def test_a_quiet_stream_says_that_it_lives(database: Database, log: EventLog) -> None:
+async def test_a_quiet_stream_says_that_it_lives(database: Database, log: TenantLog) -> None:
     hub, run_id = LiveHub(log), new_run()
     await commit_step(database, step(run_id, 0, [started()]))
     watcher = Watcher(log, hub, run_id, heartbeat=0.05)

@@ -51,8 +51,8 @@ async def test_an_old_submission_goes_once_its_run_is_in_the_log(database: Datab
     for bench in (young, old):
         await bench.agent().handle(bench.submit())
     assert await ledger.forget(DAY, 100) == 1
-    assert await ledger.find(old.run_id) is None
-    assert await ledger.find(young.run_id) is not None
+    assert await ledger.find(TENANT, old.run_id) is None
+    assert await ledger.find(TENANT, young.run_id) is not None
 
 
 async def test_a_submission_that_still_waits_in_the_outbox_stays_however_old(database: Database) -> None:
