@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from codeagent.broker.topics import Profile
 from codeagent.errors import CodeAgentError
+from codeagent.identity.scopes import ALL, Scope
 from codeagent.providers.registry import ProviderSettings
 
 MIB = 1 << 20
@@ -49,6 +50,8 @@ class ApiKeyEntry(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     tenant_id: str
     principal_id: str
+    scopes: frozenset[Scope] = ALL
+    """What it may do; everything where nothing is said."""
 
 
 class TrustedGitHost(BaseModel):

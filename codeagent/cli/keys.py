@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from codeagent.identity.keys import KeyRing, Principal
+from codeagent.identity.keys import KeyRing
+from codeagent.identity.principal import Principal
 from codeagent.settings import ApiKeyEntry
 from codeagent.telemetry.logs import get_logger
 
@@ -19,7 +20,12 @@ LOOK_EVERY_SECONDS = 1.0
 def load_keys(path: Path) -> KeyRing:
     """Raises `ValueError` or `OSError` when the file is not a list of key entries."""
     entries = TypeAdapter(list[ApiKeyEntry]).validate_json(path.read_bytes())
-    return KeyRing({entry.sha256: Principal(entry.tenant_id, entry.principal_id, entry.key_id) for entry in entries})
+    return KeyRing(
+        {
+            entry.sha256: Principal(entry.tenant_id, entry.principal_id, entry.key_id, scopes=entry.scopes)
+            for entry in entries
+        }
+    )
 
 
 class FileKeys:
@@ -40,7 +46,7 @@ class FileKeys:
             return 0, 0
         return found.st_mtime_ns, found.st_size
 
-    def authenticate(self, key: str) -> Principal | None:
+    async def authenticate(self, key: str) -> Principal | None:
         now = time.monotonic()
         if self._path is not None and now - self._looked > LOOK_EVERY_SECONDS:
             self._looked = now

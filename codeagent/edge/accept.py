@@ -15,7 +15,7 @@ from codeagent.edge.models import GitSourceBody, RunBody
 from codeagent.errors import InvalidInput, Rejected
 from codeagent.eventlog.accept import Submission
 from codeagent.eventlog.effects import OutboxRow
-from codeagent.identity.keys import Principal
+from codeagent.identity.principal import Principal
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import CancelRun, SubmitRun
 from codeagent.messages.envelope import Command, Envelope, to_headers

@@ -15,7 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from codeagent.artifacts.archive import ArchiveLimits, normalise
 from codeagent.artifacts.disk import explained
-from codeagent.edge.context import Caller, Context
+from codeagent.edge.context import Context, RunReader, RunWriter
 from codeagent.edge.models import UploadModel
 from codeagent.edge.runs import ERRORS
 from codeagent.errors import NotFound, Rejected
@@ -26,7 +26,7 @@ _UPLOADS = asyncio.Semaphore(4)
 
 
 @router.post("/artifacts", status_code=201, response_model=UploadModel, summary="Upload a source archive")
-async def upload(request: Request, context: Context, caller: Caller) -> Response:
+async def upload(request: Request, context: Context, caller: RunWriter) -> Response:
     """Takes a .tar, .tar.gz or .zip as the raw body and keeps it as a plain archive: files, directories and links
     that stay inside. `.git` directories are left out. The answer names the digest to start runs from."""
     with explained(), tempfile.TemporaryDirectory(prefix="codeagent-upload-") as folder:
@@ -60,7 +60,7 @@ async def _receive(chunks: AsyncIterator[bytes], path: Path, limit: int) -> None
 async def download(
     digest: str,
     context: Context,
-    caller: Caller,
+    caller: RunReader,
     byte_range: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
     if_none_match: Annotated[str | None, Header(alias="If-None-Match", max_length=500)] = None,
 ) -> Response:

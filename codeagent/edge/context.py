@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import SecurityScopes
 
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import ArtifactStore
@@ -18,7 +19,8 @@ from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import TenantLog
-from codeagent.identity.keys import Principal
+from codeagent.identity.principal import Principal
+from codeagent.identity.scopes import Scope
 from codeagent.sandboxes.sources import TrustedHost
 
 
@@ -47,7 +49,7 @@ class EdgeContext:
     known: KnownArtifacts
     hub: LiveHub
     views: RunViews
-    authenticate: Callable[[str], Principal | None]
+    authenticate: Callable[[str], Awaitable[Principal | None]]
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""
@@ -59,17 +61,27 @@ async def get_context(request: Request) -> EdgeContext:
     return cast(EdgeContext, request.app.state.context)
 
 
-async def get_principal(request: Request) -> Principal:
-    """The caller. Raises `unauthenticated`."""
+async def get_principal(request: Request, needed: SecurityScopes) -> Principal:
+    """The caller, who holds the scopes that the route needs. Raises `unauthenticated` or `insufficient_scope`."""
     header = request.headers.get("authorization", "")
     scheme, _, credentials = header.partition(" ")
     key = credentials.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
     context = await get_context(request)
-    principal = context.authenticate(key) if key else None
+    principal = await context.authenticate(key) if key else None
     if principal is None:
-        raise CodeAgentError("A valid API key is needed.", code="unauthenticated", status=401)
+        raise CodeAgentError("A valid API key or access token is needed.", code="unauthenticated", status=401)
+    missing = [scope for scope in needed.scopes if not principal.may(Scope(scope))]
+    if missing:
+        raise CodeAgentError(f"The credential lacks {', '.join(missing)}.", code="insufficient_scope", status=403)
     return principal
 
 
+def _holding(*scopes: Scope) -> Any:
+    """The caller of a route that needs these scopes. There is no way to a caller without naming some."""
+    return Security(get_principal, scopes=[scope.value for scope in scopes])
+
+
 Context = Annotated[EdgeContext, Depends(get_context)]
-Caller = Annotated[Principal, Depends(get_principal)]
+RunReader = Annotated[Principal, _holding(Scope.RUNS_READ)]
+RunWriter = Annotated[Principal, _holding(Scope.RUNS_WRITE)]
+RunCanceler = Annotated[Principal, _holding(Scope.RUNS_CANCEL)]

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
 
 from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
-from codeagent.edge.context import Caller, Context, EdgeContext
+from codeagent.edge.context import Context, EdgeContext, RunCanceler, RunReader, RunWriter
 from codeagent.edge.models import CancelBody, EventPage, RunBody, RunModel, RunPage, RunSummary
 from codeagent.edge.problems import Problem
 from codeagent.edge.stream import RunStream, structured
@@ -31,7 +31,7 @@ SEND_TIMEOUT_SECONDS = 30
 async def submit_run(
     body: RunBody,
     context: Context,
-    caller: Caller,
+    caller: RunWriter,
     key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
 ) -> Response:
     """Accepts a task. The answer comes once the command is safe; follow the `monitor` link to watch it work.
@@ -62,7 +62,7 @@ def _run_response(view: RunView, status: int, headers: dict[str, str]) -> Respon
 @router.get("/runs", response_model=RunPage, summary="List runs, newest first")
 async def get_runs(
     context: Context,
-    caller: Caller,
+    caller: RunReader,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     status: RunStatus | None = None,
@@ -80,7 +80,7 @@ async def get_runs(
 async def get_run(
     run_id: str,
     context: Context,
-    caller: Caller,
+    caller: RunReader,
     if_none_match: Annotated[str | None, Header(alias="If-None-Match")] = None,
 ) -> Response:
     view = await context.views.get(caller.tenant_id, run_id)
@@ -90,7 +90,7 @@ async def get_run(
 
 
 @router.post("/runs/{run_id}/cancel", status_code=202, response_model=RunModel, summary="Cancel a run")
-async def cancel_run(run_id: str, context: Context, caller: Caller, body: CancelBody | None = None) -> Response:
+async def cancel_run(run_id: str, context: Context, caller: RunCanceler, body: CancelBody | None = None) -> Response:
     """Asks the run to stop. It ends `canceled` within seconds, or otherwise if it ended first."""
     view = await context.views.get(caller.tenant_id, run_id)
     if view.status is RunStatus.CANCELED:
@@ -111,7 +111,7 @@ async def get_events(
     run_id: str,
     request: Request,
     context: Context,
-    caller: Caller,
+    caller: RunReader,
     after: Annotated[str | None, Query(max_length=20)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 200,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,

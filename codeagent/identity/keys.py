@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import secrets
 import string
-from dataclasses import dataclass
 from hashlib import sha256
 from zlib import crc32
+
+from codeagent.identity.principal import Principal
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _PREFIX = "cak_"
 _RANDOM = 30
 _CHECK = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who is calling. Ids are pseudonymous: never a name or an address."""
-
-    tenant_id: str
-    id: str
-    key_id: str
-    type: str = "api_key"
 
 
 def _checksum(text: str) -> str:

@@ -24,7 +24,8 @@ from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
-from codeagent.identity.keys import KeyRing, Principal, digest_of_key, new_key
+from codeagent.identity.keys import KeyRing, digest_of_key, new_key
+from codeagent.identity.principal import Principal
 from codeagent.settings import Settings
 
 MAX_BODY = 100_000
@@ -50,6 +51,9 @@ class Api:
 def context(
     database: Database, publisher: Publisher, keys: KeyRing, api: Api, folder: Path, durable: bool
 ) -> EdgeContext:
+    async def authenticate(key: str) -> Principal | None:
+        return keys.authenticate(key)
+
     log, submissions, store = TenantLog(database), SubmissionLedger(database), LocalArtifactStore(folder)
     return EdgeContext(
         database=database,
@@ -61,7 +65,7 @@ def context(
         known=KnownArtifacts(store),
         hub=LiveHub(log),
         views=RunViews(log, submissions),
-        authenticate=keys.authenticate,
+        authenticate=authenticate,
         supports_model=lambda model: model in {"builtin/repair", "test/model"},
         checks={},
         policy=EdgePolicy(
