@@ -14,7 +14,8 @@ class Batcher(Generic[Item, Answer]):
     """Turns `perform(items) -> answers` (same order, same length) into `await batcher(item) -> answer`.
 
     An error of `perform` is raised to every caller of that batch. A caller that is cancelled stops waiting;
-    its item is performed all the same.
+    its item is performed all the same. One batch runs at a time, since fuller ones cost less than more of them at
+    once; more `lanes` are for reads that may be long.
     """
 
     def __init__(
@@ -22,7 +23,7 @@ class Batcher(Generic[Item, Answer]):
         perform: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
         *,
         most: int = 200,
-        lanes: int = 2,
+        lanes: int = 1,
     ) -> None:
         self._perform = perform
         self._most = most
