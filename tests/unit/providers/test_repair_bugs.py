@@ -69,6 +69,27 @@ async def test_a_seeded_bug_is_repaired_for_tests_seen_and_unseen(name: str, tmp
     assert pass_in(root, "tests", "hidden")
 
 
+def test_a_sandbox_may_leave_the_search_less_memory_than_it_would_take(tmp_path: Path) -> None:
+    program = """
+import resource, sys
+from codeagent.providers.repair.mend.runner import Limits, Runner
+resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+print(sorted(facts["outcome"] for facts in Runner(sys.argv[1], "pytest").run(None, Limits(5.0, 30.0)).tests.values()))
+"""
+    root = copy_of(FIXTURES / "bugs" / "missing_return", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(root)],
+        cwd=root,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(FIXTURES.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'failed'" in done.stdout
+
+
 @pytest.mark.parametrize("name", sorted(UNFIXABLE))
 async def test_what_no_rule_repairs_is_left_as_it_was_and_said_plainly(name: str, tmp_path: Path) -> None:
     root = copy_of(FIXTURES / "bugs" / name, tmp_path)

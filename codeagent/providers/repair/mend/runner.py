@@ -123,7 +123,7 @@ class Runner:
         try:
             _own_group(0)
             _silence()
-            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+            _limit_memory()
             self._lay_over(overlay)
             self._hasty = bool(overlay) and not traced
             recorder = Recorder(self.root, writer, limits.test_seconds, traced)
@@ -184,6 +184,13 @@ def _own_group(process: int) -> None:
         os.setpgid(process, process)
     except OSError:
         pass
+
+
+def _limit_memory() -> None:
+    """To `MEMORY_BYTES`, or to less where a sandbox has set less: a limit can be lowered only."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    memory = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
 def _silence() -> None:
