@@ -29,8 +29,8 @@ system: ## Install what the sandbox needs from the distribution (as root, on Deb
 demo: setup ## Repair a small repository end to end, on this machine (LEVEL=1 consents to the weaker sandbox)
 	@$(BIN)/codeagent demo tests/fixtures/demo_repo $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --allow-level $(or $(LEVEL),2)
 
-up: setup ## Run everything on this machine until Ctrl-C
-	@$(BIN)/codeagent up
+up: setup ## Run everything on this machine until Ctrl-C (LEVEL, DATA_DIR as for demo)
+	@$(BIN)/codeagent up $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --allow-level $(or $(LEVEL),2)
 
 test: setup lint ## All tests, with lint, types and contracts
 	@$(BIN)/python -m pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from codeagent.cli.client import Client
 from codeagent.cli.connection import find_connection
@@ -31,13 +33,19 @@ def play(repo: Path, data_dir: Path | None, level: int) -> int:
     directory = data_dir if data_dir is not None else default_data_dir() / "demo"
     console.rule("[bold]starting CodeAgent")
     command = [sys.executable, "-m", "codeagent", "up", "--data-dir", str(directory), "--allow-level", str(level)]
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "demo.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+    log_path = directory / "demo.log"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with log_path.open("wb") as log:
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+    except OSError as error:
+        console.print(f"[red]{escape(str(log_path))} cannot be written: {error.strerror}[/]")
+        return 1
     try:
         if not _ready(server, console):
-            console.print((directory / "demo.log").read_text()[-4_000:])
-            return 1
+            for line in _complaints(log_path.read_text(errors="replace")):
+                console.print(line, markup=False, soft_wrap=True)
+            return server.wait() or 1
         return _perform(console, directory, repo, level)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -49,11 +57,25 @@ def _ready(server: subprocess.Popen[bytes], console: Console) -> bool:
     begun = time.monotonic()
     for line in server.stdout:
         text = line.decode(errors="replace").rstrip()
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)
         if text.startswith("CodeAgent is ready"):
             console.print(f"[dim]ready after {time.monotonic() - begun:.1f} s[/]")
             return True
     return False
+
+
+def _complaints(log: str) -> list[str]:
+    """What a log has to say to people: its plain lines, and the errors among the others, each once."""
+    said: dict[str, None] = {}
+    for line in log.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            said[line] = None
+            continue
+        if isinstance(entry, dict) and entry.get("level") == "error":
+            said[f"{entry.get('service')}: {entry.get('error') or entry.get('event')}"] = None
+    return list(said)
 
 
 def _perform(console: Console, directory: Path, repo: Path, level: int) -> int:

@@ -51,15 +51,18 @@ def up(
     model: Annotated[str, typer.Option(help="Model of runs that name none.")] = "builtin/repair",
 ) -> None:
     """Run everything on this machine until SIGTERM or Ctrl-C."""
-    from codeagent.cli.up import System, UpOptions
+    from codeagent.cli.consent import notice
+    from codeagent.cli.up import Ready, System, UpOptions
     from codeagent.errors import CodeAgentError
     from codeagent.settings import Misconfigured
 
     directory = _data_dir(data_dir)
     options = UpOptions(directory, host, port, allow_level, providers and providers.absolute(), model)
 
-    def ready(url: str) -> None:
-        typer.echo(f"CodeAgent is ready: {url}")
+    def ready(system: Ready) -> None:
+        if said := notice(system.level):
+            typer.echo(said)
+        typer.echo(f"CodeAgent is ready: {system.url}")
         typer.echo(f"Key and address are in {directory / 'connection.json'}; stop with Ctrl-C.")
         sys.stdout.flush()
 

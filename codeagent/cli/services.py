@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -40,11 +41,14 @@ from codeagent.relay.retention import RetentionLoop
 from codeagent.relay.sweeps import SweepLoop
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.settings import Settings
-from codeagent.telemetry.logs import configure_logs
+from codeagent.telemetry import metrics
+from codeagent.telemetry.logs import configure_logs, get_logger
 from codeagent.telemetry.traces import configure_traces
 from codeagent.workers.deltas import Send
 from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
 from codeagent.workers.step import StepLoop
+
+log = get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
 RETENTION_SECONDS = 60.0
@@ -191,13 +195,17 @@ def trusted_hosts(settings: Settings) -> tuple[TrustedHost, ...]:
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.sandboxes.protocol import IsolationLevel, Limits
-    from codeagent.sandboxes.select import choose_driver
+    from codeagent.sandboxes.select import choose_driver, lacking
     from codeagent.workers.sandbox import SandboxPerformer
 
     parts = assemble(SANDBOX_WORKER, settings)
     driver = await choose_driver(
         IsolationLevel(settings.minimum_level), None, settings.sandbox_dir, trusted_hosts=trusted_hosts(settings)
     )
+    metrics.SANDBOX_LEVEL.set(driver.level)
+    gaps = lacking(driver.level, is_root=os.geteuid() == 0)
+    if gaps:
+        log.warning("sandbox.weaker_level", level=int(driver.level), means=gaps)
     performer = SandboxPerformer(
         driver,
         LocalArtifactStore(settings.artifacts_dir),

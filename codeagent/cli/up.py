@@ -6,11 +6,12 @@ import asyncio
 import importlib
 import json
 import os
+import re
 import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from codeagent.broker.admin import TopicAdmin, wanted_topics
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.topics import AGENT_WORKER, PROVIDER_WORKER, SANDBOX_WORKER, load_topics
 from codeagent.cli.connection import CONNECTION_FILE, SETTINGS_FILE
+from codeagent.cli.consent import require_level
 from codeagent.cli.process import bind, run_process
 from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.embedded.children import run_forked
@@ -53,6 +55,14 @@ PREPARE_SECONDS = 60.0
 MOST_FAILURES = 2
 TENANT = "ten_local"
 PRINCIPAL = "usr_local"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where the system is, and the level of isolation that its sandboxes have reached."""
+
+    url: str
+    level: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +169,13 @@ def _write_settings(options: UpOptions, settings: Settings) -> None:
     write_atomically(options.data_dir / SETTINGS_FILE, json.dumps(values, indent=2))
 
 
+def _sandbox_level(monitor: str) -> int:
+    """As the sandbox worker's own metrics have it."""
+    with urllib.request.urlopen(f"{monitor}/metrics", timeout=5.0) as answer:  # noqa: S310  a URL of our own
+        [level] = re.findall(rb"^codeagent_sandbox_level ([\d.]+)$", answer.read(), re.MULTILINE)
+    return int(float(level))
+
+
 def _is_ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=0.5) as answer:  # noqa: S310  a URL of our own
@@ -173,11 +190,16 @@ class System:
     def __init__(self, options: UpOptions) -> None:
         self._options = options
 
-    def serve(self, on_ready: Callable[[str], None], until: Callable[[], bool] | None = None) -> int:
-        """Raises `Misconfigured`, and `Unavailable` (`data_dir_in_use`) while another one runs on the directory."""
+    def serve(self, on_ready: Callable[[Ready], None], until: Callable[[], bool] | None = None) -> int:
+        """Raises `Misconfigured`, and `Unavailable`: `data_dir_in_use` while another one runs on the directory,
+        `sandbox_unavailable` where the level asked for cannot be reached."""
         options = self._options
         settings = _settings(options)
-        make_directory(options.data_dir)
+        require_level(options.level, options.data_dir / "sandboxes")
+        try:
+            make_directory(options.data_dir)
+        except OSError as error:
+            raise Unavailable(f"{options.data_dir} cannot be made: {error.strerror}") from error
         # Wherever the database is: ports, keys and sandboxes of the directory belong to one system.
         lock = DirectoryLock(options.data_dir)
         lock.acquire()
@@ -189,7 +211,7 @@ class System:
         finally:
             lock.release()
 
-    def _serve(self, settings: Settings, on_ready: Callable[[str], None], until: Callable[[], bool] | None) -> int:
+    def _serve(self, settings: Settings, on_ready: Callable[[Ready], None], until: Callable[[], bool] | None) -> int:
         options = self._options
         postgres = EmbeddedPostgres(options.data_dir / "postgres")
         broker = EmbeddedBroker(options.data_dir / "broker")
@@ -204,7 +226,7 @@ class System:
             listeners = {role: bind("127.0.0.1", 0) for role in STAGES if role != "edge"}
             listeners["edge"] = listener = _listener(options)
             url = f"http://{options.host}:{listener.getsockname()[1]}"
-            monitors = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in listeners.values()]
+            monitors = {role: f"http://127.0.0.1:{each.getsockname()[1]}" for role, each in listeners.items()}
             connection = {"url": url, "api_key": key}
             write_atomically(options.data_dir / CONNECTION_FILE, json.dumps(connection, indent=2))
             supervisor = ProcessSupervisor(
@@ -218,7 +240,16 @@ class System:
             broker.stop()
             postgres.stop()
             raise
-        return supervisor.run(_Announcer(supervisor, monitors, partial(on_ready, url), until))
+
+        def ready() -> bool:
+            try:
+                level = _sandbox_level(monitors[SANDBOX_WORKER])
+            except OSError:
+                return False  # the worker has just ended; the next one will tell
+            on_ready(Ready(url, level))
+            return True
+
+        return supervisor.run(_Announcer(supervisor, monitors.values(), ready, until))
 
 
 def _watched(
@@ -239,8 +270,8 @@ class _Announcer:
     def __init__(
         self,
         supervisor: ProcessSupervisor,
-        addresses: Sequence[str],
-        on_ready: Callable[[], None],
+        addresses: Iterable[str],
+        on_ready: Callable[[], bool],
         until: Callable[[], bool] | None,
     ) -> None:
         self._supervisor = supervisor
@@ -261,9 +292,8 @@ class _Announcer:
             self._waiting = [address for address in self._waiting if not _is_ready(address)]
             if self._waiting:
                 time.sleep(0.02)
-        if not self._waiting:
+        if not self._waiting and self._on_ready():
             self._announced = True
-            self._on_ready()
         elif (
             time.monotonic() - self._begun > READY_SECONDS or max(self._supervisor.restarts().values()) > MOST_FAILURES
         ):

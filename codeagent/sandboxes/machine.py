@@ -44,7 +44,7 @@ def missing(needs: Needs) -> list[str]:
     is_root = os.geteuid() == 0
     reasons = _bwrap_reasons(needs.bwrap)
     if needs.level is IsolationLevel.KERNEL and not is_root:
-        reasons.append("level KERNEL needs root, for control groups and slot users: start the worker as root")
+        reasons.append("level 2 needs root, for control groups and slot users: start it as root")
     if is_root and shutil.which("setpriv") is None:
         reasons.append("setpriv is missing: apt-get install util-linux")
     if not Path("/usr/bin/git").exists() and not Path("/usr/local/bin/git").exists():

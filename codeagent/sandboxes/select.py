@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from codeagent.sandboxes import machine
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 from codeagent.sandboxes.sources import TrustedHost
@@ -51,6 +52,32 @@ async def choose_driver(
             _log.warning("sandboxes run at level %s, below %s, as the operator allowed", level.name, minimum_level.name)
         return driver
     raise SandboxUnavailable(reasons or [f"no driver isolates at level {floor.name}"])
+
+
+def missing_for(minimum_level: IsolationLevel, state_dir: Path) -> list[str]:
+    """What keeps every driver below that level here, as far as that shows without starting a sandbox; empty where one
+    may reach it. Blocking."""
+    missing = [f"no driver isolates at level {int(minimum_level)}"]
+    for level in (offered for offered in _OFFERED if offered >= minimum_level):
+        missing = machine.missing(machine.Needs(state_dir, level))
+        if not missing:
+            break
+    return missing
+
+
+def lacking(level: IsolationLevel, *, is_root: bool) -> tuple[str, ...]:
+    """What sandboxes of that level do without, compared with level KERNEL; as sentences for people."""
+    if level >= IsolationLevel.KERNEL:
+        return ()
+    groups = (
+        "memory is limited for each process, not for a command as a whole;",
+        "a command may use every processor;",
+    )
+    users = (
+        "the size of each file is limited, not that of a workspace;",
+        "commands run under your own user id: what breaks out of a sandbox may do what you may do.",
+    )
+    return groups if is_root else (*groups, *users)
 
 
 def _unusable_certificates(trusted_hosts: Sequence[TrustedHost]) -> list[str]:

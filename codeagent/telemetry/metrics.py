@@ -71,6 +71,9 @@ GENAI_TOKENS = _counter(
     ("gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"),
 )
 GENAI_COST = _counter("codeagent_gen_ai_cost_usd_total", "Cost of model calls", ("provider", "model"))
+SANDBOX_LEVEL = _gauge(
+    "codeagent_sandbox_level", "Isolation of this worker's sandboxes: 1 namespaces, 2 groups and users as well."
+)
 SANDBOX_EXEC = _histogram(
     "codeagent_sandbox_exec_duration_seconds", "Sandbox operations", ("provider", "reason"), _SLOW
 )

@@ -52,7 +52,7 @@ def test_an_ordinary_user_gets_the_weaker_level_by_asking_for_it(state_dir: Path
     answer = as_nobody(state_dir, folder, str(folder / PROGRAM.name), str(folder))
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines() == [
-        "level KERNEL needs root, for control groups and slot users",
+        "level 2 needs root, for control groups and slot users",
         "True",
         "RLIMIT ok b'1000\\n' b''",
         "('README', 'a/b/c')",
