@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from codeagent.cli.client import ServerEvent
 
 OUTPUT_LINES = 12
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan", "d": "bold"}
 
 
@@ -39,7 +41,7 @@ class Screen:
         self._console.print(text, highlight=False)
 
     def _write(self, text: str) -> None:
-        self._console.out(text, end="", highlight=False)
+        self._console.out(_plain(text), end="", highlight=False)
         self._midline = not text.endswith("\n")
 
     def _on_run_submitted(self, data: dict[str, Any]) -> None:
@@ -55,7 +57,7 @@ class Screen:
 
     def _on_message_completed(self, data: dict[str, Any]) -> None:
         if data["text"] and data["effect_id"] not in self._live_text:
-            self._line(escape(data["text"]))
+            self._line(_safe(data["text"]))
         for call in data["tool_calls"]:
             self._calls[call["id"]] = _summary(call["name"], call["arguments"])
         usage = data["usage"]
@@ -64,7 +66,7 @@ class Screen:
         self._line(f"[dim]  {self._tokens} tokens, {self._cost:.4f} USD so far[/]")
 
     def _on_tool_call_started(self, data: dict[str, Any]) -> None:
-        self._line(f"[yellow]  $ {escape(self._calls.get(data['tool_call_id'], data['name']))}[/]")
+        self._line(f"[yellow]  $ {_safe(self._calls.get(data['tool_call_id'], data['name']))}[/]")
 
     def _on_tool_output_delta(self, data: dict[str, Any]) -> None:
         self._live_output.add(data["effect_id"])
@@ -74,14 +76,14 @@ class Screen:
         if data["effect_id"] not in self._live_output:
             lines = data["output"].splitlines()
             for line in lines[:OUTPUT_LINES]:
-                self._line(f"    [dim]{escape(line)}[/]")
+                self._line(f"    [dim]{_safe(line)}[/]")
             if len(lines) > OUTPUT_LINES:
                 self._line(f"    [dim]… {len(lines) - OUTPUT_LINES} more lines[/]")
         status = data["reason"] if data["exit_code"] is None else f"exit {data['exit_code']}"
         self._line(f"[dim]  {status}, {data['duration_seconds']:.2f} s[/]")
 
     def _on_tool_call_failed(self, data: dict[str, Any]) -> None:
-        self._line(f"[red]  {escape(data['error'])}[/]")
+        self._line(f"[red]  {_safe(data['error'])}[/]")
 
     def _on_run_cancel_requested(self, _: dict[str, Any]) -> None:
         self._line("[yellow]cancel requested[/]")
@@ -90,21 +92,30 @@ class Screen:
         self._line(f"[dim]  … {data['dropped']} live fragments left out[/]")
 
     def _on_run_completed(self, data: dict[str, Any]) -> None:
-        self._line(f"[bold green]completed[/] {escape(data['message'])}")
+        self._line(f"[bold green]completed[/] {_safe(data['message'])}")
 
     def _on_run_failed(self, data: dict[str, Any]) -> None:
-        self._line(f"[bold red]failed[/] ({data['status_reason']}) {escape(data['message'])}")
+        self._line(f"[bold red]failed[/] ({data['status_reason']}) {_safe(data['message'])}")
 
     def _on_run_canceled(self, data: dict[str, Any]) -> None:
-        self._line(f"[bold yellow]canceled[/] {escape(data['message'])}")
+        self._line(f"[bold yellow]canceled[/] {_safe(data['message'])}")
 
     def _on_run_rejected(self, data: dict[str, Any]) -> None:
-        self._line(f"[bold red]rejected[/] {escape(data['message'])}")
+        self._line(f"[bold red]rejected[/] {_safe(data['message'])}")
 
     def patch(self, text: str) -> None:
-        for line in text.splitlines():
+        for line in _plain(text).splitlines():
             style = _DIFF_STYLES.get(line[:1], "") if not line.startswith(("+++", "---")) else "bold"
             self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Text that cannot steer the terminal: models, commands and repositories say whatever they like."""
+    return _CONTROL.sub("", text)
+
+
+def _safe(text: str) -> str:
+    return escape(_plain(text))
 
 
 def _summary(name: str, arguments: str) -> str:

@@ -1,0 +1,57 @@
+"""What a run looks like on a terminal, and what it cannot do to it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from codeagent.cli.client import ServerEvent
+from codeagent.cli.screen import Screen
+
+HOSTILE = "be\x1b]0;title\x07fore\x1b[2J \x9b31m[red]after\r\n"
+ENDED = {"reason": "ok", "exit_code": 0, "duration_seconds": 0.1}
+MESSAGE = {"effect_id": "e", "tool_calls": [], "usage": {"input_tokens": 1, "output_tokens": 1}, "cost_usd": None}
+
+
+def shown(*events: tuple[str, dict[str, object]], patch: str = "") -> str:
+    page = io.StringIO()
+    screen = Screen(Console(file=page, width=200, force_terminal=False))
+    for name, data in events:
+        screen.show(ServerEvent(name, {"data": data}, 1))
+    screen.patch(patch)
+    return page.getvalue()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ("message.delta", {"effect_id": "e", "text": HOSTILE}),
+        ("tool.output.delta", {"effect_id": "e", "text": HOSTILE}),
+        ("message.completed", {**MESSAGE, "text": HOSTILE}),
+        ("tool.call.completed", {**ENDED, "effect_id": "e", "output": HOSTILE}),
+        ("tool.call.failed", {"error": HOSTILE}),
+        ("run.completed", {"message": HOSTILE}),
+        ("run.failed", {"message": HOSTILE, "status_reason": "sandbox_error"}),
+    ],
+    ids=lambda event: event[0],
+)
+def test_nothing_that_is_said_steers_the_terminal(event: tuple[str, dict[str, object]]) -> None:
+    page = shown(event)
+    assert "[red]after" in page
+    assert not any((character < " " and character != "\n") or "\x7f" <= character <= "\x9f" for character in page)
+
+
+def test_a_patch_does_not_steer_it_either() -> None:
+    page = shown(patch="+++ b/x\n+\x1b[31mred\x1b[0m\n")
+    assert page == "+++ b/x\n+[31mred[0m\n"
+
+
+def test_text_that_was_streamed_is_not_printed_again() -> None:
+    page = shown(
+        ("message.delta", {"effect_id": "e", "text": "Once."}),
+        ("message.completed", {**MESSAGE, "text": "Once."}),
+    )
+    assert page.count("Once.") == 1
+    assert "2 tokens" in page
