@@ -50,6 +50,7 @@ PRELOADED = (
     "uvicorn.protocols.http.httptools_impl",
 )
 DATABASE_VARIABLE = "CODEAGENT_DATABASE_URL"
+KAFKA_VARIABLE = "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS"
 READY_SECONDS = 60.0
 PREPARE_SECONDS = 60.0
 MOST_FAILURES = 2
@@ -63,6 +64,17 @@ class Ready:
 
     url: str
     level: int
+
+
+EMBEDDED_KAFKA: dict[str, Any] = {
+    "kafka_bootstrap_servers": "not known yet",
+    "kafka_idempotent": False,
+    "kafka_fetch_wait_ms": 2,
+    "kafka_sole_member": True,
+    "kafka_replication": 1,
+    "durable_accept": True,
+}
+"""How every process meets the embedded broker. Another one is met as the environment says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +124,15 @@ def _settings(options: UpOptions) -> Settings:
     """Everything but where the database and the broker are. Raises `Misconfigured`."""
     overrides: dict[str, Any] = {
         "database_url": "not known yet",
-        "kafka_bootstrap_servers": "not known yet",
-        "kafka_idempotent": False,
-        "kafka_fetch_wait_ms": 2,
-        "kafka_sole_member": True,
-        "kafka_replication": 1,
         "topics_profile": "dev",
-        "durable_accept": True,
         "artifacts_dir": options.data_dir / "artifacts",
         "sandbox_dir": options.data_dir / "sandboxes",
         "api_keys_file": options.data_dir / "api-keys.json",
         "minimum_level": options.level,
         "default_model": options.default_model,
     }
+    if not os.environ.get(KAFKA_VARIABLE):
+        overrides |= EMBEDDED_KAFKA
     if options.providers_file is not None:
         overrides["providers_file"] = options.providers_file
     return read_settings(**overrides)
@@ -132,7 +140,8 @@ def _settings(options: UpOptions) -> Settings:
 
 async def _make_topics(settings: Settings) -> None:
     connection = KafkaConnection(settings.kafka_bootstrap_servers, "codeagent-up", idempotent=False)
-    admin = TopicAdmin(connection, replication=1, configurable=False)
+    embedded = settings.kafka_sole_member
+    admin = TopicAdmin(connection, replication=settings.kafka_replication, configurable=not embedded)
     await admin.apply(wanted_topics(load_topics(settings.topics_dir), settings.topics_profile))
 
 
@@ -217,9 +226,9 @@ class System:
         broker = EmbeddedBroker(options.data_dir / "broker")
         database_url = os.environ.get(DATABASE_VARIABLE) or postgres.start().url
         try:
-            broker.start()
+            kafka = os.environ.get(KAFKA_VARIABLE) or broker.start()
             key = api_key(options.data_dir)
-            addresses = {"database_url": SecretStr(database_url), "kafka_bootstrap_servers": broker.bootstrap_servers}
+            addresses = {"database_url": SecretStr(database_url), "kafka_bootstrap_servers": kafka}
             settings = settings.model_copy(update=addresses)
             _forked(partial(_prepare, settings), options.data_dir)
             _write_settings(options, settings)
@@ -258,7 +267,7 @@ def _watched(
     def remake_topics() -> None:
         _forked(partial(_make_topics, settings), options.data_dir)
 
-    watched = [WatchedServer("broker", broker, remake_topics)]
+    watched = [WatchedServer("broker", broker, remake_topics)] if settings.kafka_sole_member else []
     if postgres.pid is not None:
         watched.insert(0, WatchedServer("postgres", postgres))
     return watched

@@ -65,6 +65,10 @@ async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key
         metrics.IDEMPOTENCY_REPLAYS.inc()
         return AcceptedRun(command, envelope.time, repeated=True)
     if durable:
+        if not accepted.inserted:
+            # Noted without an outbox row, before `durable_accept` was turned on, and never sent.
+            await context.submissions.enqueue(row)
+            context.submissions.confirm(run_id)
         context.hand_over(row)
     else:
         await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), request)

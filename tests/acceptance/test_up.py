@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from codeagent.eventlog import migrate
-from tests.acceptance.system import UpSystem, codeagent, is_ready
+from tests.acceptance.checks import Watched, upload
+from tests.acceptance.conversations import EMPTY, line_writer
+from tests.acceptance.system import UpSystem, client, codeagent, is_ready
+from tests.servers.model_server import ModelServer
+from tests.services.kafka import ApacheKafka
 from tests.services.postgres import PostgresCluster
 
 
@@ -53,3 +57,34 @@ def test_a_second_one_on_the_same_directory_is_refused_also_on_a_database_elsewh
         assert is_ready(first.connection.url)
     finally:
         first.stop()
+
+
+@pytest.mark.timeout(120)
+def test_it_runs_on_a_broker_and_a_database_that_are_there_already(
+    place: Path,
+    elsewhere: str,
+    apache_kafka: ApacheKafka,
+    model_server: ModelServer,
+    providers_file: Path,
+    tmp_path: Path,
+) -> None:
+    model_server.script = line_writer(1)
+    if not apache_kafka.is_alive():
+        apache_kafka.restart()
+    system = UpSystem(
+        place / "data",
+        "--providers",
+        str(providers_file),
+        CODEAGENT_DATABASE_URL=elsewhere,
+        CODEAGENT_KAFKA_BOOTSTRAP_SERVERS=apache_kafka.bootstrap_servers,
+        CODEAGENT_KAFKA_REPLICATION="1",
+    )
+    try:
+        assert not {"broker", "postgres"} & set(system.pids())
+        source = {"kind": "archive", "digest": upload(client(system), EMPTY, tmp_path)}
+        body = {"task": "Write.", "source": source, "model": "local/scripted"}
+        watched = Watched(client(system).submit(body, "elsewhere")["id"])
+        watched.follow(client(system))
+        assert watched.names[-1] == "run.completed"
+    finally:
+        system.stop()
