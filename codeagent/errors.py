@@ -3,6 +3,7 @@
     CodeAgentError
     ├── Rejected       not allowed or not valid: a 4xx at the edge, a fact in the log, never retried
     │   ├── NotFound       404, also for another tenant's id
+    │   ├── VersionMismatch  412, the client decided on what is no longer so
     │   └── InvalidInput   422, names the offending field
     ├── Conflict       the stream moved: read again, decide again
     ├── Unavailable    something outside failed: retry with back-off, then 503 or a dead letter
@@ -41,6 +42,11 @@ class Rejected(CodeAgentError):
 class NotFound(Rejected):
     code = "not_found"
     status = 404
+
+
+class VersionMismatch(Rejected):
+    code = "version_mismatch"
+    status = 412
 
 
 class InvalidInput(Rejected):

@@ -47,7 +47,6 @@ class StoredEvent:
     def envelope(self) -> Envelope:
         meta = self.metadata
         causation = meta.get("causationid")
-        run_id = meta["runid"]
         return Envelope(
             id=self.id,
             name=self.type,
@@ -55,7 +54,7 @@ class StoredEvent:
             source=f"/tenants/{self.tenant_id}/streams/{self.stream_id}",
             time=self.occurred_at,
             tenant_id=self.tenant_id,
-            key=run_id,
+            key=meta.get("runid", self.stream_id),
             correlation_id=UUID(meta["correlationid"]),
             causation_id=None if causation is None else UUID(causation),
             sequence=self.version,

@@ -58,6 +58,11 @@ def test_one_place_records_an_outcome() -> None:
     assert [str(path.relative_to(PACKAGE)) for path in statements] == ["eventlog/effects.py"]
 
 
+def test_one_place_appends_facts_of_the_control_plane() -> None:
+    statements = [path for path in PACKAGE.rglob("*.py") if "append_fact_v" in path.read_text()]
+    assert [str(path.relative_to(PACKAGE)) for path in statements] == ["eventlog/facts.py"]
+
+
 def test_importing_every_module_opens_nothing_starts_nothing_and_prints_nothing() -> None:
     program = """
 import socket, subprocess, threading, sys, pkgutil, importlib

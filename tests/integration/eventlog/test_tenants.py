@@ -94,6 +94,7 @@ async def test_the_edge_may_call_the_functions_that_name_their_tenant(walled: Da
     )
     assert {row["proname"] for row in rows} == {
         "accept_runs_v1",
+        "append_fact_v1",
         "confirm_runs_v1",
         "current_tenant",
         "read_streams_v1",

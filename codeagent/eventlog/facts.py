@@ -1,0 +1,100 @@
+"""The control plane's way into the log: a row and the fact of its change, committed together or not at all.
+
+    async with control.change(author) as change:
+        row = await change.row("UPDATE projects SET ..., version = version + 1 WHERE id = $1 AND version = $2 "
+                               "RETURNING *", project_id, version)
+        await change.record(f"project-{project_id}", row["version"], ProjectRenamed(...))
+
+A row's version is that of its stream's newest fact, and the row's lock keeps two changes of it apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from codeagent import clock
+from codeagent.errors import VersionMismatch
+from codeagent.eventlog.database import Database, Row
+from codeagent.eventlog.stored import StoredEvent, prepare
+from codeagent.messages.envelope import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who changes something, and within which flow. Ids are pseudonymous: never a name or an address."""
+
+    tenant_id: str
+    type: str
+    id: str
+    correlation_id: UUID
+    traceparent: str | None = None
+
+    def metadata(self) -> dict[str, str]:
+        known = {"correlationid": str(self.correlation_id), "authtype": self.type, "authid": self.id}
+        return known if self.traceparent is None else {**known, "traceparent": self.traceparent}
+
+
+class Change:
+    """A transaction of one tenant that is still open. Leaving its block commits; an error leaves nothing behind."""
+
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], author: Author) -> None:
+        self._connection = connection
+        self._author = author
+
+    async def rows(self, statement: str, *arguments: Any) -> Sequence[Row]:
+        return await self._connection.fetch(statement, *arguments)
+
+    async def row(self, statement: str, *arguments: Any) -> Row:
+        """The row that a statement writes and returns. Raises `VersionMismatch` where it writes none, as one does
+        that names the version it expects."""
+        row = await self._connection.fetchrow(statement, *arguments)
+        if row is None:
+            raise VersionMismatch("It has changed meanwhile: read it again.")
+        return row
+
+    async def record(self, stream_id: str, version: int, event: Event) -> StoredEvent:
+        """Appends the fact at the row's version. Raises `Conflict` where the stream is not at the one before."""
+        stored = prepare(
+            event,
+            stream_id=stream_id,
+            version=version,
+            event_id=clock.new_uuid(),
+            tenant_id=self._author.tenant_id,
+            occurred_at=clock.now(),
+            metadata=self._author.metadata(),
+        )
+        await self._connection.execute(
+            "SELECT append_fact_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            stored.stream_id,
+            stored.version,
+            stored.tenant_id,
+            stored.id,
+            stored.type,
+            stored.schema_version,
+            stored.data,
+            stored.data_digest,
+            orjson.dumps(stored.metadata).decode(),
+            stored.occurred_at,
+            stored.leaf_hash,
+        )
+        return stored
+
+
+class ControlPlane:
+    """Writes under the edge's role, so that row-level security holds each change to its author's tenant."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def change(self, author: Author) -> AsyncIterator[Change]:
+        """Raises `Conflict` for what is already there, `OutcomeUnknown` where the end of the commit was not seen."""
+        async with self._database.transaction(author.tenant_id) as connection:
+            yield Change(connection, author)

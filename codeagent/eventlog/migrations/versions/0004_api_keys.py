@@ -1,0 +1,18 @@
+"""The control plane's facts."""
+
+from __future__ import annotations
+
+from codeagent.eventlog.migrations.statements import run_scripts
+
+revision = "0004"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_scripts("0004_facts.sql")
+
+
+def downgrade() -> None:
+    raise NotImplementedError("the event log is never taken back: restore a backup instead")
