@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
@@ -14,9 +15,26 @@ settings.load_profile("shared")
 
 pytest_plugins = ["tests.services.fixtures"]
 
+SEED = int(os.environ.get("CODEAGENT_TEST_SEED", "7"))
+"""Of every test that draws what happens."""
+
+_told: list[str] = []
+
 
 def unavailable(reason: str) -> NoReturn:
     """Skips on a developer's machine; fails in CI, where every part is expected to be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"required in CI but missing: {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Adds a line to the end of the output, where it stands for a test that passed as well."""
+    _told.append(f"{request.node.name}:")
+    return lambda line: _told.append(f"  {line}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in _told:
+        terminalreporter.write_line(line)

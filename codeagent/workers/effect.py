@@ -47,6 +47,7 @@ class Work:
     stopped: Stopped | None = None
     recording: bool = False
     task: asyncio.Task[None] | None = None
+    after: tuple[asyncio.Task[None], ...] = ()  # tasks of earlier claims, which have to end first
 
     @property
     def elapsed_seconds(self) -> float:
@@ -95,13 +96,13 @@ class EffectLoop:
         self._active: dict[UUID, Work] = {}
         self._turned_away = False
         self._draining = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._look = asyncio.Event()
         self._claimed = 0
 
     async def start(self) -> None:
         loops = (self._renew_regularly(), self._look_for_due(), listen(self._database, CANCELED, self.notified))
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        self._tasks = {asyncio.create_task(loop) for loop in loops}
 
     async def handle(self, message: Message) -> None:
         """Claims the command's effect if a slot is free, and returns before it is performed."""
@@ -121,6 +122,11 @@ class EffectLoop:
         return self._policy.slots - len(self._active) - self._claimed
 
     def _begin(self, work: Work) -> None:
+        older = self._active.get(work.claim.effect_id)
+        if older is not None:
+            # Paused past its lease, a worker may be the one to take its own work over.
+            self._stop(older, "lost")
+            work.after = tuple(task for task in (*older.after, older.task) if task is not None)
         self._active[work.claim.effect_id] = work
         metrics.EFFECTS_ACTIVE.labels(self._performer.kind).set(len(self._active))
         work.task = asyncio.create_task(self._perform(work))
@@ -138,7 +144,8 @@ class EffectLoop:
             # The row stays claimed until its lease runs out; then another attempt is made.
             log.exception("effect.failed", effect_id=str(work.claim.effect_id), run_id=envelope.key)
         finally:
-            self._active.pop(work.claim.effect_id, None)
+            if self._active.get(work.claim.effect_id) is work:
+                del self._active[work.claim.effect_id]
             metrics.EFFECTS_ACTIVE.labels(self._performer.kind).set(len(self._active))
             if self._turned_away:
                 self._look.set()
@@ -149,14 +156,20 @@ class EffectLoop:
         if work.claim.attempt > self._policy.max_attempts:
             return self._performer.ended(work, Outcome.WORKER_LOST, None)
         try:
-            return await self._performer.perform(work)
+            return await self._performed(work)
         except asyncio.CancelledError:
             if work.stopped != "canceled":
                 raise
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
+            if work.task is not None:
+                work.task.uncancel()
             return self._performer.ended(work, Outcome.CANCELED, None)
+
+    async def _performed(self, work: Work) -> Ended | None:
+        """None when it is to be tried again: a cancel ends the wait for that as it ends the work."""
+        if work.after:
+            await asyncio.wait(work.after)
+        try:
+            return await self._performer.perform(work)
         except Exception as error:
             bug = not isinstance(error, CodeAgentError)
             if bug:
@@ -275,12 +288,8 @@ class EffectLoop:
         """A run of ours asks its effects to stop: looks at once which of them are meant."""
         if any(work.message.envelope.key == run_id for work in self._active.values()):
             task = asyncio.get_running_loop().create_task(self._guarded(lambda: self._renew(run_id)))
-            self._tasks.append(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        if task in self._tasks:
-            self._tasks.remove(task)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def drain(self, timeout_seconds: float) -> None:
         """Finishes what it can in time and gives the rest back, so that others take it at once."""
@@ -295,7 +304,7 @@ class EffectLoop:
         if left:
             with contextlib.suppress(Unavailable):
                 await self._ledger.release([work.claim for work in left])
-        loops, self._tasks = self._tasks, []
+        loops, self._tasks = self._tasks, set()
         for task in loops:
             task.cancel()
         await asyncio.gather(*loops, return_exceptions=True)

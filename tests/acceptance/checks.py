@@ -13,9 +13,17 @@ from typing import Any
 
 import asyncpg
 
-from codeagent.cli.client import TERMINAL, Client
+from codeagent import clock
+from codeagent.broker.topics import RUN_COMMANDS
+from codeagent.cli.client import TERMINAL, ApiError, Client, ServerEvent
 from codeagent.cli.operate import check_run
+from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.effects import OutboxRow
+from codeagent.messages.commands import CancelRun
+from codeagent.messages.envelope import Envelope
+from codeagent.messages.ids import derived_uuid, run_stream, typed_id
+from tests.acceptance.system import System, wait_until
 
 
 @dataclass
@@ -28,9 +36,12 @@ class Watched:
 
     def follow(self, client: Client) -> None:
         for event in client.follow(self.run_id):
-            if event.id is not None:
-                self.ids.append(event.id)
-                self.names.append(event.name)
+            self.see(event)
+
+    def see(self, event: ServerEvent) -> None:
+        if event.id is not None:
+            self.ids.append(event.id)
+            self.names.append(event.name)
 
     def is_contiguous_to_its_end(self) -> bool:
         whole = self.ids == list(range(1, len(self.ids) + 1))
@@ -52,6 +63,45 @@ def upload(client: Client, files: dict[str, str], folder: Path) -> str:
     path = folder / "upload.tar.gz"
     path.write_bytes(archive_of(files))
     return client.upload(path)
+
+
+def submit_surely(client: Client, body: dict[str, Any], key: str, patience_seconds: float = 60.0) -> str:
+    """Submits until it is answered, as one would to a system that is dying and coming back. Returns the run's id."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return str(client.submit(body, key)["id"])
+        except ApiError as error:
+            if error.status not in {0, 503} or time.monotonic() > deadline:
+                raise
+
+
+def cancel_before_submit(system: System, key: str) -> None:
+    """Cancels the run that `key` will name, and returns once that is a fact."""
+    tenant_id, principal_id = system.caller
+    run_id = typed_id("run", derived_uuid(tenant_id, principal_id, "POST /v1/runs", key))
+    command = CancelRun(run_id=run_id)
+    envelope = Envelope(
+        id=derived_uuid(run_id, "cancel"),
+        name=command.NAME,
+        version=command.VERSION,
+        source=f"/tenants/{tenant_id}/edge",
+        time=clock.now(),
+        tenant_id=tenant_id,
+        key=run_id,
+        correlation_id=derived_uuid(run_id, "submit"),
+    )
+
+    async def order() -> None:
+        database = Database(system.database_url, connections=2)
+        try:
+            await SubmissionLedger(database).enqueue(OutboxRow(envelope.id, RUN_COMMANDS, envelope, command))
+        finally:
+            await database.close()
+
+    asyncio.run(order())
+    requested = f"SELECT 1 FROM events WHERE stream_id = '{run_stream(run_id)}'"
+    wait_until(lambda: query(system.database_url, requested), 60, "the cancel to be a fact")
 
 
 def added_lines(patch: str) -> list[str]:

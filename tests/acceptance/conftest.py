@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from codeagent.eventlog import migrate
-from tests.acceptance.system import ServedSystem, System, UpSystem
+from tests.acceptance.dying import Plan
+from tests.acceptance.system import CODEAGENT, ServedSystem, System, UpSystem
+from tests.acceptance.windows import ASKING_THE_BROKER, ASKING_THE_DATABASE, BY_WORKERS, OF_TWO_OWNERS
+from tests.conftest import SEED
 from tests.servers.model_server import ModelServer
 from tests.services.kafka import ApacheKafka
 from tests.services.postgres import PostgresCluster
@@ -43,15 +47,36 @@ def providers_file(place: Path, model_server: ModelServer) -> Path:
 
 
 @pytest.fixture
-def up_system(place: Path, providers_file: Path) -> Iterator[UpSystem]:
-    system = UpSystem(place / "data", "--providers", str(providers_file))
+def plan(request: pytest.FixtureRequest, place: Path) -> Plan:
+    """Which windows the processes of the test's `system` are to meet, drawn anew with another seed."""
+    drawn = Plan(place / "plan")
+    durable = request.node.callspec.params["system"] == "up_system"
+    drawn.draw(SEED, [*(ASKING_THE_DATABASE if durable else ASKING_THE_BROKER), *BY_WORKERS, *OF_TWO_OWNERS])
+    return drawn
+
+
+@pytest.fixture
+def program(request: pytest.FixtureRequest) -> Sequence[str]:
+    """What is run as `codeagent`: itself, or for a test with a plan, the one that dies as planned."""
+    if "plan" not in request.fixturenames:
+        return CODEAGENT
+    return (sys.executable, "-m", "tests.acceptance.dying", str(request.getfixturevalue("plan").directory))
+
+
+@pytest.fixture
+def up_system(place: Path, providers_file: Path, program: Sequence[str]) -> Iterator[UpSystem]:
+    system = UpSystem(place / "data", "--providers", str(providers_file), program=program)
     yield system
     system.stop()
 
 
 @pytest.fixture
 def kafka_system(
-    place: Path, providers_file: Path, apache_kafka: ApacheKafka, postgres_15: PostgresCluster
+    place: Path,
+    providers_file: Path,
+    program: Sequence[str],
+    apache_kafka: ApacheKafka,
+    postgres_15: PostgresCluster,
 ) -> Iterator[ServedSystem]:
     """On Apache Kafka and PostgreSQL 15, one process a role."""
     if not apache_kafka.is_alive():
@@ -62,7 +87,7 @@ def kafka_system(
         "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS": apache_kafka.bootstrap_servers,
         "CODEAGENT_PROVIDERS_FILE": str(providers_file),
     }
-    system = ServedSystem(place, url, environment)
+    system = ServedSystem(place, url, environment, program)
     yield system
     system.stop()
 

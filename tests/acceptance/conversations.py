@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 from tests.servers.script import Call, Reply, Script
 
@@ -22,6 +23,24 @@ def line_writer(calls: int, *, model_seconds: float = 0.0, command_seconds: floa
         for turn in range(calls)
     ]
     return Script([*replies, Reply(calls=(tool("submit", calls, summary="All lines are written."),))], "turn")
+
+
+class LinesUntilToldToStop(Script):
+    """Appends one unique line a call to `lines.txt`, at least `least` and at most `most`, until `enough` is set."""
+
+    def __init__(self, *, least: int, most: int, model_seconds: float, command_seconds: float) -> None:
+        super().__init__(mode="turn")
+        self.enough = threading.Event()
+        self._least, self._most = least, most
+        self._model_seconds = model_seconds
+        self._command = f"sleep {command_seconds}; echo line-%d >> lines.txt"
+
+    def next(self, assistant_messages: int) -> tuple[int, Reply]:
+        turn = assistant_messages
+        if turn >= self._most or (turn >= self._least and self.enough.is_set()):
+            return turn, Reply(calls=(tool("submit", turn, summary="All lines are written."),))
+        call = tool("shell", turn, command=self._command % turn)
+        return turn, Reply(text=f"Writing line {turn}. ", calls=(call,), delay_seconds=self._model_seconds)
 
 
 def ten_tool_calls() -> Script:

@@ -11,27 +11,41 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
 from codeagent.cli.client import Client
 from codeagent.cli.connection import Connection
+from codeagent.cli.up import PRINCIPAL, TENANT
 from codeagent.identity.keys import digest_of_key, new_key
 
 ROLES = ("edge", "agent-worker", "provider-worker", "sandbox-worker", "relay")
 LEASE_SECONDS = 3.0
+LEASES = {"CODEAGENT_LEASE_SECONDS": str(LEASE_SECONDS), "CODEAGENT_MAX_ATTEMPTS": "15"}
 READY_SECONDS = 90.0
 
 
+CODEAGENT = (sys.executable, "-m", "codeagent")
+ROOT = Path(__file__).resolve().parents[2]
+
+
 class System(Protocol):
-    """A running system. `kill` takes a role down with SIGKILL; it comes up again, by itself or at once."""
+    """A running system. `caller` is the tenant and the principal behind its API key."""
 
     connection: Connection
+    caller: tuple[str, str]
     database_url: str
 
-    def kill(self, role: str) -> None: ...
-
     def signal(self, role: str, number: signal.Signals) -> None: ...
+
+    def tend(self) -> None:
+        """Starts again what has ended, where nobody else does."""
+        ...
+
+    def twin(self, role: str) -> subprocess.Popen[bytes]:
+        """A second process of a role, which knows nothing of the first: it takes every partition for its own."""
+        ...
 
     def stop(self) -> None: ...
 
@@ -40,8 +54,8 @@ def client(system: System) -> Client:
     return Client(system.connection)
 
 
-def codeagent(*arguments: str, **environment: str) -> list[str]:
-    return [sys.executable, "-m", "codeagent", *arguments]
+def codeagent(*arguments: str) -> list[str]:
+    return [*CODEAGENT, *arguments]
 
 
 def is_ready(url: str) -> bool:
@@ -67,17 +81,20 @@ def free_port() -> int:
 
 
 class UpSystem:
-    """`codeagent up` in a process of its own."""
+    """`codeagent up` in a process of its own. `program` stands for `codeagent`."""
 
-    def __init__(self, data_dir: Path, *arguments: str, **environment: str) -> None:
+    caller = (TENANT, PRINCIPAL)
+
+    def __init__(self, data_dir: Path, *arguments: str, program: Sequence[str] = CODEAGENT) -> None:
         self.data_dir = data_dir
+        self._program = program
         self._log = (data_dir.parent / f"{data_dir.name}.log").open("wb")
-        lease = {"CODEAGENT_LEASE_SECONDS": str(LEASE_SECONDS), "CODEAGENT_MAX_ATTEMPTS": "15"}
         self.process = subprocess.Popen(
-            codeagent("up", "--data-dir", str(data_dir), *arguments),
+            [*program, "up", "--data-dir", str(data_dir), *arguments],
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **lease, **environment},
+            env={**os.environ, **LEASES},
+            cwd=ROOT,
         )
         self.ready_seconds = self._await_ready()
         found = json.loads((data_dir / "connection.json").read_text())
@@ -108,6 +125,17 @@ class UpSystem:
     def signal(self, role: str, number: signal.Signals) -> None:
         os.kill(self.pids()[role], number)
 
+    def tend(self) -> None:
+        """Its supervisor does."""
+
+    def twin(self, role: str) -> subprocess.Popen[bytes]:
+        settings = json.loads((self.data_dir / "settings.json").read_text())
+        written = {f"CODEAGENT_{name.upper()}": str(value) for name, value in settings.items()}
+        own = {"CODEAGENT_SANDBOX_DIR": str(self.data_dir.parent / "twin")}
+        return subprocess.Popen(
+            [*self._program, "serve", role], env={**os.environ, **written, **own}, stderr=self._log, cwd=ROOT
+        )
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -121,12 +149,23 @@ class UpSystem:
 class ServedSystem:
     """One `codeagent serve` process a role, on a broker and a database that are already there."""
 
-    def __init__(self, directory: Path, database_url: str, environment: dict[str, str]) -> None:
+    caller = ("ten_t", "usr_t")
+
+    def __init__(
+        self, directory: Path, database_url: str, environment: dict[str, str], program: Sequence[str] = CODEAGENT
+    ) -> None:
         self.database_url = database_url
         self._directory = directory
+        self._program = program
         key, port = new_key(), free_port()
         keys = directory / "api-keys.json"
-        entry = {"key_id": "key_t", "sha256": digest_of_key(key), "tenant_id": "ten_t", "principal_id": "usr_t"}
+        tenant_id, principal_id = self.caller
+        entry = {
+            "key_id": "key_t",
+            "sha256": digest_of_key(key),
+            "tenant_id": tenant_id,
+            "principal_id": principal_id,
+        }
         keys.write_text(json.dumps([entry]))
         self._environment = {
             **os.environ,
@@ -135,8 +174,7 @@ class ServedSystem:
             "CODEAGENT_API_KEYS_FILE": str(keys),
             "CODEAGENT_ARTIFACTS_DIR": str(directory / "artifacts"),
             "CODEAGENT_SANDBOX_DIR": str(directory / "sandboxes"),
-            "CODEAGENT_LEASE_SECONDS": str(LEASE_SECONDS),
-            "CODEAGENT_MAX_ATTEMPTS": "15",
+            **LEASES,
             "CODEAGENT_TOPICS_PROFILE": "dev",
             "CODEAGENT_KAFKA_REPLICATION": "1",
             **environment,
@@ -158,17 +196,21 @@ class ServedSystem:
         return done.stdout
 
     def _start(self, role: str) -> None:
+        self.processes[role] = self._started(role, self._environment)
+
+    def _started(self, role: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         log = (self._directory / f"{role}.log").open("ab")
         self._logs.append(log)
-        self.processes[role] = subprocess.Popen(codeagent("serve", role), env=self._environment, stderr=log)
+        return subprocess.Popen([*self._program, "serve", role], env=environment, stderr=log, cwd=ROOT)
 
-    def log(self) -> str:
-        return "".join((self._directory / f"{role}.log").read_text(errors="replace") for role in ROLES)
+    def tend(self) -> None:
+        for role, process in self.processes.items():
+            if process.poll() is not None:
+                self._start(role)
 
-    def kill(self, role: str) -> None:
-        self.processes[role].kill()
-        self.processes[role].wait()
-        self._start(role)
+    def twin(self, role: str) -> subprocess.Popen[bytes]:
+        own = {"CODEAGENT_SANDBOX_DIR": str(self._directory / "twin"), "CODEAGENT_KAFKA_SOLE_MEMBER": "true"}
+        return self._started(role, {**self._environment, **own})
 
     def signal(self, role: str, number: signal.Signals) -> None:
         self.processes[role].send_signal(number)

@@ -2,126 +2,158 @@
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 import threading
 import time
-from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.checks import Watched, added_lines, ledgers, problems_in_log, query, upload
-from tests.acceptance.conversations import EMPTY, line_writer
-from tests.acceptance.system import LEASE_SECONDS, ROLES, System, UpSystem, client
+from codeagent.broker.topics import AGENT_WORKER, PROVIDER_WORKER, SANDBOX_WORKER
+from tests.acceptance.checks import (
+    Watched,
+    added_lines,
+    cancel_before_submit,
+    ledgers,
+    problems_in_log,
+    query,
+    submit_surely,
+    upload,
+)
+from tests.acceptance.conversations import EMPTY, LinesUntilToldToStop, line_writer
+from tests.acceptance.dying import Plan
+from tests.acceptance.system import LEASE_SECONDS, System, UpSystem, client, wait_until
+from tests.acceptance.windows import OF_TWO_OWNERS
+from tests.conftest import SEED
 from tests.servers.model_server import ModelServer
 
-SEED = int(os.environ.get("CODEAGENT_TEST_SEED", "7"))
 RUNS = 20
-CALLS = 6
+WORKERS = (AGENT_WORKER, PROVIDER_WORKER, SANDBOX_WORKER)
 
 
-class Killer(threading.Thread):
-    """Kills roles in a seeded order for as long as runs are at work, each role several times."""
+@contextmanager
+def tended(system: System) -> Iterator[None]:
+    """What dies is started again."""
+    ended = threading.Event()
 
-    def __init__(self, system: System, rounds: int) -> None:
-        super().__init__()
-        self.killed: Counter[str] = Counter()
-        self._system = system
-        self._chance = random.Random(SEED)
-        self._rounds = rounds
-        self.failure: BaseException | None = None
+    def tend() -> None:
+        while not ended.wait(0.05):
+            system.tend()
 
-    def run(self) -> None:
-        try:
-            for _ in range(self._rounds):
-                for role in self._chance.sample(ROLES, len(ROLES)):
-                    time.sleep(self._chance.uniform(0.1, 0.5))
-                    self._await_work(role)
-                    self._system.kill(role)
-                    self.killed[role] += 1
-                self._await_work("sandbox-worker")
-                self._pause("sandbox-worker")
-        except BaseException as error:
-            self.failure = error
+    thread = threading.Thread(target=tend)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
-    def _await_work(self, role: str) -> None:
-        """Until the role has claimed something it has not recorded, or the runs are over."""
-        kind = {"provider-worker": "provider", "sandbox-worker": "sandbox"}.get(role)
-        for _ in range(100 if kind else 0):
-            [row] = query(
-                self._system.database_url,
-                f"SELECT count(*) FROM effects WHERE kind = '{kind}' AND token IS NOT NULL AND NOT recorded",
-            )
-            if row["count"]:
+
+@contextmanager
+def twins(system: System) -> Iterator[None]:
+    """Second workers, so that somebody is there to take over, and every run has two owners."""
+    processes = [system.twin(role) for role in WORKERS]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
+def pause(system: System) -> None:
+    """The first of the effect workers stand still for longer than a lease, with work in their hands."""
+    busy = "SELECT kind FROM effects WHERE token IS NOT NULL AND NOT recorded GROUP BY kind HAVING count(*) > 1"
+    wait_until(lambda: len(query(system.database_url, busy)) == 2, 20, "work in both kinds of hands")
+    for role in (PROVIDER_WORKER, SANDBOX_WORKER):
+        system.signal(role, signal.SIGSTOP)
+    time.sleep(LEASE_SECONDS + 1.0)
+    for role in (PROVIDER_WORKER, SANDBOX_WORKER):
+        system.signal(role, signal.SIGCONT)
+
+
+def meet_every_window(system: System, plan: Plan) -> None:
+    by_two_owners = {str(window) for window in OF_TWO_OWNERS}
+    wait_until(lambda: plan.planned().keys() - by_two_owners <= plan.met().keys(), 150, "every window to be met")
+    with twins(system):
+        for _ in range(5):
+            pause(system)
+            if by_two_owners <= plan.met().keys():
                 return
-            time.sleep(0.05)
-
-    def _pause(self, role: str) -> None:
-        """An owner that is only paused for longer than its lease wakes up to find its work taken over."""
-        self._system.signal(role, signal.SIGSTOP)
-        time.sleep(LEASE_SECONDS + 1.5)
-        self._system.signal(role, signal.SIGCONT)
-        self.killed[f"{role} (paused)"] += 1
+    raise AssertionError(f"not met: {by_two_owners - plan.met().keys()}")
 
 
-def windows(system: System) -> dict[str, int]:
-    """Which windows were hit, as the log and the processes' own messages tell."""
-    log = getattr(system, "log", lambda: "")()
-    [taken] = query(
-        system.database_url,
-        """SELECT count(*) FILTER (WHERE event_type = 'provider.call.ended') AS calls,
-                  count(*) FILTER (WHERE event_type = 'sandbox.exec.ended') AS operations
-           FROM events WHERE event_type IN ('provider.call.ended', 'sandbox.exec.ended')
-             AND (convert_from(data, 'UTF8')::jsonb ->> 'attempt')::int > 1""",
-    )
-    return {
-        "model calls taken over": taken["calls"],
-        "sandbox operations taken over": taken["operations"],
-        "claims found lost": log.count('"why":"lost"') + log.count('"event":"effect.stale"'),
-    }
+def check_completed(system: System, run: Watched) -> None:
+    """The run ended once; each command that it was told of wrote its line once."""
+    api = client(system)
+    final = api.run(run.run_id)
+    assert final["status"] == "completed", final
+    commands = run.names.count("tool.call.completed")
+    patch = api.artifact(final["artifacts"][0]["digest"]).decode()
+    assert added_lines(patch) == [f"line-{number}" for number in range(commands)]
+
+
+def check_everything_once(system: System, runs: list[Watched]) -> None:
+    for run in runs:
+        assert run.is_contiguous_to_its_end(), run
+        assert problems_in_log(system.database_url, run.run_id) == []
+    twice = "SELECT stream_id FROM events WHERE stream_id !~ '^run-' GROUP BY 1 HAVING count(*) > 1"
+    assert query(system.database_url, twice) == []
+    assert ledgers(system.database_url, patience_seconds=40) == {"effects": 0, "outbox": 0}
 
 
 @pytest.mark.timeout(400)
-def test_every_kind_of_process_is_killed_while_twenty_runs_are_at_work(
-    system: System, model_server: ModelServer, tmp_path: Path
+def test_a_process_is_killed_in_every_window_while_twenty_runs_are_at_work(
+    system: System, plan: Plan, model_server: ModelServer, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
-    model_server.script = line_writer(CALLS, model_seconds=0.6, command_seconds=0.3)
-    api = client(system)
-    digest = upload(api, EMPTY, tmp_path)
+    script = LinesUntilToldToStop(least=3, most=60, model_seconds=0.5, command_seconds=0.2)
+    model_server.script = script
+    digest = upload(client(system), EMPTY, tmp_path)
     body = {"task": "Write.", "source": {"kind": "archive", "digest": digest}, "model": "local/scripted"}
-    killer = Killer(system, rounds=2)
-    with ThreadPoolExecutor(RUNS) as pool:
-        runs: list[Watched] = []
 
-        def submit_and_follow(number: int) -> None:
-            # Half of the submissions meet a system that is already being killed.
-            time.sleep(number * 0.3)
-            watched = Watched(client(system).submit(body, f"kill-{number}")["id"])
-            runs.append(watched)
-            watched.follow(client(system))
+    def submit_and_follow(number: int) -> Watched:
+        # Most submissions meet a system in which processes are dying already.
+        time.sleep(number * 0.3)
+        watched = Watched(submit_surely(client(system), body, f"run-{number}"))
+        watched.follow(client(system))
+        return watched
 
-        followers = [pool.submit(submit_and_follow, number) for number in range(RUNS)]
-        time.sleep(1.0)
-        killer.start()
-        for follower in followers:
-            follower.result(300)
-    killer.join()
-    assert killer.failure is None, killer.failure
-    print(f"\nseed {SEED}; killed: {dict(killer.killed)}; windows hit: {windows(system)}")
-    assert all(run.is_contiguous_to_its_end() for run in runs)
+    def cancel_at_work() -> Watched:
+        watched = Watched(submit_surely(client(system), body, "canceled"))
+        for event in client(system).follow(watched.run_id):
+            watched.see(event)
+            if watched.names.count("tool.call.started") == 2 and event.name == "tool.call.started":
+                client(system).cancel(watched.run_id)
+        return watched
+
+    def cancel_first() -> Watched:
+        cancel_before_submit(system, "canceled first")
+        watched = Watched(submit_surely(client(system), body, "canceled first"))
+        watched.follow(client(system))
+        return watched
+
+    with tended(system), ThreadPoolExecutor(RUNS + 2) as pool:
+        following = [pool.submit(submit_and_follow, number) for number in range(RUNS)]
+        canceled = [pool.submit(cancel_at_work), pool.submit(cancel_first)]
+        try:
+            meet_every_window(system, plan)
+        finally:
+            script.enough.set()
+            tell(f"seed {SEED}")
+            for line in plan.met().values():
+                tell(line)
+        runs = [future.result(120) for future in following]
+        stopped = [future.result(120) for future in canceled]
     for run in runs:
-        final = api.run(run.run_id)
-        assert final["status"] == "completed", final
-        patch = api.artifact(final["artifacts"][0]["digest"]).decode()
-        assert added_lines(patch) == [f"line-{number}" for number in range(CALLS)]
-        assert problems_in_log(system.database_url, run.run_id) == []
-    assert ledgers(system.database_url) == {"effects": 0, "outbox": 0}
-    hit = windows(system)
-    assert hit["model calls taken over"] > 0
-    assert hit["sandbox operations taken over"] > 0
+        check_completed(system, run)
+    assert [run.names[-1] for run in stopped] == ["run.canceled"] * 2
+    assert stopped[1].names == ["run.cancel_requested", "run.submitted", "run.canceled"]
+    check_everything_once(system, [*runs, *stopped])
+    assert plan.planned().keys() == plan.met().keys()
 
 
 @pytest.mark.timeout(240)

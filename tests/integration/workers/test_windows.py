@@ -127,6 +127,32 @@ async def test_a_paused_owner_finds_its_work_taken_over_and_its_outcome_refused(
     assert await bench.database.fetch("SELECT 1 FROM events WHERE stream_id LIKE 'call-%' AND stream_version > 1") == []
 
 
+async def test_a_worker_that_takes_its_own_work_over_ends_the_old_before_it_begins_anew(bench: Bench) -> None:
+    call = await bench.thinking(bench.agent())
+    working, most, ended = 0, 0, asyncio.Event()
+
+    async def work(work: Work) -> None:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        try:
+            await (asyncio.sleep(3600) if work.claim.attempt < 3 else ended.wait())
+        finally:
+            await asyncio.sleep(0.05)  # as a command takes a moment to be ended
+            working -= 1
+
+    worker = bench.provider(Calls(work))
+    for _ in range(3):
+        await worker.handle(call)
+        await until(lambda: working == 1)
+        await bench.database.write("UPDATE effects SET due_at = clock_timestamp() WHERE kind = 'provider'")
+    ended.set()
+    await until(lambda: len(bench.mailbox.answers) == 1)
+    await worker.drain(1)
+    assert (most, working) == (1, 0)
+    assert bench.mailbox.answers[0].data.attempt == 3  # type: ignore[attr-defined]  # a result
+
+
 async def test_a_result_whose_message_was_lost_is_sent_again_and_handled_once(bench: Bench) -> None:
     agent = bench.agent()
     call = await bench.thinking(agent)
@@ -207,6 +233,24 @@ async def test_a_cancel_reaches_the_performer_within_a_moment(bench: Bench) -> N
     await agent.handle(answered(bench.mailbox.answers[0]))
     assert (await bench.names())[-2:] == ["run.cancel_requested", "run.canceled"]
     assert await bench.rows("effects") == 0
+
+
+async def test_a_cancel_reaches_a_call_that_waits_to_be_tried_again(bench: Bench) -> None:
+    agent = bench.agent()
+    call = await bench.thinking(agent)
+
+    async def fail(_: Work) -> None:
+        raise Unavailable("too busy")
+
+    performer = Calls(fail)
+    worker = bench.provider(performer)
+    await worker.handle(call)
+    await until(lambda: performer.performed == [1])
+    await agent.handle(bench.message(commands.CancelRun(run_id=bench.run_id)))
+    worker.notified(bench.run_id)
+    await until(lambda: len(bench.mailbox.answers) == 1, 3)
+    await worker.drain(1)
+    assert bench.mailbox.answers[0].data.outcome == "canceled"  # type: ignore[attr-defined]  # a result
 
 
 async def test_a_worker_that_drains_gives_back_what_it_cannot_finish(bench: Bench) -> None:

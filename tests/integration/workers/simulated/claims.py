@@ -1,0 +1,72 @@
+"""Who holds which effect: a model of the ledger's leases, held against every statement that PostgreSQL has executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+RENEW = "UPDATE effects e SET due_at = clock_timestamp() + $3"
+RELEASE = "SET token = NULL"
+EXPIRE = "UPDATE effects SET due_at = clock_timestamp() WHERE id = $1 AND token = $2"
+
+
+@dataclass
+class _Held:
+    token: UUID
+    until: float
+    recorded: bool = False
+
+
+@dataclass
+class Claims:
+    """`accuse` is told of what no schedule may bring about. Times in seconds of the simulated clock."""
+
+    lease_seconds: float
+    accuse: Callable[[str], None]
+    _held: dict[UUID, _Held] = field(default_factory=dict)
+
+    def executed(self, query: str, arguments: Sequence[Any], rows: Sequence[Any], now: float) -> None:
+        """What a statement that writes has answered."""
+        if "claim_effects_v1" in query or "claim_due_effects_v1" in query:
+            for row in rows:
+                self._claimed(row["id"], row["token"], now)
+        elif RENEW in query:
+            tokens = dict(zip(arguments[0], arguments[1], strict=True))
+            for row in rows:
+                self._renewed(row["id"], tokens[row["id"]], now)
+        elif RELEASE in query:
+            for effect_id, token in zip(arguments[0], arguments[1], strict=True):
+                self._given_back(effect_id, token)
+        elif EXPIRE in query:
+            self._given_back(arguments[0], arguments[1])
+        elif "record_outcome_v1" in query and rows[0][0] == "recorded":
+            self._recorded(arguments[0], arguments[1])
+
+    def _claimed(self, effect_id: UUID, token: UUID, now: float) -> None:
+        held = self._held.get(effect_id)
+        if held is not None and held.recorded:
+            self.accuse(f"{effect_id} was claimed although its outcome is recorded")
+        elif held is not None and held.until > now:
+            self.accuse(f"{effect_id} was claimed {held.until - now:.3f} s before its owner's lease ends")
+        self._held[effect_id] = _Held(token, now + self.lease_seconds)
+
+    def _renewed(self, effect_id: UUID, token: UUID, now: float) -> None:
+        held = self._held.get(effect_id)
+        if held is None or held.token != token:
+            self.accuse(f"{effect_id} was renewed under a claim that is lost")
+        else:
+            held.until = now + self.lease_seconds
+
+    def _given_back(self, effect_id: UUID, token: UUID) -> None:
+        held = self._held.get(effect_id)
+        if held is not None and held.token == token:
+            held.until = 0.0
+
+    def _recorded(self, effect_id: UUID, token: UUID) -> None:
+        held = self._held.get(effect_id)
+        if held is None or held.token != token:
+            self.accuse(f"an outcome of {effect_id} was recorded under a claim that is lost")
+        else:
+            held.recorded = True

@@ -1,0 +1,100 @@
+"""Any order, any loss, any death: a run ends once, and nothing is recorded, written or left behind twice.
+
+`CODEAGENT_TEST_EXAMPLES=20000 CODEAGENT_TEST_SEED=8` looks longer, and elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, Phase, given, note, seed, settings
+from hypothesis import strategies as st
+
+from codeagent import clock
+from codeagent.eventlog.database import Database
+from tests.conftest import SEED
+from tests.integration.workers.simulated import frozen_time
+from tests.integration.workers.simulated.checks import check
+from tests.integration.workers.simulated.schedule import TAKEN_OVER_WITHIN_SECONDS, Draws, Schedule
+from tests.integration.workers.simulated.world import World
+
+EXAMPLES = int(os.environ.get("CODEAGENT_TEST_EXAMPLES", "250"))
+SETTING = st.binary(min_size=4, max_size=4)
+EVENTS = st.lists(st.binary(min_size=6, max_size=6), min_size=60, max_size=240)
+"""Bytes, because they are drawn evenly: whatever Hypothesis favours elsewhere would favour some misfortunes here."""
+
+SHORT_DEADLINE, LONG_DEADLINE = 60, 1800
+TIMER_SENT_AGAIN_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An event loop whose time stands still, a database on the same clock, and ids that repeat."""
+
+    runner: asyncio.Runner
+    database: Database
+    ids: frozen_time.Ids
+
+
+@pytest.fixture
+def stage(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    asyncio.run(frozen_time.freeze_database(database_url))
+    ids = frozen_time.Ids()
+    monkeypatch.setattr(clock, "now", frozen_time.now)
+    monkeypatch.setattr(clock, "new_uuid", ids)
+    with asyncio.Runner(loop_factory=frozen_time.FrozenLoop) as runner:
+        database = Database(database_url, connections=2)
+        yield Stage(runner, database, ids)
+        runner.run(database.close())
+
+
+async def play(database: Database, setting: Draws, events: Sequence[bytes]) -> None:
+    """One or two runs, some in haste, some with a model that never answers; then events; then peace."""
+    hangs = setting.below(5) == 4
+    world = World(database, lines=setting.below(4), hangs=hangs)
+    schedule = Schedule(world, may_cancel=setting.below(3) == 2)
+    with structlog.testing.capture_logs() as logs:
+        await world.start()
+        try:
+            for _ in range(1 + setting.below(2)):
+                in_haste = hangs or setting.below(3) == 2
+                await world.submit(deadline_seconds=SHORT_DEADLINE if in_haste else LONG_DEADLINE)
+            for entropy in events:
+                await schedule.event(entropy)
+            patience = SHORT_DEADLINE + TIMER_SENT_AGAIN_SECONDS if hangs else 0
+            await schedule.come_to_rest(TAKEN_OVER_WITHIN_SECONDS + patience)
+            await check(world)
+        finally:
+            note("\n".join(schedule.trace))
+            await world.stop()
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+@pytest.mark.timeout(900)
+def test_a_run_ends_once_and_everything_happens_once_in_whatever_order(
+    stage: Stage, request: pytest.FixtureRequest, tell: Callable[[str], None]
+) -> None:
+    # Each PostgreSQL sees other examples; a seed names the same ones for ever.
+    drawn = SEED + crc32(request.node.name.encode())
+
+    @seed(drawn)
+    @settings(
+        max_examples=EXAMPLES,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(SETTING, EVENTS)
+    def plays(setting: bytes, events: list[bytes]) -> None:
+        stage.ids.start_over()
+        stage.runner.run(play(stage.database, Draws(setting), events))
+
+    tell(f"seed {SEED}, {EXAMPLES} examples")
+    plays()
