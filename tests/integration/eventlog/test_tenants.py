@@ -97,6 +97,7 @@ async def test_the_edge_may_call_the_functions_that_name_their_tenant(walled: Da
         "append_fact_v1",
         "confirm_runs_v1",
         "current_tenant",
+        "read_revocations_v1",
         "read_streams_v1",
         "stream_heads_v1",
     }
