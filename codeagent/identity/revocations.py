@@ -95,11 +95,14 @@ class Revocations:
 
     async def current(self) -> bool:
         """Whether the last look is young enough: one of the checks of readiness."""
+        return self._is_current()
+
+    def _is_current(self) -> bool:
         return time.monotonic() - self._looked < self._stale_seconds
 
-    async def assure_current(self) -> None:
+    def assure_current(self) -> None:
         """Raises `Unavailable` where it is not and that matters."""
-        if self._fail_closed and not await self.current():
+        if self._fail_closed and not self._is_current():
             raise Unavailable("It cannot be told now which credentials are revoked.", code="database_unavailable")
 
     async def start(self) -> None:

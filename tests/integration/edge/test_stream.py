@@ -16,17 +16,20 @@ from codeagent.edge.stream import RunStream
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.step import Step
 from codeagent.eventlog.tenants import TenantLog
+from codeagent.identity.principal import Principal
 from codeagent.messages.envelope import to_headers
 from codeagent.messages.events import RunCompleted
 from codeagent.messages.results import Delta
 from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
+
+CALLER = Principal(TENANT, "usr_test", "key_test")
 
 
 class Watcher:
     """One client's stream, read event by event."""
 
     def __init__(self, log: TenantLog, hub: LiveHub, run_id: str, after: int = 0, heartbeat: float = 30.0) -> None:
-        stream = RunStream(log, hub, TENANT, run_id, after, heartbeat_seconds=heartbeat)
+        stream = RunStream(log, hub, CALLER, run_id, after, heartbeat_seconds=heartbeat)
         self._events: AsyncIterator[object] = stream.events()
         self.versions: list[int] = []
 

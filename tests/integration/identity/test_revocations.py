@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
-import asyncpg
 import pytest
 
 from codeagent import clock
@@ -20,18 +19,12 @@ from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.principal import Principal
 from codeagent.identity.revocations import Kind, Revocations, forget_ended, revoke
+from tests.services.deaf import DeafDatabase
 from tests.services.postgres import PostgresCluster
 
 TENANT = "ten_test"
 PRINCIPAL = Principal(TENANT, "usr_1", "key_1", token_id="jti_1")
 WITHIN_SECONDS = 1.0
-
-
-class DeafDatabase(Database):
-    """Whoever would listen here hears nothing."""
-
-    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        raise Unavailable("no connection of one's own")
 
 
 @asynccontextmanager
@@ -178,19 +171,19 @@ async def test_an_edge_that_cannot_look_says_so_refuses_what_it_cannot_vouch_for
         edge(newest_database_url, look_seconds=0.02, stale_seconds=0.3) as (_, strict),
         edge(newest_database_url, look_seconds=0.02, stale_seconds=0.3, fail_closed=False) as (_, lax),
     ):
-        await strict.assure_current()
+        strict.assure_current()
         assert await strict.current()
         postgres_18.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         postgres_18.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
         while await strict.current() or await lax.current():
             await asyncio.sleep(0.01)
         with pytest.raises(Unavailable):
-            await strict.assure_current()
-        await lax.assure_current()
+            strict.assure_current()
+        lax.assure_current()
         postgres_18.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         while not await strict.current():
             await asyncio.sleep(0.01)
-        await strict.assure_current()
+        strict.assure_current()
 
 
 async def test_revocations_that_had_their_time_are_forgotten(newest_database_url: str, owner: Database) -> None:
