@@ -90,6 +90,8 @@ class NewKey:
 
     def order(self) -> KeyOrder:
         """Raises `InvalidInput` for scopes and networks that are none."""
+        if not self.scopes.strip():
+            raise InvalidInput("a key needs a scope")
         try:
             return KeyOrder(
                 id=typed_id("key", new_uuid()),
