@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -29,6 +30,21 @@ LONGEST_SECONDS = 6 * 3600.0
 def structured(event: StoredEvent) -> dict[str, Any]:
     """A stored event as one JSON object, as clients, pages and exports have it."""
     return to_structured(event.envelope(), event.document())
+
+
+@dataclass(frozen=True, slots=True)
+class _LastMoment:
+    """When a stream ends at the latest, by the event loop's clock, and why."""
+
+    at: float
+    reason: str
+
+    def left(self) -> float:
+        return self.at - asyncio.get_running_loop().time()
+
+    def over(self, subscriber: Subscriber) -> str:
+        """The reason to end now, or empty."""
+        return subscriber.ending or (self.reason if self.left() <= 0 else "")
 
 
 class RunStream:
@@ -58,30 +74,30 @@ class RunStream:
         # Spread out, so that a restarted edge is not met by everybody at the same moment.
         retry = random.randint(1_500, 4_500)  # noqa: S311  not for secrets
         yield ServerSentEvent(event="stream.open", data="{}", retry=retry)
-        now, (ends_at, reason) = asyncio.get_running_loop().time, self._last_moment()
+        last_moment = self._last_moment()
         with self._hub.subscribe(self._run_id, self._caller, self._after) as subscriber:
             subscriber.behind = True
             while not self._ended:
+                if over := last_moment.over(subscriber):
+                    yield _control("stream.end", {"reason": over})
+                    return
                 async with aclosing(self._pending(subscriber)) as pending:
                     async for message in pending:
                         yield message
-                        if subscriber.ending == "revoked" or now() >= ends_at:
-                            break  # however much is still to be caught up with
-                if self._ended:
-                    break
-                if subscriber.ending or now() >= ends_at:
-                    yield _control("stream.end", {"reason": subscriber.ending or reason})
-                    return
-                if not await self._woken(subscriber, min(ends_at - now(), self._heartbeat)):
+                        if last_moment.over(subscriber) in {"revoked", "token_expired"}:
+                            break  # however much is still to be read
+                if self._ended or last_moment.over(subscriber):
+                    continue
+                woken = await self._woken(subscriber, min(last_moment.left(), self._heartbeat))
+                if not woken and not last_moment.over(subscriber):
                     yield _control("stream.heartbeat", {"version": subscriber.cursor})
         yield _control("stream.end", {"reason": "run_ended"})
 
-    def _last_moment(self) -> tuple[float, str]:
-        """When the stream ends at the latest, by the event loop's clock, and why."""
+    def _last_moment(self) -> _LastMoment:
         longest, expires_at = LONGEST_SECONDS, self._caller.expires_at
         left = longest if expires_at is None else (expires_at - clock.now()).total_seconds()
         reason = "token_expired" if left < longest else "reconnect"
-        return asyncio.get_running_loop().time() + min(left, longest), reason
+        return _LastMoment(asyncio.get_running_loop().time() + min(left, longest), reason)
 
     async def _woken(self, subscriber: Subscriber, seconds: float) -> bool:
         assert subscriber.wake is not None
