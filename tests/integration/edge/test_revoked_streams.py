@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from codeagent import clock
+from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.tenants import EDGE_ROLE
@@ -134,18 +135,22 @@ async def rotate(edge: Edge, key: dict[str, Any], **body: Any) -> dict[str, Any]
     return dict(answer.json())
 
 
+@pytest.mark.parametrize(("strict", "status"), [(True, 503), (False, 200)], ids=["fails closed", "stays open"])
 async def test_an_edge_that_cannot_look_is_not_ready_and_refuses_what_might_be_revoked(
-    newest_database_url: str, tmp_path: Path, file_keys: Keys
+    newest_database_url: str, tmp_path: Path, file_keys: Keys, strict: bool, status: int
 ) -> None:
-    async with running_edge(newest_database_url, tmp_path, file_keys, revocation_stale_seconds=1) as edge:
+    path = f"/v1/artifacts/{await LocalArtifactStore(tmp_path / 'artifacts').put(MINE, b'a patch')}"
+    options = {"revocation_stale_seconds": 1, "revocation_fail_closed": strict}
+    async with running_edge(newest_database_url, tmp_path, file_keys, **options) as edge:
         made = await edge.make_key(file_keys.owner)
-        assert await edge.accepts(made["key"])
+        assert (await edge.call(made["key"], "GET", path)).status_code == 200
         assert (await edge.http.get("/readyz")).status_code == 200
         edge.database.url = "postgresql://nobody:x@127.0.0.1:1/none"
         await edge.database.close()
         async with asyncio.timeout(20):
             while (await edge.http.get("/readyz")).status_code == 200:
                 await asyncio.sleep(0.05)
-        answer = await edge.call(made["key"], "GET", f"/v1/runs/{new_run()}")
-        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         assert (await edge.http.get("/readyz")).json()["checks"] == {"revocations": False}
+        # It needs no database, and the key is remembered.
+        assert (await edge.call(made["key"], "GET", path)).status_code == status
+        assert (await edge.call(file_keys.owner, "GET", path)).status_code == 200

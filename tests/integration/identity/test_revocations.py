@@ -149,6 +149,7 @@ async def test_a_revocation_holds_from_its_time_on_and_listeners_are_told_once(n
         await revocations.look()
         assert not revocations.revoked(PRINCIPAL)
         assert await until(lambda: revocations.revoked(PRINCIPAL)) > 0.2
+        await revoked_by(database, Kind.API_KEY, "key_1")
         await revocations.look()
     assert told == [True]
 
