@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from codeagent.broker.topics import Profile
@@ -116,6 +125,15 @@ class Settings(BaseSettings):
     """Of a worker's or the relay's health and metrics; 0 takes any free one."""
     api_keys_file: Path | None = None
     """JSON list of API keys as digests; read again when it changes."""
+    api_key_pepper: SecretStr | None = None
+    """Secret under which keys in the database are hashed: 32 characters or more, the same on every edge. Several are
+    separated by commas, the newest first: keys that were made under any of them are known."""
+    api_key_max_days: int = Field(default=365, ge=1, le=3650)
+    """How far ahead a key's end may be. Keys end after 90 days unless told otherwise."""
+    revocation_stale_seconds: float = Field(default=5.0, ge=1, le=300)
+    """After how long without a look at the database an edge is not ready, since it may not know what is revoked."""
+    revocation_fail_closed: bool = True
+    """Whether it then also refuses API keys and sessions with 503. Keys from the file are accepted all the same."""
     durable_accept: bool = False
     """Whether a submission is written to the database before it is answered, instead of waiting for the broker."""
     max_body_bytes: int = Field(default=MIB, ge=1024)
@@ -156,6 +174,18 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = None
     """Where spans go (OTLP over HTTP); none leave the process without it."""
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
+
+    @field_validator("api_key_pepper")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and any(len(pepper) < 32 for pepper in value.get_secret_value().split(",")):
+            raise ValueError("each pepper should have 32 characters or more")
+        return value
+
+    def api_key_peppers(self) -> list[bytes]:
+        """The peppers, the newest first; none in a development system without one."""
+        text = "" if self.api_key_pepper is None else self.api_key_pepper.get_secret_value()
+        return [pepper.encode() for pepper in text.split(",") if pepper]
 
     def providers(self) -> list[ProviderSettings]:
         """The configured providers. Raises `ValueError` naming what is wrong with the file."""

@@ -17,7 +17,9 @@ app = typer.Typer(
 db = typer.Typer(no_args_is_help=True, help="The database.")
 topics = typer.Typer(no_args_is_help=True, help="The broker's topics.")
 sandbox = typer.Typer(no_args_is_help=True, help="Sandboxes, for operators.")
+keys = typer.Typer(invoke_without_command=True)
 app.add_typer(db, name="db")
+app.add_typer(keys, name="key")
 app.add_typer(topics, name="topics")
 app.add_typer(sandbox, name="sandbox")
 
@@ -141,9 +143,11 @@ def serve(
     raise typer.Exit(run_process(lambda: ROLES[role](settings, None), settings.drain_seconds + 5))
 
 
-@app.command()
-def key() -> None:
+@keys.callback()
+def key(context: typer.Context) -> None:
     """Make an API key and its entry for CODEAGENT_API_KEYS_FILE. The key is shown this once."""
+    if context.invoked_subcommand is not None:
+        return
     import json
 
     from codeagent.clock import new_uuid
@@ -158,6 +162,23 @@ def key() -> None:
         "principal_id": typed_id("usr", new_uuid()),
     }
     typer.echo(json.dumps({"api_key": made, "entry": entry}, indent=2))
+
+
+@keys.command("create")
+def key_create(
+    tenant: Annotated[str, typer.Option(help="Id of the tenant.")],
+    principal: Annotated[str, typer.Option(help="Id of the user or service that the key acts for.")],
+    scopes: Annotated[str, typer.Option(help='What it may do, as in "runs:read runs:write".')],
+    name: Annotated[str, typer.Option(help="What it is for.")] = "made by an operator",
+    days: Annotated[int, typer.Option(min=1, help="After how many days it ends.")] = 90,
+    network: Annotated[list[str] | None, typer.Option(help="From where it may be used; repeatable.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make an API key in the database, where all edges know it at once. The key is shown this once."""
+    from codeagent.cli.operate import NewKey, create_key
+
+    wanted = NewKey(tenant, principal, scopes, name, days, tuple(network or ()))
+    raise typer.Exit(create_key(data_dir, wanted))
 
 
 @app.command()

@@ -1,23 +1,32 @@
-"""What operators do from the terminal: migrate, reconcile topics, verify a run."""
+"""What operators do from the terminal: migrate, reconcile topics, make keys, verify a run."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 from codeagent.broker.admin import TopicAdmin, wanted_topics
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.topics import load_topics
 from codeagent.cli.connection import SETTINGS_FILE
-from codeagent.errors import CodeAgentError
+from codeagent.cli.identity import api_keys
+from codeagent.clock import new_uuid, now
+from codeagent.errors import CodeAgentError, InvalidInput
 from codeagent.eventlog import migrate
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.facts import Author
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.eventlog.verify import Finding, verify
-from codeagent.messages.ids import run_stream
+from codeagent.identity.api_keys import KeyOrder
+from codeagent.identity.scopes import parse_scopes
+from codeagent.messages.ids import run_stream, typed_id
 from codeagent.settings import Misconfigured, Settings, read_settings
 
 FAILED, USAGE = 1, 2
@@ -41,7 +50,7 @@ def _guarded(action: object) -> int:
         return asyncio.run(action)  # type: ignore[arg-type]  # a coroutine of int
     except CodeAgentError as error:
         sys.stderr.write(f"codeagent: {error.detail}\n")
-        return USAGE if isinstance(error, Misconfigured) else FAILED
+        return USAGE if isinstance(error, Misconfigured | InvalidInput) else FAILED
 
 
 def upgrade_database(data_dir: Path | None) -> int:
@@ -66,6 +75,53 @@ def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
         return 2 if any(change.kind == "conflict" for change in changes) else 0
 
     return _guarded(reconcile())
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that an operator asks for, as typed."""
+
+    tenant_id: str
+    principal_id: str
+    scopes: str
+    name: str
+    days: int
+    networks: tuple[str, ...]
+
+    def order(self) -> KeyOrder:
+        """Raises `InvalidInput` for scopes and networks that are none."""
+        if not self.scopes.strip():
+            raise InvalidInput("a key needs a scope")
+        try:
+            return KeyOrder(
+                id=typed_id("key", new_uuid()),
+                principal_id=self.principal_id,
+                name=self.name,
+                scopes=parse_scopes(self.scopes.replace(",", " ")),
+                networks=tuple(ip_network(network) for network in self.networks),
+                expires_at=now() + timedelta(days=self.days),
+            )
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+
+
+def create_key(data_dir: Path | None, wanted: NewKey) -> int:
+    async def create() -> int:
+        settings = load_settings(data_dir)
+        database = Database(settings.database_url.get_secret_value(), connections=1, role=EDGE_ROLE)
+        try:
+            author = Author(wanted.tenant_id, "system", "operator", new_uuid())
+            made = await api_keys(settings, database).create(author, wanted.order())
+        finally:
+            await database.close()
+        say(
+            json.dumps(
+                {"api_key": made.secret, "key_id": made.key.id, "expires_at": str(made.key.expires_at)}, indent=2
+            )
+        )
+        return 0
+
+    return _guarded(create())
 
 
 async def _story(log_reader: EventLog, run_id: str) -> list[StoredEvent]:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from codeagent import __version__
@@ -35,6 +36,7 @@ from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.migrations import HEAD
 from codeagent.eventlog.sweep import Sweeper
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
+from codeagent.identity.revocations import forget_ended
 from codeagent.projections.runs import RunsProjector
 from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.retention import RetentionLoop
@@ -230,7 +232,11 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     parts = assemble("relay", settings)
     projector = RunsProjector(parts.database, parts.log)
     keep = timedelta(hours=settings.submission_retention_hours)
-    retention = RetentionLoop(SubmissionLedger(parts.database), keep=keep, every_seconds=RETENTION_SECONDS)
+    forgetters = {
+        "submissions": partial(SubmissionLedger(parts.database).forget, keep),
+        "revocations": partial(forget_ended, parts.database),
+    }
+    retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
     parts.process.start += [projector.start, retention.start]
     parts.process.stop += [retention.stop, projector.stop]
     return finish(parts, listener, measure=True)
@@ -240,7 +246,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     from codeagent.artifacts.known import KnownArtifacts
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.broker.tail import TopicTail
-    from codeagent.cli.keys import FileKeys
+    from codeagent.cli.identity import identify
     from codeagent.edge.app import create_app
     from codeagent.edge.context import EdgeContext, EdgePolicy
     from codeagent.edge.live import LiveHub
@@ -249,7 +255,10 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
 
     parts = assemble("edge", settings)
     tenant_log = TenantLog(parts.database)
-    hub = LiveHub(tenant_log)
+    identity = identify(settings, parts.database)
+    parts.process.checks["revocations"] = identity.revocations.current
+    hub = LiveHub(tenant_log, revoked=identity.revocations.revoked)
+    identity.revocations.notify(hub.end_revoked)
     tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
     submissions = SubmissionLedger(parts.database)
     store = LocalArtifactStore(settings.artifacts_dir)
@@ -263,7 +272,8 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
         known=KnownArtifacts(store),
         hub=hub,
         views=RunViews(tenant_log, submissions),
-        authenticate=FileKeys(settings.api_keys_file).authenticate,
+        authenticate=identity.authenticate,
+        keys=identity.keys,
         supports_model=ProviderRegistry(settings.providers()).supports,
         checks=parts.process.checks,
         policy=EdgePolicy(
@@ -277,9 +287,9 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     )
     listening = listener if listener is not None else bind(settings.http_host, settings.http_port)
     server = HttpServer(create_app(context), listening, settings.drain_seconds)
-    parts.process.start += [store.start, hub.start, tail.start, server.start]
+    parts.process.start += [store.start, identity.start, hub.start, tail.start, server.start]
     # Streams are told to come back elsewhere before the server stops accepting.
-    parts.process.stop += [hub.stop, server.stop, submissions.close, tail.stop]
+    parts.process.stop += [hub.stop, server.stop, submissions.close, identity.stop, tail.stop]
     return finish(parts)
 
 

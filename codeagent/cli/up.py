@@ -41,7 +41,7 @@ PRELOADED = (
     "codeagent.edge.app",
     "codeagent.edge.live",
     "codeagent.broker.tail",
-    "codeagent.cli.keys",
+    "codeagent.cli.identity",
     "codeagent.cli.models",
     "codeagent.artifacts.store",
     "codeagent.workers.provider",
@@ -174,7 +174,7 @@ STAGES = {"edge": 0, AGENT_WORKER: 1, PROVIDER_WORKER: 1, SANDBOX_WORKER: 1, "re
 def _write_settings(options: UpOptions, settings: Settings) -> None:
     """For operators' commands on this data directory: they need the database and the broker as well."""
     values = settings.model_dump(mode="json", exclude_none=True)
-    values["database_url"] = settings.database_url.get_secret_value()
+    values |= {name: value.get_secret_value() for name, value in settings if isinstance(value, SecretStr)}
     write_atomically(options.data_dir / SETTINGS_FILE, json.dumps(values, indent=2))
 
 

@@ -19,9 +19,13 @@ from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import TenantLog
+from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
 from codeagent.sandboxes.sources import TrustedHost
+from codeagent.telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class EdgeContext:
     hub: LiveHub
     views: RunViews
     authenticate: Callable[[str], Awaitable[Principal | None]]
+    keys: ApiKeys
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""
@@ -70,6 +75,9 @@ async def get_principal(request: Request, needed: SecurityScopes) -> Principal:
     principal = await context.authenticate(key) if key else None
     if principal is None:
         raise CodeAgentError("A valid API key or access token is needed.", code="unauthenticated", status=401)
+    if not principal.may_come_from(None if request.client is None else request.client.host):
+        log.warning("credential.used_from_elsewhere", key_id=principal.credential_id)
+        raise CodeAgentError("The credential may not be used from this address.", code="forbidden", status=403)
     missing = [scope for scope in needed.scopes if not principal.may(Scope(scope))]
     if missing:
         raise CodeAgentError(f"The credential lacks {', '.join(missing)}.", code="insufficient_scope", status=403)
@@ -85,3 +93,4 @@ Context = Annotated[EdgeContext, Depends(get_context)]
 RunReader = Annotated[Principal, _holding(Scope.RUNS_READ)]
 RunWriter = Annotated[Principal, _holding(Scope.RUNS_WRITE)]
 RunCanceler = Annotated[Principal, _holding(Scope.RUNS_CANCEL)]
+KeyWriter = Annotated[Principal, _holding(Scope.KEYS_WRITE)]

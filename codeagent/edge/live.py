@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import orjson
 
@@ -17,6 +18,7 @@ from codeagent.broker.tail import LiveRecord
 from codeagent.broker.topics import RUN_DELTAS
 from codeagent.errors import CodeAgentError, Unreadable
 from codeagent.eventlog.tenants import TenantLog
+from codeagent.identity.principal import Principal
 from codeagent.messages.envelope import from_headers, to_structured
 from codeagent.messages.ids import run_stream
 from codeagent.telemetry import metrics
@@ -38,27 +40,43 @@ class LiveEvent:
 
 @dataclass(slots=True, eq=False)
 class Subscriber:
-    """One open stream. `cursor` is the newest version its client has; `behind` says that the log has more."""
+    """One open stream. `cursor` is the newest version its client has; `behind` says that the log has more; `ending`
+    why the stream is to end, where it is."""
 
     run_id: str
+    caller: Principal
     cursor: int
     events: deque[LiveEvent]
     deltas: deque[bytes]
     dropped: int = 0
     behind: bool = False
-    closed: bool = False
+    ending: str = ""
     wake: asyncio.Event | None = None
 
     def signal(self) -> None:
         if self.wake is not None:
             self.wake.set()
 
+    def end(self, reason: str) -> None:
+        self.ending = self.ending or reason
+        self.signal()
+
+
+def _nobody(_: Principal) -> bool:
+    return False
+
 
 class LiveHub:
-    """Hands live records to the subscribers of their run, and tells them when the log has something newer."""
+    """Hands live records to the subscribers of their run, and tells them when the log has something newer.
 
-    def __init__(self, log_reader: TenantLog, *, check_seconds: float = 15.0) -> None:
+    `revoked` says whether a caller's credential has been; call `end_revoked` when more of them are.
+    """
+
+    def __init__(
+        self, log_reader: TenantLog, *, revoked: Callable[[Principal], bool] = _nobody, check_seconds: float = 15.0
+    ) -> None:
         self._log = log_reader
+        self._revoked = revoked
         self._check_seconds = check_seconds
         self._subscribers: dict[str, set[Subscriber]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -68,9 +86,11 @@ class LiveHub:
         self._task = asyncio.create_task(self._check_regularly())
 
     @contextmanager
-    def subscribe(self, run_id: str, cursor: int) -> Iterator[Subscriber]:
-        subscriber = Subscriber(run_id, cursor, deque(), deque(), wake=asyncio.Event())
+    def subscribe(self, run_id: str, caller: Principal, cursor: int) -> Iterator[Subscriber]:
+        subscriber = Subscriber(run_id, caller, cursor, deque(), deque(), wake=asyncio.Event())
         self._subscribers.setdefault(run_id, set()).add(subscriber)
+        if self._revoked(caller):  # after the request was let in, and before there was anybody to tell
+            subscriber.end("revoked")
         metrics.STREAM_CONNECTIONS.labels("sse").inc()
         try:
             yield subscriber
@@ -112,10 +132,18 @@ class LiveHub:
 
     def reconnected(self) -> None:
         """The tail was away: whatever it missed is in the log."""
-        for subscribers in self._subscribers.values():
-            for subscriber in subscribers:
-                subscriber.behind = True
-                subscriber.signal()
+        for subscriber in self._everybody():
+            subscriber.behind = True
+            subscriber.signal()
+
+    def end_revoked(self) -> None:
+        """Ends the streams of callers whose credentials are revoked."""
+        for subscriber in self._everybody():
+            if self._revoked(subscriber.caller):
+                subscriber.end("revoked")
+
+    def _everybody(self) -> Iterator[Subscriber]:
+        return chain.from_iterable(self._subscribers.values())
 
     async def _check_regularly(self) -> None:
         while True:
@@ -143,10 +171,8 @@ class LiveHub:
     async def stop(self) -> None:
         """Ends every stream, telling clients to come back elsewhere."""
         self.closing = True
-        for subscribers in self._subscribers.values():
-            for subscriber in subscribers:
-                subscriber.closed = True
-                subscriber.signal()
+        for subscriber in self._everybody():
+            subscriber.end("reconnect")
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -52,6 +52,11 @@ class Problem(BaseModel):
     errors: list[FieldProblem] = []
 
 
+def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How an operation's error answers are documented."""
+    return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}
+
+
 def problem(
     status: int,
     code: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -11,17 +11,16 @@ from sse_starlette import EventSourceResponse
 from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
 from codeagent.edge.context import Context, EdgeContext, RunCanceler, RunReader, RunWriter
 from codeagent.edge.models import CancelBody, EventPage, RunBody, RunModel, RunPage, RunSummary
-from codeagent.edge.problems import Problem
+from codeagent.edge.problems import errors_of
 from codeagent.edge.stream import RunStream, structured
 from codeagent.errors import Conflict, Rejected
+from codeagent.identity.principal import Principal
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import RunStatus
 from codeagent.projections.runs import list_runs
 from codeagent.projections.view import RunView
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (400, 401, 404, 422, 503)
-}
+ERRORS = errors_of(400, 401, 404, 422, 503)
 router = APIRouter(prefix="/v1", tags=["runs"], responses=ERRORS)
 
 SEND_TIMEOUT_SECONDS = 30
@@ -119,14 +118,15 @@ async def get_events(
     """With `Accept: text/event-stream` a stream that goes on until the run ends; otherwise a page as JSON.
 
     `Last-Event-ID`, or `after`, is the version of the newest event the client has: what follows it is sent, all of
-    it and each once. Events without an `id` are live only and may be lost.
+    it and each once. Events without an `id` are live only and may be lost. `stream.end` says why it ends: `run_ended`,
+    `reconnect`, `token_expired`, or `revoked` within a second of the credential's revocation.
     """
     view = await context.views.get(caller.tenant_id, run_id)
     position = _cursor(last_event_id if last_event_id is not None else after)
     if position > view.version:
         raise Rejected(f"The stream's newest event is {view.version}.", code="cursor_past_head")
     if "text/event-stream" in request.headers.get("accept", ""):
-        return _stream(context, view, position)
+        return _stream(context, caller, view, position)
     events = await context.log.read_stream(caller.tenant_id, run_stream(run_id), position, limit)
     more = len(events) == limit and events[-1].version < view.version
     following = events[-1].version if more else None
@@ -137,13 +137,13 @@ async def get_events(
     return JSONResponse(page, headers=headers)
 
 
-def _stream(context: EdgeContext, view: RunView, position: int) -> Response:
+def _stream(context: EdgeContext, caller: Principal, view: RunView, position: int) -> Response:
     if view.status.terminal and position == view.version:
         return Response(status_code=204)
     stream = RunStream(
         context.log,
         context.hub,
-        view.tenant_id,
+        caller,
         view.run_id,
         position,
         heartbeat_seconds=context.policy.heartbeat_seconds,

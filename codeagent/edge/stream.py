@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from sse_starlette import ServerSentEvent
 
+from codeagent import clock
 from codeagent.edge.live import LiveHub, Subscriber
 from codeagent.errors import CodeAgentError
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.eventlog.tenants import TenantLog
+from codeagent.identity.principal import Principal
 from codeagent.messages.envelope import to_structured
 from codeagent.messages.ids import run_stream
 from codeagent.messages.results import Delta
@@ -28,6 +32,21 @@ def structured(event: StoredEvent) -> dict[str, Any]:
     return to_structured(event.envelope(), event.document())
 
 
+@dataclass(frozen=True, slots=True)
+class _LastMoment:
+    """When a stream ends at the latest, by the event loop's clock, and why."""
+
+    at: float
+    reason: str
+
+    def left(self) -> float:
+        return self.at - asyncio.get_running_loop().time()
+
+    def over(self, subscriber: Subscriber) -> str:
+        """The reason to end now, or empty."""
+        return subscriber.ending or (self.reason if self.left() <= 0 else "")
+
+
 class RunStream:
     """The events of one run for one client. Every version is sent once, in order; deltas are sent as they come."""
 
@@ -35,7 +54,7 @@ class RunStream:
         self,
         log_reader: TenantLog,
         hub: LiveHub,
-        tenant_id: str,
+        caller: Principal,
         run_id: str,
         after: int,
         *,
@@ -43,7 +62,7 @@ class RunStream:
     ) -> None:
         self._log = log_reader
         self._hub = hub
-        self._tenant_id = tenant_id
+        self._caller = caller
         self._run_id = run_id
         self._after = after
         self._heartbeat = heartbeat_seconds
@@ -55,32 +74,42 @@ class RunStream:
         # Spread out, so that a restarted edge is not met by everybody at the same moment.
         retry = random.randint(1_500, 4_500)  # noqa: S311  not for secrets
         yield ServerSentEvent(event="stream.open", data="{}", retry=retry)
-        deadline = asyncio.get_running_loop().time() + LONGEST_SECONDS
-        with self._hub.subscribe(self._run_id, self._after) as subscriber:
+        last_moment = self._last_moment()
+        with self._hub.subscribe(self._run_id, self._caller, self._after) as subscriber:
             subscriber.behind = True
             while not self._ended:
-                async for message in self._pending(subscriber):
-                    yield message
-                if self._ended:
-                    break
-                if subscriber.closed or asyncio.get_running_loop().time() > deadline:
-                    yield _control("stream.end", {"reason": "reconnect"})
+                if over := last_moment.over(subscriber):
+                    yield _control("stream.end", {"reason": over})
                     return
-                if not await self._woken(subscriber):
+                async with aclosing(self._pending(subscriber)) as pending:
+                    async for message in pending:
+                        yield message
+                        if last_moment.over(subscriber) in {"revoked", "token_expired"}:
+                            break  # however much is still to be read
+                if self._ended or last_moment.over(subscriber):
+                    continue
+                woken = await self._woken(subscriber, min(last_moment.left(), self._heartbeat))
+                if not woken and not last_moment.over(subscriber):
                     yield _control("stream.heartbeat", {"version": subscriber.cursor})
         yield _control("stream.end", {"reason": "run_ended"})
 
-    async def _woken(self, subscriber: Subscriber) -> bool:
+    def _last_moment(self) -> _LastMoment:
+        longest, expires_at = LONGEST_SECONDS, self._caller.expires_at
+        left = longest if expires_at is None else (expires_at - clock.now()).total_seconds()
+        reason = "token_expired" if left < longest else "reconnect"
+        return _LastMoment(asyncio.get_running_loop().time() + min(left, longest), reason)
+
+    async def _woken(self, subscriber: Subscriber, seconds: float) -> bool:
         assert subscriber.wake is not None
         try:
-            async with asyncio.timeout(self._heartbeat):
+            async with asyncio.timeout(seconds):
                 await subscriber.wake.wait()
         except TimeoutError:
             return False
         subscriber.wake.clear()
         return True
 
-    async def _pending(self, subscriber: Subscriber) -> AsyncIterator[ServerSentEvent]:
+    async def _pending(self, subscriber: Subscriber) -> AsyncGenerator[ServerSentEvent]:
         while subscriber.events and not subscriber.behind:
             event = subscriber.events.popleft()
             if event.version == subscriber.cursor + 1:
@@ -99,7 +128,7 @@ class RunStream:
     async def _from_log(self, subscriber: Subscriber) -> AsyncIterator[ServerSentEvent]:
         subscriber.behind = False
         try:
-            async for stored in self._log.stream(self._tenant_id, run_stream(self._run_id), subscriber.cursor):
+            async for stored in self._log.stream(self._caller.tenant_id, run_stream(self._run_id), subscriber.cursor):
                 data = orjson.dumps(structured(stored)).decode()
                 yield self._durable(subscriber, stored.version, stored.type, data)
         except CodeAgentError:

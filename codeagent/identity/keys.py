@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 import string
+from collections.abc import Sequence
 from hashlib import sha256
 from zlib import crc32
 
@@ -46,8 +48,33 @@ def digest_of_key(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 
+def hint_of_key(key: str) -> str:
+    """The beginning of a key, by which its owner tells it from others."""
+    return key[: len(_PREFIX) + 6]
+
+
+class KeyHasher:
+    """Digests of keys as the database has them: HMAC-SHA-256 under a pepper that the database does not know, so that
+    whoever can write rows there cannot make keys. Without a pepper plain SHA-256, which production refuses.
+
+    New keys are hashed under the first pepper, and known under any of them: that is how a pepper is replaced.
+    """
+
+    def __init__(self, peppers: Sequence[bytes] = ()) -> None:
+        self._peppers = tuple(peppers)
+
+    def digest(self, key: str) -> bytes:
+        return self.digests(key)[0]
+
+    def digests(self, key: str) -> tuple[bytes, ...]:
+        """Under each pepper, in their order."""
+        if not self._peppers:
+            return (sha256(key.encode()).digest(),)
+        return tuple(hmac.digest(pepper, key.encode(), "sha256") for pepper in self._peppers)
+
+
 class KeyRing:
-    """The keys that are known, by digest."""
+    """The keys of a file, by digest."""
 
     def __init__(self, principals: dict[str, Principal]) -> None:
         self._principals = principals

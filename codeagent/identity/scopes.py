@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -35,6 +36,7 @@ class Role(StrEnum):
 
 
 ALL = frozenset(Scope)
+_BY_NAME = {scope.value: scope for scope in Scope}
 _READS = frozenset({Scope.RUNS_READ, Scope.PROJECTS_READ, Scope.AGENTS_READ, Scope.USAGE_READ})
 _WORK = frozenset({Scope.RUNS_WRITE, Scope.RUNS_CANCEL, Scope.PROJECTS_WRITE, Scope.APPROVALS_WRITE})
 
@@ -50,6 +52,11 @@ SCOPES_OF: dict[Role, frozenset[Scope]] = {
 def parse_scopes(text: str) -> frozenset[Scope]:
     """Scopes as OAuth writes them, separated by spaces. Raises `ValueError` for one that does not exist."""
     return frozenset(Scope(word) for word in text.split())
+
+
+def known_scopes(names: Iterable[str]) -> frozenset[Scope]:
+    """Scopes as they were stored. One that no longer exists permits nothing."""
+    return frozenset(_BY_NAME[name] for name in names if name in _BY_NAME)
 
 
 def format_scopes(scopes: frozenset[Scope]) -> str:

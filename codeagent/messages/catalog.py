@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from codeagent.errors import Unreadable
-from codeagent.messages import commands, events, results
+from codeagent.messages import commands, events, key_events, results
 from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Payload, from_headers
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -36,6 +36,11 @@ RUN_EVENTS: tuple[type[Event], ...] = (
     events.RunRejected,
 )
 EFFECT_EVENTS: tuple[type[Event], ...] = (events.CallEnded, events.ExecEnded)
+CONTROL_EVENTS: tuple[type[Event], ...] = (
+    key_events.ApiKeyCreated,
+    key_events.ApiKeyRotated,
+    key_events.ApiKeyRevoked,
+)
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
@@ -47,7 +52,7 @@ def _index(classes: Iterable[type[Payload]]) -> dict[str, type[Payload]]:
     return {payload.NAME: payload for payload in classes}
 
 
-CURRENT: dict[str, type[Payload]] = _index((*COMMANDS, *RUN_EVENTS, *EFFECT_EVENTS, *RESULTS))
+CURRENT: dict[str, type[Payload]] = _index((*COMMANDS, *RUN_EVENTS, *EFFECT_EVENTS, *CONTROL_EVENTS, *RESULTS))
 
 
 def decode_data(name: str, version: int, value: bytes) -> Payload:

@@ -47,3 +47,7 @@ def call_stream(effect_id: UUID) -> str:
 
 def exec_stream(effect_id: UUID) -> str:
     return f"exec-{effect_id}"
+
+
+def api_key_stream(key_id: str) -> str:
+    return f"api_key-{key_id}"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping
 
 from codeagent.errors import CodeAgentError
-from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -15,11 +14,11 @@ MOST_AT_ONCE = 1_000
 
 
 class RetentionLoop:
-    """Removes submissions older than `keep`, every `every_seconds`. Several may run at once: they share the work."""
+    """Calls each of `forgetters` until it finds nothing more, every `every_seconds`. They are given how many rows to
+    remove at most, and return how many they did. Several loops may run at once: they share the work."""
 
-    def __init__(self, submissions: SubmissionLedger, *, keep: timedelta, every_seconds: float) -> None:
-        self._submissions = submissions
-        self._keep = keep
+    def __init__(self, forgetters: Mapping[str, Callable[[int], Awaitable[int]]], *, every_seconds: float) -> None:
+        self._forgetters = forgetters
         self._every = every_seconds
         self._task: asyncio.Task[None] | None = None
 
@@ -38,12 +37,15 @@ class RetentionLoop:
 
     async def round(self) -> int:
         """Removes all that is due; returns how much that was."""
-        removed = 0
-        while found := await self._submissions.forget(self._keep, MOST_AT_ONCE):
-            removed += found
-        if removed:
-            log.info("submissions.forgotten", count=removed)
-        return removed
+        total = 0
+        for name, forget in self._forgetters.items():
+            removed = 0
+            while found := await forget(MOST_AT_ONCE):
+                removed += found
+            if removed:
+                log.info("retention.forgotten", what=name, count=removed)
+            total += removed
+        return total
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -90,6 +90,18 @@ def test_what_is_no_list_of_hosts_is_refused(environment: pytest.MonkeyPatch, va
     assert complaint in caught.value.detail
 
 
+def test_peppers_are_told_apart_and_none_may_be_short(environment: pytest.MonkeyPatch) -> None:
+    assert read_settings().api_key_peppers() == []
+    new, old = "n" * 32, "o" * 40
+    environment.setenv("CODEAGENT_API_KEY_PEPPER", f"{new},{old}")
+    assert read_settings().api_key_peppers() == [new.encode(), old.encode()]
+    environment.setenv("CODEAGENT_API_KEY_PEPPER", f"{new},short")
+    with pytest.raises(Misconfigured) as refused:
+        read_settings()
+    assert "CODEAGENT_API_KEY_PEPPER" in refused.value.detail
+    assert "short" not in refused.value.detail
+
+
 def test_variables_that_others_read_are_left_to_them() -> None:
     others = {
         "CODEAGENT_URL": "u",

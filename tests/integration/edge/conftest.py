@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import httpx2
@@ -24,9 +25,11 @@ from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
-from codeagent.identity.keys import KeyRing, digest_of_key, new_key
+from codeagent.identity.api_keys import ApiKeys
+from codeagent.identity.keys import KeyHasher, KeyRing, digest_of_key, new_key
 from codeagent.identity.principal import Principal
 from codeagent.settings import Settings
+from tests.integration.edge.gateway import Edge, Keys, running_edge
 
 MAX_BODY = 100_000
 
@@ -66,6 +69,7 @@ def context(
         hub=LiveHub(log),
         views=RunViews(log, submissions),
         authenticate=authenticate,
+        keys=ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         supports_model=lambda model: model in {"builtin/repair", "test/model"},
         checks={},
         policy=EdgePolicy(
@@ -111,3 +115,15 @@ async def api(
     await publisher.stop()
     await walled.close()
     await database.close()
+
+
+@pytest.fixture
+def file_keys(tmp_path: Path) -> Keys:
+    return Keys.written_to(tmp_path / "api-keys.json")
+
+
+@pytest.fixture
+async def edge(newest_database_url: str, tmp_path: Path, file_keys: Keys) -> AsyncIterator[Edge]:
+    """One edge on real HTTP, without a broker."""
+    async with running_edge(newest_database_url, tmp_path, file_keys) as running:
+        yield running

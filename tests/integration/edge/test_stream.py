@@ -16,17 +16,20 @@ from codeagent.edge.stream import RunStream
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.step import Step
 from codeagent.eventlog.tenants import TenantLog
+from codeagent.identity.principal import Principal
 from codeagent.messages.envelope import to_headers
 from codeagent.messages.events import RunCompleted
 from codeagent.messages.results import Delta
 from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
+
+CALLER = Principal(TENANT, "usr_test", "key_test")
 
 
 class Watcher:
     """One client's stream, read event by event."""
 
     def __init__(self, log: TenantLog, hub: LiveHub, run_id: str, after: int = 0, heartbeat: float = 30.0) -> None:
-        stream = RunStream(log, hub, TENANT, run_id, after, heartbeat_seconds=heartbeat)
+        stream = RunStream(log, hub, CALLER, run_id, after, heartbeat_seconds=heartbeat)
         self._events: AsyncIterator[object] = stream.events()
         self.versions: list[int] = []
 
@@ -173,3 +176,40 @@ async def test_a_quiet_stream_says_that_it_lives(database: Database, log: Tenant
     await hub.stop()
     assert await watcher.next() == ("stream.end", {"reason": "reconnect"})
     await watcher.close()
+
+
+async def test_a_credential_that_was_revoked_before_there_was_a_stream_to_end_sees_nothing(
+    database: Database, log: TenantLog
+) -> None:
+    run_id = new_run()
+    await commit_step(database, step(run_id, 0, [started()] * 20))
+    watcher = Watcher(log, LiveHub(log, revoked=lambda caller: caller == CALLER), run_id)
+    await watcher.next()
+    assert await watcher.next() == ("stream.end", {"reason": "revoked"})
+
+
+async def test_a_revocation_breaks_off_however_much_is_still_to_be_read(database: Database, log: TenantLog) -> None:
+    revoked: set[str] = set()
+    hub, run_id = LiveHub(log, revoked=lambda caller: caller.credential_id in revoked), new_run()
+    await commit_step(database, step(run_id, 0, [started()] * 20))
+    watcher = Watcher(log, hub, run_id)
+    for _ in range(4):
+        await watcher.next()
+    hub.end_revoked()  # of somebody else
+    await watcher.next()
+    revoked.add(CALLER.credential_id)
+    hub.end_revoked()
+    await watcher.until("stream.end")
+    assert len(watcher.versions) < 20
+
+
+async def test_a_run_that_has_ended_is_said_to_have_ended_whatever_else_is_so(
+    database: Database, log: TenantLog
+) -> None:
+    hub, run_id = LiveHub(log), new_run()
+    await commit_step(database, step(run_id, 0, [RunCompleted()]))
+    watcher = Watcher(log, hub, run_id)
+    await watcher.next()
+    await watcher.next()
+    await hub.stop()
+    assert await watcher.next() == ("stream.end", {"reason": "run_ended"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.errors import Unavailable
@@ -80,6 +81,10 @@ async def test_a_submission_that_nobody_was_told_of_goes_by_its_age(database: Da
     assert await ledger.forget(DAY, 100) == 1
 
 
+def regular(ledger: SubmissionLedger) -> RetentionLoop:
+    return RetentionLoop({"submissions": partial(ledger.forget, DAY)}, every_seconds=0.05)
+
+
 async def test_sweeps_share_the_work_in_bounded_batches(database: Database) -> None:
     ledger = SubmissionLedger(database)
     for _ in range(5):
@@ -87,7 +92,7 @@ async def test_sweeps_share_the_work_in_bounded_batches(database: Database) -> N
         await bench.agent().handle(bench.submit())
     counts = await asyncio.gather(ledger.forget(DAY, 2), SubmissionLedger(database).forget(DAY, 2))
     assert max(counts) <= 2
-    assert await RetentionLoop(ledger, keep=DAY, every_seconds=60).round() == 5 - sum(counts)
+    assert await regular(ledger).round() == 5 - sum(counts)
 
 
 async def test_a_forgotten_submission_is_recognised_by_the_log_and_writes_nothing(database: Database) -> None:
@@ -115,7 +120,7 @@ async def test_the_regular_round_goes_on_after_the_database_was_away(database: D
                 failed.set()
                 raise
 
-    loop = RetentionLoop(Watched(database), keep=DAY, every_seconds=0.05)
+    loop = regular(Watched(database))
     await loop.start()
     try:
         async with asyncio.timeout(20):

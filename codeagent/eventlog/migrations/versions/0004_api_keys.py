@@ -1,4 +1,4 @@
-"""The control plane's facts."""
+"""The control plane's facts, API keys, and credentials that end before their time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run_scripts("0004_facts.sql")
+    run_scripts("0004_facts.sql", "0004_revocations.sql", "0004_api_keys.sql")
 
 
 def downgrade() -> None:

@@ -1,0 +1,38 @@
+"""What happens to an API key: the stream `api_key-<id>`, written with the key's row."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from codeagent.messages.envelope import Event
+
+
+class ApiKeyCreated(Event):
+    """`principal` is whom the key acts for; `replaces` the key that it was rotated from. Never the key itself."""
+
+    NAME: ClassVar[str] = "api_key.created"
+
+    key_id: str
+    principal: str
+    name: str
+    scopes: tuple[str, ...]
+    networks: tuple[str, ...] = ()
+    expires_at: datetime
+    replaces: str | None = None
+
+
+class ApiKeyRotated(Event):
+    """`successor` takes its place; it can still be used until `valid_until`."""
+
+    NAME: ClassVar[str] = "api_key.rotated"
+
+    key_id: str
+    successor: str
+    valid_until: datetime
+
+
+class ApiKeyRevoked(Event):
+    NAME: ClassVar[str] = "api_key.revoked"
+
+    key_id: str

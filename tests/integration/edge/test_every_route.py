@@ -1,0 +1,70 @@
+"""What holds for every route under /v1, whichever there are: no key, too few scopes, another tenant's ids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from codeagent.artifacts.store import LocalArtifactStore
+from codeagent.edge.app import create_app
+from codeagent.eventlog.database import Database
+from tests.integration.edge.gateway import OTHERS, Edge
+from tests.integration.eventlog.steps import commit_step, new_run, started, step
+
+ROUTES = sorted(
+    (method, str(route.path))
+    for route in iter_route_contexts(create_app(None).routes)
+    if str(route.path).startswith("/v1/")
+    for method in route.methods or ()
+)
+"""Method and path, as in ("GET", "/v1/runs/{run_id}")."""
+WITH_IDS = [(method, path) for method, path in ROUTES if "{" in path]
+HEADERS = {"Idempotency-Key": "k", "If-Match": "*"}
+
+
+@pytest.fixture
+async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[str, str]:
+    """Something of another tenant for every parameter of a path. A new kind of id needs a line here."""
+    owner, run_id = Database(newest_database_url, connections=1), new_run()
+    await commit_step(owner, replace(step(run_id, 0, [started()]), tenant_id=OTHERS))
+    await owner.close()
+    store = LocalArtifactStore(tmp_path / "artifacts")
+    return {
+        "run_id": run_id,
+        "digest": await store.put(OTHERS, b"theirs"),
+        "key_id": (await edge.make_key(edge.keys.stranger))["id"],
+    }
+
+
+async def test_another_tenants_id_is_an_id_of_nothing(edge: Edge, theirs: dict[str, str]) -> None:
+    answers = {}
+    for method, path in WITH_IDS:
+        target = path.format_map(theirs)
+        answer = await edge.call(edge.keys.owner, method, target, headers=HEADERS)
+        answers[method, path] = answer.status_code, answer.json()["code"]
+        if method == "GET":  # there it is, for those whose it is
+            assert (await edge.call(edge.keys.stranger, method, target)).status_code == 200, path
+    assert answers == dict.fromkeys(WITH_IDS, (404, "not_found"))
+
+
+class Anything(dict[str, str]):
+    """Some value for every parameter of a path."""
+
+    def __missing__(self, key: str) -> str:
+        return "x"
+
+
+async def test_without_a_key_or_its_scopes_nothing_is_done(edge: Edge) -> None:
+    bare, powerless = {}, {}
+    for method, path in ROUTES:
+        target = path.format_map(Anything())
+        answer = await edge.http.request(method, target, headers=HEADERS)
+        bare[method, path] = answer.status_code, answer.json()["code"]
+        assert answer.headers["www-authenticate"].startswith("Bearer"), path
+        answer = await edge.call(edge.keys.powerless, method, target, headers=HEADERS)
+        powerless[method, path] = answer.status_code, answer.json()["code"]
+    assert bare == dict.fromkeys(ROUTES, (401, "unauthenticated"))
+    assert powerless == dict.fromkeys(ROUTES, (403, "insufficient_scope"))
