@@ -11,6 +11,7 @@ from codeagent.broker.admin import TopicAdmin, wanted_topics
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.topics import load_topics
 from codeagent.cli.connection import SETTINGS_FILE
+from codeagent.cli.secrets import database_url
 from codeagent.errors import CodeAgentError
 from codeagent.eventlog import migrate
 from codeagent.eventlog.database import Database
@@ -36,7 +37,7 @@ def load_settings(data_dir: Path | None) -> Settings:
     return read_settings()
 
 
-def _guarded(action: object) -> int:
+def guarded(action: object) -> int:
     try:
         return asyncio.run(action)  # type: ignore[arg-type]  # a coroutine of int
     except CodeAgentError as error:
@@ -46,11 +47,11 @@ def _guarded(action: object) -> int:
 
 def upgrade_database(data_dir: Path | None) -> int:
     async def upgrade() -> int:
-        await migrate.upgrade(load_settings(data_dir).database_url.get_secret_value())
+        await migrate.upgrade(await database_url(load_settings(data_dir)))
         say("the database is up to date")
         return 0
 
-    return _guarded(upgrade())
+    return guarded(upgrade())
 
 
 def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
@@ -65,7 +66,7 @@ def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
         say(f"{len(wanted)} topics, {len(changes)} differences{' applied' if apply and changes else ''}")
         return 2 if any(change.kind == "conflict" for change in changes) else 0
 
-    return _guarded(reconcile())
+    return guarded(reconcile())
 
 
 async def _story(log_reader: EventLog, run_id: str) -> list[StoredEvent]:
@@ -89,7 +90,7 @@ async def check_run(database: Database, run_id: str) -> tuple[int, list[Finding]
 
 def verify_run(data_dir: Path, run_id: str) -> int:
     async def check() -> int:
-        database = Database(load_settings(data_dir).database_url.get_secret_value(), connections=2)
+        database = Database(await database_url(load_settings(data_dir)), connections=2)
         try:
             count, findings = await check_run(database, run_id)
         finally:
@@ -104,4 +105,4 @@ def verify_run(data_dir: Path, run_id: str) -> int:
         say(f"log verified: {count} events of {run_id}, every digest and leaf hash holds")
         return 0
 
-    return _guarded(check())
+    return guarded(check())
