@@ -57,8 +57,9 @@ fmt: setup ## Format the code
 types: setup ## Types only
 	@$(BIN)/mypy
 
-schemas: setup ## Write schemas/ from the code
+schemas: setup ## Write schemas/ and docs/configuration.md from the code
 	@$(BIN)/codeagent schemas schemas
+	@$(BIN)/codeagent config reference > docs/configuration.md
 
 bench-quick: setup ## Ratios against bare PostgreSQL, Kafka and FastAPI, in about three minutes
 	@$(BIN)/python -m benchmarks.quick

@@ -38,7 +38,7 @@ def measure(ground: Ground) -> dict[str, float]:
     ports = free_port(), free_port()
     settings = ground.settings.model_copy(update={"api_keys_file": keys, "http_port": ports[0]})
     servers = [
-        in_child(lambda: run_process(partial(edge, settings), 5.0)),
+        in_child(lambda: run_process(partial(edge, settings))),
         in_child(lambda: _bare(ground, ports[1])),
     ]
     try:

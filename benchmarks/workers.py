@@ -14,8 +14,9 @@ from codeagent.broker.topics import (
     SANDBOX_EVENTS,
     SANDBOX_WORKER,
 )
+from codeagent.cli.parts import assemble, finish
 from codeagent.cli.process import Process, run_process
-from codeagent.cli.services import agent_worker, assemble, consume, deltas, finish, perform
+from codeagent.cli.services import agent_worker, consume, deltas, perform
 from codeagent.messages.conversation import AssistantMessage, ToolCall, Usage
 from codeagent.providers.protocol import ModelReply, ModelRequest, TextSink
 from codeagent.sandboxes.protocol import (
@@ -94,7 +95,7 @@ class NoFiles:
 
 
 async def provider_worker(settings: Settings) -> Process:
-    parts = assemble(PROVIDER_WORKER, settings)
+    parts = await assemble(PROVIDER_WORKER, settings)
     model = InstantModel()
     performer = ProviderPerformer(
         parts.log, NoFiles(), lambda name: (model, name), deltas(parts), answers_topic=PROVIDER_EVENTS
@@ -105,7 +106,7 @@ async def provider_worker(settings: Settings) -> Process:
 
 
 async def sandbox_worker(settings: Settings) -> Process:
-    parts = assemble(SANDBOX_WORKER, settings)
+    parts = await assemble(SANDBOX_WORKER, settings)
     performer = SandboxPerformer(
         InstantDriver(),  # type: ignore[arg-type]  # it fetches and reads nothing
         NoFiles(),
@@ -123,4 +124,4 @@ BUILDERS = {"agent": agent_worker, "provider": provider_worker, "sandbox": sandb
 
 
 def run_worker(name: str, settings: Settings) -> int:
-    return run_process(lambda: BUILDERS[name](settings), 5.0)
+    return run_process(lambda: BUILDERS[name](settings))

@@ -31,9 +31,13 @@ class NotOpened(CodeAgentError):
 
 
 class SecretBox:
-    """Seals with the first key, opens with any. `keys` maps names to 32 bytes, newest first."""
+    """Seals with the first key, opens with any. `keys` maps names to 32 bytes, the one in use first."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
+        self.use(keys)
+
+    def use(self, keys: Mapping[str, bytes]) -> None:
+        """Goes on with other keys. Raises `ValueError`, and keeps the former ones, when these cannot be used."""
         if not keys:
             raise ValueError("at least one key-encryption key is needed")
         for name, key in keys.items():
@@ -66,11 +70,16 @@ class SecretBox:
 
     def is_current(self, sealed: bytes) -> bool:
         """Whether the first key sealed it; otherwise it is due to be resealed."""
-        return _parts(sealed)[0] == self._current
+        return key_of(sealed) == self._current
 
     def reseal(self, sealed: bytes, place: str) -> bytes:
         """The same secret under the first key."""
         return self.seal(self.open(sealed, place), place)
+
+
+def key_of(sealed: bytes) -> str:
+    """The name of the key that sealed it. Raises `NotOpened` for what was never sealed."""
+    return _parts(sealed)[0]
 
 
 def _parts(sealed: bytes) -> tuple[str, bytes, bytes]:
@@ -87,13 +96,15 @@ def _parts(sealed: bytes) -> tuple[str, bytes, bytes]:
 
 
 def parse_keys(lines: Sequence[str]) -> dict[str, bytes]:
-    """Keys from lines of `name:base64`, newest first; empty lines do not count. Raises `ValueError`, never telling a
-    key."""
+    """Keys from lines of `name:base64`, the one in use first; empty lines do not count. Raises `ValueError`, never
+    telling a key."""
     keys: dict[str, bytes] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, _, text = line.strip().partition(":")
+        if name in keys:
+            raise ValueError(f"line {number} has a name that was there before")
         try:
             keys[name] = base64.b64decode(text, validate=True)
         except binascii.Error:

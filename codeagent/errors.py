@@ -67,9 +67,23 @@ class Conflict(CodeAgentError):
 
 
 class Unavailable(CodeAgentError):
+    """`retry_after_seconds` tells a client when to come back, where that is known."""
+
     code = "unavailable"
     status = 503
     retryable = True
+    retry_after_seconds: int | None = None
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(detail, code=code, status=status)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class OutcomeUnknown(Unavailable):

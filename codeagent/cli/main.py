@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from codeagent.cli.config import app as config
+from codeagent.cli.kek import app as kek
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -22,6 +25,8 @@ app.add_typer(db, name="db")
 app.add_typer(keys, name="key")
 app.add_typer(topics, name="topics")
 app.add_typer(sandbox, name="sandbox")
+app.add_typer(config, name="config")
+app.add_typer(kek, name="keys")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]
 USAGE = 2
@@ -54,7 +59,8 @@ def up(
 ) -> None:
     """Run everything on this machine until SIGTERM or Ctrl-C."""
     from codeagent.cli.consent import notice
-    from codeagent.cli.up import Ready, System, UpOptions
+    from codeagent.cli.up import Ready, System
+    from codeagent.cli.up_settings import UpOptions
     from codeagent.errors import CodeAgentError
     from codeagent.settings import Misconfigured
 
@@ -130,17 +136,26 @@ def serve(
     role: Annotated[str, typer.Argument(help="edge, agent-worker, provider-worker, sandbox-worker, relay")],
 ) -> None:
     """Run one process of the system, configured by CODEAGENT_* variables."""
-    from codeagent.cli.process import run_process
+    from codeagent.cli.configuration import examine, tell
+    from codeagent.cli.process import Process, run_process
     from codeagent.cli.services import ROLES
-    from codeagent.settings import Misconfigured, read_settings
+    from codeagent.settings import Misconfigured
+    from codeagent.telemetry.logs import configure_logs
+
+    async def build() -> Process:
+        configuration = await examine(role)
+        settings = configuration.usable()
+        configure_logs(role, settings.log_level)
+        tell(configuration.warnings)
+        return await ROLES[role](settings, None)
 
     if role not in ROLES:
         raise fail(f"there is no role {role!r}; roles: {', '.join(ROLES)}", USAGE)
     try:
-        settings = read_settings()
+        status = run_process(build)
     except Misconfigured as error:
         raise fail(error.detail, USAGE) from None
-    raise typer.Exit(run_process(lambda: ROLES[role](settings, None), settings.drain_seconds + 5))
+    raise typer.Exit(status)
 
 
 @keys.callback()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from codeagent.providers.breaker import Breaker
+from codeagent.providers.keys import KeySource
 from codeagent.providers.registry import ProviderRegistry, ProviderSettings
 from codeagent.providers.retry import ResilientProvider
 
@@ -12,8 +13,8 @@ from codeagent.providers.retry import ResilientProvider
 class Models:
     """Resolves `<provider>/<model>` to a guarded provider. Raises what the registry raises."""
 
-    def __init__(self, settings: Sequence[ProviderSettings]) -> None:
-        self._registry = ProviderRegistry(settings)
+    def __init__(self, settings: Sequence[ProviderSettings], keys: Mapping[str, KeySource]) -> None:
+        self._registry = ProviderRegistry(settings, keys)
         self._guarded: dict[str, ResilientProvider] = {}
 
     def resolve(self, model: str) -> tuple[ResilientProvider, str]:

@@ -15,6 +15,7 @@ from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.topics import load_topics
 from codeagent.cli.connection import SETTINGS_FILE
 from codeagent.cli.identity import api_keys
+from codeagent.cli.secrets import database_address, database_url, open_secrets, resolved
 from codeagent.clock import new_uuid, now
 from codeagent.errors import CodeAgentError, InvalidInput
 from codeagent.eventlog import migrate
@@ -45,7 +46,7 @@ def load_settings(data_dir: Path | None) -> Settings:
     return read_settings()
 
 
-def _guarded(action: object) -> int:
+def guarded(action: object) -> int:
     try:
         return asyncio.run(action)  # type: ignore[arg-type]  # a coroutine of int
     except CodeAgentError as error:
@@ -55,11 +56,11 @@ def _guarded(action: object) -> int:
 
 def upgrade_database(data_dir: Path | None) -> int:
     async def upgrade() -> int:
-        await migrate.upgrade(load_settings(data_dir).database_url.get_secret_value())
+        await migrate.upgrade(await database_url(load_settings(data_dir)))
         say("the database is up to date")
         return 0
 
-    return _guarded(upgrade())
+    return guarded(upgrade())
 
 
 def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
@@ -74,7 +75,7 @@ def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
         say(f"{len(wanted)} topics, {len(changes)} differences{' applied' if apply and changes else ''}")
         return 2 if any(change.kind == "conflict" for change in changes) else 0
 
-    return _guarded(reconcile())
+    return guarded(reconcile())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,14 @@ class NewKey:
 def create_key(data_dir: Path | None, wanted: NewKey) -> int:
     async def create() -> int:
         settings = load_settings(data_dir)
-        database = Database(settings.database_url.get_secret_value(), connections=1, role=EDGE_ROLE)
+        secrets = await open_secrets("edge", settings)
+        database = Database(database_address(secrets), connections=1, role=EDGE_ROLE)
         try:
             author = Author(wanted.tenant_id, "system", "operator", new_uuid())
-            made = await api_keys(settings, database).create(author, wanted.order())
+            made = await api_keys(resolved(settings, secrets), database).create(author, wanted.order())
         finally:
             await database.close()
+            await secrets.stop()
         say(
             json.dumps(
                 {"api_key": made.secret, "key_id": made.key.id, "expires_at": str(made.key.expires_at)}, indent=2
@@ -121,7 +124,7 @@ def create_key(data_dir: Path | None, wanted: NewKey) -> int:
         )
         return 0
 
-    return _guarded(create())
+    return guarded(create())
 
 
 async def _story(log_reader: EventLog, run_id: str) -> list[StoredEvent]:
@@ -145,7 +148,7 @@ async def check_run(database: Database, run_id: str) -> tuple[int, list[Finding]
 
 def verify_run(data_dir: Path, run_id: str) -> int:
     async def check() -> int:
-        database = Database(load_settings(data_dir).database_url.get_secret_value(), connections=2)
+        database = Database(await database_url(load_settings(data_dir)), connections=2)
         try:
             count, findings = await check_run(database, run_id)
         finally:
@@ -160,4 +163,4 @@ def verify_run(data_dir: Path, run_id: str) -> int:
         say(f"log verified: {count} events of {run_id}, every digest and leaf hash holds")
         return 0
 
-    return _guarded(check())
+    return guarded(check())

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from codeagent.errors import CodeAgentError
+from codeagent.settings import Misconfigured
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
@@ -34,6 +35,8 @@ class Process:
     """What a role consists of: what to start, in order; what to stop, in order; what being ready means."""
 
     role: str
+    stop_seconds: float = 15.0
+    """Bound of each action that stops it."""
     start: list[Action] = field(default_factory=list)
     stop: list[Action] = field(default_factory=list)
     checks: dict[str, Check] = field(default_factory=dict)
@@ -149,7 +152,7 @@ async def _built(build: Build, stopping: asyncio.Event) -> Process | None:
     return None
 
 
-async def run(process: Process, stopping: asyncio.Event, stop_seconds: float) -> int:
+async def run(process: Process, stopping: asyncio.Event) -> int:
     """Starts everything, waits until it is asked to stop, stops everything. Returns the exit status."""
     status = 0
     try:
@@ -164,7 +167,7 @@ async def run(process: Process, stopping: asyncio.Event, stop_seconds: float) ->
         status = 1
     for action in process.stop:
         try:
-            async with asyncio.timeout(stop_seconds):
+            async with asyncio.timeout(process.stop_seconds):
                 await action()
         except TimeoutError:
             log.warning("process.stop_timed_out", role=process.role)
@@ -174,17 +177,19 @@ async def run(process: Process, stopping: asyncio.Event, stop_seconds: float) ->
     return status
 
 
-def run_process(build: Build, stop_seconds: float) -> int:
-    """Builds and runs a process on a loop of its own, to its exit status."""
+def run_process(build: Build) -> int:
+    """Builds and runs a process on a loop of its own, to its exit status. Raises `Misconfigured`."""
 
     async def main() -> int:
         stopping = _stop_signals()
         try:
             process = await _built(build, stopping)
+        except Misconfigured:
+            raise
         except (CodeAgentError, OSError, ValueError) as error:
             log.error("process.refused_to_start", error=getattr(error, "detail", str(error)))
             return 1
-        return 0 if process is None else await run(process, stopping, stop_seconds)
+        return 0 if process is None else await run(process, stopping)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(KeyboardInterrupt):
         return runner.run(main())

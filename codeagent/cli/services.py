@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from codeagent import __version__
-from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.consumer import GroupConsumer
 from codeagent.broker.delivery import Delivery, GiveUp, HandleMessage
-from codeagent.broker.publisher import Publisher
 from codeagent.broker.topics import (
     AGENT_INPUTS,
     AGENT_WORKER,
@@ -27,98 +23,31 @@ from codeagent.broker.topics import (
     SANDBOX_EVENTS,
     SANDBOX_WORKER,
 )
-from codeagent.cli.process import Check, HttpServer, Process, bind, monitor_app
+from codeagent.cli.parts import Parts, assemble, finish
+from codeagent.cli.process import HttpServer, Process, bind
+from codeagent.cli.secrets import provider_keys
 from codeagent.clock import new_uuid
 from codeagent.eventlog.accept import SubmissionLedger
-from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import EffectsLedger
-from codeagent.eventlog.log import EventLog
-from codeagent.eventlog.migrations import HEAD
-from codeagent.eventlog.sweep import Sweeper
-from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
+from codeagent.eventlog.tenants import TenantLog
+from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.projections.runs import RunsProjector
-from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.retention import RetentionLoop
-from codeagent.relay.sweeps import SweepLoop
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.settings import Settings
 from codeagent.telemetry import metrics
-from codeagent.telemetry.logs import configure_logs, get_logger
-from codeagent.telemetry.traces import configure_traces
+from codeagent.telemetry.logs import get_logger
 from codeagent.workers.deltas import Send
 from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
 from codeagent.workers.step import StepLoop
 
 log = get_logger(__name__)
 
-SWEEP_SECONDS = 1.0
+if TYPE_CHECKING:
+    from codeagent.edge.context import EdgePolicy
+
 RETENTION_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What every process has."""
-
-    settings: Settings
-    database: Database
-    log: EventLog
-    sweeper: Sweeper
-    kafka: KafkaConnection
-    publisher: Publisher
-    outbox: OutboxPublisher
-    process: Process
-
-
-def assemble(role: str, settings: Settings) -> Parts:
-    configure_logs(role, settings.log_level)
-    configure_traces(role, __version__, settings.otlp_endpoint, settings.trace_ratio)
-    database = Database(
-        settings.database_url.get_secret_value(),
-        connections=settings.database_connections,
-        name=f"codeagent-{role}",
-        role=EDGE_ROLE if role == "edge" else None,
-    )
-    log_reader = EventLog(database)
-    sweeper = Sweeper(database)
-    kafka = KafkaConnection(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        client_id=f"codeagent-{role}",
-        idempotent=settings.kafka_idempotent,
-        fetch_wait_ms=settings.kafka_fetch_wait_ms,
-        timeout_seconds=settings.kafka_timeout_seconds,
-        sole_member=settings.kafka_sole_member,
-    )
-    publisher = Publisher(kafka)
-    outbox = OutboxPublisher(publisher, sweeper, log_reader)
-
-    async def database_answers() -> bool:
-        rows = await database.fetch("SELECT version_num FROM alembic_version")
-        return bool(rows) and rows[0]["version_num"] >= HEAD
-
-    async def broker_answers() -> bool:
-        return publisher.ready
-
-    checks: dict[str, Check] = {"database": database_answers, "broker": broker_answers}
-    return Parts(settings, database, log_reader, sweeper, kafka, publisher, outbox, Process(role, checks=checks))
-
-
-def finish(parts: Parts, listener: socket.socket | None = None, *, measure: bool = False) -> Process:
-    """The parts that every process starts last and stops last."""
-    settings, process = parts.settings, parts.process
-    process.start.insert(0, parts.publisher.start)
-    if process.role != "edge":
-        # The edge sees one tenant at a time: what it could not send, any other process finds.
-        sweeps = SweepLoop(parts.outbox, parts.sweeper, every_seconds=SWEEP_SECONDS, measure=measure)
-        process.start.append(sweeps.start)
-        process.stop.append(sweeps.stop)
-    process.stop += [parts.outbox.stop, parts.publisher.stop, parts.database.close]
-    if process.role != "edge":
-        listening = listener if listener is not None else bind(settings.monitor_host, settings.monitor_port)
-        monitor = HttpServer(monitor_app(process), listening, 1.0)
-        process.start.insert(0, monitor.start)
-        process.stop.append(monitor.stop)
-    return process
 
 
 def consume(
@@ -138,7 +67,7 @@ def consume(
 
 
 async def agent_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
-    parts = assemble(AGENT_WORKER, settings)
+    parts = await assemble(AGENT_WORKER, settings)
     loop = StepLoop(parts.database, parts.log, parts.outbox, events_topic=RUN_EVENTS)
     consume(parts, AGENT_INPUTS, AGENT_WORKER, loop.handle, loop.give_up)
     return finish(parts, listener)
@@ -174,14 +103,16 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
     from codeagent.cli.models import Models
     from codeagent.workers.provider import ProviderPerformer
 
-    parts = assemble(PROVIDER_WORKER, settings)
-    models = Models(settings.providers())
+    parts = await assemble(PROVIDER_WORKER, settings)
+    settings = parts.settings
+    models = Models(settings.providers(), provider_keys(parts.secrets))
     performer = ProviderPerformer(
         parts.log,
         LocalArtifactStore(settings.artifacts_dir),
         models.resolve,
         deltas(parts),
         answers_topic=PROVIDER_EVENTS,
+        is_live=partial(parts.features.enabled, LIVE_DELTAS),
     )
     loop = perform(parts, performer, slots=settings.provider_slots, durable_claims=False)
     consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
@@ -200,9 +131,13 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     from codeagent.sandboxes.select import choose_driver, lacking
     from codeagent.workers.sandbox import SandboxPerformer
 
-    parts = assemble(SANDBOX_WORKER, settings)
+    parts = await assemble(SANDBOX_WORKER, settings)
+    settings = parts.settings
     driver = await choose_driver(
-        IsolationLevel(settings.minimum_level), None, settings.sandbox_dir, trusted_hosts=trusted_hosts(settings)
+        IsolationLevel(settings.sandbox_minimum_level),
+        None,
+        settings.sandbox_dir,
+        trusted_hosts=trusted_hosts(settings),
     )
     metrics.SANDBOX_LEVEL.set(driver.level)
     gaps = lacking(driver.level, is_root=os.geteuid() == 0)
@@ -215,6 +150,7 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
         answers_topic=SANDBOX_EVENTS,
         limits=Limits(),
         most_workspaces=settings.sandbox_workspaces,
+        is_live=partial(parts.features.enabled, LIVE_DELTAS),
     )
 
     async def begin() -> None:
@@ -229,7 +165,8 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
 
 
 async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:
-    parts = assemble("relay", settings)
+    parts = await assemble("relay", settings)
+    settings = parts.settings
     projector = RunsProjector(parts.database, parts.log)
     keep = timedelta(hours=settings.submission_retention_hours)
     forgetters = {
@@ -242,18 +179,34 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     return finish(parts, listener, measure=True)
 
 
+def edge_policy(settings: Settings) -> EdgePolicy:
+    from codeagent.edge.context import EdgePolicy
+
+    return EdgePolicy(
+        durable_accept=settings.durable_accept,
+        default_model=settings.default_model,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+        submit_expiry_seconds=settings.submit_expiry_seconds,
+        trusted_hosts=trusted_hosts(settings),
+        allowed_origins=settings.allowed_origins,
+        public_url=settings.public_url,
+    )
+
+
 async def edge(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.known import KnownArtifacts
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.broker.tail import TopicTail
     from codeagent.cli.identity import identify
     from codeagent.edge.app import create_app
-    from codeagent.edge.context import EdgeContext, EdgePolicy
+    from codeagent.edge.context import EdgeContext
     from codeagent.edge.live import LiveHub
     from codeagent.edge.views import RunViews
     from codeagent.providers.registry import ProviderRegistry
 
-    parts = assemble("edge", settings)
+    parts = await assemble("edge", settings)
+    settings = parts.settings
     tenant_log = TenantLog(parts.database)
     identity = identify(settings, parts.database)
     parts.process.checks["revocations"] = identity.revocations.current
@@ -276,14 +229,8 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
         keys=identity.keys,
         supports_model=ProviderRegistry(settings.providers()).supports,
         checks=parts.process.checks,
-        policy=EdgePolicy(
-            durable_accept=settings.durable_accept,
-            default_model=settings.default_model,
-            max_body_bytes=settings.max_body_bytes,
-            max_upload_bytes=settings.max_upload_bytes,
-            submit_expiry_seconds=settings.submit_expiry_seconds,
-            trusted_hosts=trusted_hosts(settings),
-        ),
+        policy=edge_policy(settings),
+        features=parts.features,
     )
     listening = listener if listener is not None else bind(settings.http_host, settings.http_port)
     server = HttpServer(create_app(context), listening, settings.drain_seconds)

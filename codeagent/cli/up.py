@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,9 +23,21 @@ from pydantic import SecretStr
 from codeagent.broker.admin import TopicAdmin, wanted_topics
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.topics import AGENT_WORKER, PROVIDER_WORKER, SANDBOX_WORKER, load_topics
-from codeagent.cli.connection import CONNECTION_FILE, SETTINGS_FILE
+from codeagent.cli.configuration import examine_here, tell
+from codeagent.cli.connection import CONNECTION_FILE
 from codeagent.cli.consent import require_level
+from codeagent.cli.kek_file import own_keys
 from codeagent.cli.process import bind, run_process
+from codeagent.cli.secrets import database_url
+from codeagent.cli.up_settings import (
+    DATABASE_VARIABLES,
+    KAFKA_VARIABLE,
+    KEK_VARIABLES,
+    UpOptions,
+    is_named,
+    up_settings,
+    write_settings,
+)
 from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.embedded.children import run_forked
 from codeagent.embedded.directories import DirectoryLock, make_directory, write_atomically
@@ -33,7 +46,7 @@ from codeagent.embedded.processes import ChildSpec, ProcessSupervisor, WatchedSe
 from codeagent.errors import Unavailable
 from codeagent.eventlog import migrate
 from codeagent.identity.keys import digest_of_key, new_key
-from codeagent.settings import Settings, read_settings
+from codeagent.settings import Misconfigured, Settings
 from codeagent.telemetry.logs import configure_logs
 
 PRELOADED = (
@@ -49,8 +62,6 @@ PRELOADED = (
     "codeagent.sandboxes.select",
     "uvicorn.protocols.http.httptools_impl",
 )
-DATABASE_VARIABLE = "CODEAGENT_DATABASE_URL"
-KAFKA_VARIABLE = "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS"
 READY_SECONDS = 60.0
 PREPARE_SECONDS = 60.0
 MOST_FAILURES = 2
@@ -64,30 +75,6 @@ class Ready:
 
     url: str
     level: int
-
-
-EMBEDDED_KAFKA: dict[str, Any] = {
-    "kafka_bootstrap_servers": "not known yet",
-    "kafka_idempotent": False,
-    "kafka_fetch_wait_ms": 2,
-    "kafka_sole_member": True,
-    "kafka_replication": 1,
-    "durable_accept": True,
-}
-"""How every process meets the embedded broker. Another one is met as the environment says."""
-
-
-@dataclass(frozen=True, slots=True)
-class UpOptions:
-    """What the person who starts it has a say in. Port 0 takes the last one used, or any free one."""
-
-    data_dir: Path
-    host: str = "127.0.0.1"
-    port: int = 0
-    level: int = 2
-    providers_file: Path | None = None
-    default_model: str = "builtin/repair"
-    quiet: bool = False
 
 
 def api_key(data_dir: Path) -> str:
@@ -120,24 +107,6 @@ def _listener(options: UpOptions) -> socket.socket:
     return listener
 
 
-def _settings(options: UpOptions) -> Settings:
-    """Everything but where the database and the broker are. Raises `Misconfigured`."""
-    overrides: dict[str, Any] = {
-        "database_url": "not known yet",
-        "topics_profile": "dev",
-        "artifacts_dir": options.data_dir / "artifacts",
-        "sandbox_dir": options.data_dir / "sandboxes",
-        "api_keys_file": options.data_dir / "api-keys.json",
-        "minimum_level": options.level,
-        "default_model": options.default_model,
-    }
-    if not os.environ.get(KAFKA_VARIABLE):
-        overrides |= EMBEDDED_KAFKA
-    if options.providers_file is not None:
-        overrides["providers_file"] = options.providers_file
-    return read_settings(**overrides)
-
-
 async def _make_topics(settings: Settings) -> None:
     connection = KafkaConnection(settings.kafka_bootstrap_servers, "codeagent-up", idempotent=False)
     embedded = settings.kafka_sole_member
@@ -146,7 +115,7 @@ async def _make_topics(settings: Settings) -> None:
 
 
 async def _prepare(settings: Settings) -> None:
-    await asyncio.gather(migrate.upgrade(settings.database_url.get_secret_value()), _make_topics(settings))
+    await asyncio.gather(migrate.upgrade(await database_url(settings)), _make_topics(settings))
 
 
 def _forked(task: Callable[[], Coroutine[Any, Any, None]], data_dir: Path) -> None:
@@ -162,20 +131,17 @@ def _child(role: str, settings: Settings, listener: socket.socket) -> Callable[[
         from codeagent.cli import services
 
         named = settings.model_copy(update={"worker_name": f"{role}-local"})
-        return run_process(partial(services.ROLES[role], named, listener), settings.drain_seconds + 5)
+        try:
+            return run_process(partial(services.ROLES[role], named, listener))
+        except Misconfigured as error:
+            sys.stderr.write(f"codeagent: {error.detail}\n")
+            return 2
 
     return target
 
 
 STAGES = {"edge": 0, AGENT_WORKER: 1, PROVIDER_WORKER: 1, SANDBOX_WORKER: 1, "relay": 2}
 """In which order the processes are asked to stop."""
-
-
-def _write_settings(options: UpOptions, settings: Settings) -> None:
-    """For operators' commands on this data directory: they need the database and the broker as well."""
-    values = settings.model_dump(mode="json", exclude_none=True)
-    values |= {name: value.get_secret_value() for name, value in settings if isinstance(value, SecretStr)}
-    write_atomically(options.data_dir / SETTINGS_FILE, json.dumps(values, indent=2))
 
 
 def _sandbox_level(monitor: str) -> int:
@@ -203,7 +169,7 @@ class System:
         """Raises `Misconfigured`, and `Unavailable`: `data_dir_in_use` while another one runs on the directory,
         `sandbox_unavailable` where the level asked for cannot be reached."""
         options = self._options
-        settings = _settings(options)
+        settings = up_settings(options)
         require_level(options.level, options.data_dir / "sandboxes")
         try:
             make_directory(options.data_dir)
@@ -222,16 +188,21 @@ class System:
 
     def _serve(self, settings: Settings, on_ready: Callable[[Ready], None], until: Callable[[], bool] | None) -> int:
         options = self._options
+        key = api_key(options.data_dir)
+        if not is_named(KEK_VARIABLES):
+            own_keys(options.data_dir)
+        configuration = examine_here(settings)
+        configuration.usable()
+        tell(configuration.warnings)
         postgres = EmbeddedPostgres(options.data_dir / "postgres")
         broker = EmbeddedBroker(options.data_dir / "broker")
-        database_url = os.environ.get(DATABASE_VARIABLE) or postgres.start().url
+        if not is_named(DATABASE_VARIABLES):
+            settings = settings.model_copy(update={"database_url": SecretStr(postgres.start().url)})
         try:
-            kafka = os.environ.get(KAFKA_VARIABLE) or broker.start()
-            key = api_key(options.data_dir)
-            addresses = {"database_url": SecretStr(database_url), "kafka_bootstrap_servers": kafka}
-            settings = settings.model_copy(update=addresses)
+            if not os.environ.get(KAFKA_VARIABLE):
+                settings = settings.model_copy(update={"kafka_bootstrap_servers": broker.start()})
             _forked(partial(_prepare, settings), options.data_dir)
-            _write_settings(options, settings)
+            write_settings(options, settings)
             listeners = {role: bind("127.0.0.1", 0) for role in STAGES if role != "edge"}
             listeners["edge"] = listener = _listener(options)
             url = f"http://{options.host}:{listener.getsockname()[1]}"

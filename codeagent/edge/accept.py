@@ -12,9 +12,10 @@ from codeagent import clock
 from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.models import GitSourceBody, RunBody
-from codeagent.errors import InvalidInput, Rejected
+from codeagent.errors import InvalidInput, Rejected, Unavailable
 from codeagent.eventlog.accept import Submission
 from codeagent.eventlog.effects import OutboxRow
+from codeagent.flags.features import GIT_SOURCES, RUNS_SUBMISSION
 from codeagent.identity.principal import Principal
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import CancelRun, SubmitRun
@@ -25,6 +26,9 @@ from codeagent.sandboxes.protocol import SandboxFailure
 from codeagent.sandboxes.sources import TrustedHost, check_ref, parse_source
 from codeagent.telemetry import metrics
 from codeagent.telemetry.traces import current_traceparent
+
+SWITCHED_OFF_SECONDS = 30
+"""When a client may ask again that met a feature which an operator has switched off."""
 
 
 def idempotency_key(header: str | None) -> str:
@@ -51,6 +55,12 @@ class AcceptedRun:
 async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key: str) -> AcceptedRun:
     """Orders the run that `key` names. Raises what the client is to be told."""
     started = time.perf_counter()
+    if not context.features.enabled(RUNS_SUBMISSION, caller.tenant_id, caller.id):
+        raise Unavailable(
+            "New runs are not taken for the moment.",
+            code="temporary_reduced_capacity",
+            retry_after_seconds=SWITCHED_OFF_SECONDS,
+        )
     run_id = typed_id("run", derived_uuid(caller.tenant_id, caller.id, "POST /v1/runs", key))
     command = await _submit_command(context, caller, body, run_id)
     envelope = _envelope(context, caller, command, run_id, "submit")
@@ -108,6 +118,8 @@ async def _submit_command(context: EdgeContext, caller: Principal, body: RunBody
 
 async def _source(context: EdgeContext, caller: Principal, body: RunBody) -> Source:
     if isinstance(body.source, GitSourceBody):
+        if not context.features.enabled(GIT_SOURCES, caller.tenant_id, caller.id):
+            raise InvalidInput("Git sources are switched off.", code="unsupported_source", pointer="/source/kind")
         check_git_url(body.source.url, context.policy.trusted_hosts)
         _check_ref(body.source.ref)
         return GitSource(url=body.source.url, ref=body.source.ref)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from codeagent import __version__
 from codeagent.edge import api_keys, artifacts, health, problems, runs
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.middleware import RequestMiddleware
 
+SHOWN_TO_PAGES = (
+    "ETag", "Link", "Location", "Retry-After", "Idempotent-Replayed", "X-Request-Id",
+)  # fmt: skip
+PREFLIGHT_SECONDS = 600
 DESCRIPTION = "Submit a task and a repository, watch an agent work on it, take the patch."
 
 
@@ -23,6 +28,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        servers=[{"url": context.policy.public_url}] if context and context.policy.public_url else None,
         # One span and one duration a request are made by `RequestMiddleware`; the framework would add four.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -30,6 +36,16 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     problems.install(app)
     for router in (runs.router, artifacts.router, api_keys.router, health.router):
         app.include_router(router)
+    if context and context.policy.allowed_origins:
+        # Callers show a key, never a cookie: pages need no credentials of the browser.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(context.policy.allowed_origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=list(SHOWN_TO_PAGES),
+            max_age=PREFLIGHT_SECONDS,
+        )
     app.add_middleware(RequestMiddleware, max_body_bytes=context.policy.max_body_bytes if context else 1 << 20)
     return app
 

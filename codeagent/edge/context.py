@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request, Security
@@ -19,6 +19,7 @@ from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import TenantLog
+from codeagent.flags.evaluation import Features
 from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
@@ -40,6 +41,8 @@ class EdgePolicy:
     agents: frozenset[str] = frozenset({"coder"})
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
+    allowed_origins: tuple[str, ...] = ()
+    public_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class EdgeContext:
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""
     policy: EdgePolicy
+    features: Features = field(default_factory=Features)
 
 
 # Dependencies are coroutines, since the framework would send plain functions through a thread each.

@@ -92,7 +92,9 @@ def from_error(error: CodeAgentError) -> Response:
         else None
     )
     status = 503 if isinstance(error, Unavailable) else error.status
-    return problem(status, error.code, error.detail, errors=errors)
+    seconds = error.retry_after_seconds if isinstance(error, Unavailable) else None
+    headers = {"Retry-After": str(seconds)} if seconds is not None else None
+    return problem(status, error.code, error.detail, errors=errors, headers=headers)
 
 
 def install(app: FastAPI) -> None:

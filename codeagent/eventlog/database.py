@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,6 +27,8 @@ _DOWN = (
 # Refused, and so not committed: no room on the disk, no memory, no connection left.
 _OUT_OF_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
 _STALE_PLAN = (asyncpg.InvalidCachedStatementError,)
+# The password was changed, and what we have is not, or the other way round.
+_NOT_LET_IN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 
 @asynccontextmanager
@@ -68,18 +70,23 @@ class Database:
 
     `write` raises `OutcomeUnknown` where the connection died before the commit was confirmed. Under a `role`, rows
     are those of the `tenant` that a call names, and none without one; it costs a round trip when it changes.
+
+    A `url` that is a function is asked for each new connection, so that a password may change; `not_let_in` is
+    called when the server does not accept it.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         *,
         connections: int = 8,
         timeout_seconds: float = 10.0,
         name: str = "codeagent",
         role: str | None = None,
+        not_let_in: Callable[[], object] = lambda: None,
     ) -> None:
         self.url = url
+        self._not_let_in = not_let_in
         self._settings = {"application_name": name} if role is None else {"application_name": name, "role": role}
         self._walled = role is not None
         self._connections = connections
@@ -92,7 +99,7 @@ class Database:
             async with self._opening:
                 if self._pool is None:
                     self._pool = await asyncpg.create_pool(
-                        self.url,
+                        connect=self._connect,
                         min_size=1,
                         max_size=self._connections,
                         command_timeout=self._timeout,
@@ -103,6 +110,20 @@ class Database:
                         server_settings=self._settings,
                     )
         return self._pool
+
+    async def _connect(self, *_: object, **options: Any) -> asyncpg.Connection[Row]:
+        try:
+            return await asyncpg.connect(self.url if isinstance(self.url, str) else self.url(), **options)
+        except _NOT_LET_IN as error:
+            self._not_let_in()
+            detail = f"the database does not let us in ({type(error).__name__})"
+            raise Unavailable(detail, code="database_unavailable") from error
+
+    async def renew(self) -> None:
+        """The address has changed: idle connections are replaced when they are next asked for, busy ones when they
+        come back."""
+        if self._pool is not None:
+            await self._pool.expire_connections()
 
     async def fetch(self, query: str, *arguments: Any, tenant: str = "") -> Sequence[Row]:
         """Rows of a query that may be repeated without harm."""
@@ -148,7 +169,7 @@ class Database:
     async def connect(self) -> asyncpg.Connection[Row]:
         """A connection of one's own, outside the pool, for `LISTEN`."""
         async with _translated(writes=False):
-            return await asyncpg.connect(self.url, timeout=5.0, server_settings=self._settings)
+            return await self._connect(timeout=5.0, server_settings=self._settings)
 
     async def close(self) -> None:
         if self._pool is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import asyncpg
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -29,7 +30,10 @@ def _upgrade(connection: Connection) -> None:
 
 async def upgrade(database_url: str) -> None:
     """Runs what is missing. Several processes may call it at once: one works, the others wait."""
-    engine = create_async_engine(database_url.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=NullPool)
+    # The driver reads the address itself: it knows options, such as sslmode, that the engine would stumble over.
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(database_url), poolclass=NullPool
+    )
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_upgrade)

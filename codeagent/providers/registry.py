@@ -6,7 +6,7 @@ Vendors' SDKs are imported when a worker first resolves one of their models; the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from codeagent.errors import InvalidInput
+from codeagent.providers.keys import KeySource
 from codeagent.providers.pricing import Pricing, TokenPrices
 from codeagent.providers.protocol import Provider
 from codeagent.providers.repair.provider import RepairProvider
@@ -33,6 +34,7 @@ class ProviderSettings(BaseModel):
     base_url: str | None = None
     """Where an OpenAI-compatible or Anthropic-compatible server listens, e.g. `http://127.0.0.1:11434/v1`."""
     api_key: SecretStr | None = None
+    """The key, or a reference to it that the composition root resolves: `file:/...`, `env:NAME`, `vault:path#field`."""
     api_key_file: Path | None = None
     """Read again for every call, so that a mounted secret can be replaced while workers run."""
     models: tuple[str, ...] = ()
@@ -85,9 +87,13 @@ class ProviderSettings(BaseModel):
 
 
 class ProviderRegistry:
-    """The providers of one process. `builtin/repair` is always among them; `close` is idempotent."""
+    """The providers of one process. `builtin/repair` is always among them; `close` is idempotent.
 
-    def __init__(self, settings: Iterable[ProviderSettings] = ()) -> None:
+    `keys` give the key of the moment of providers by name, for those whose settings do not say it themselves.
+    """
+
+    def __init__(self, settings: Iterable[ProviderSettings] = (), keys: Mapping[str, KeySource] | None = None) -> None:
+        self._keys = dict(keys or {})
         self._settings: dict[str, ProviderSettings] = {
             BUILTIN: ProviderSettings(name=BUILTIN, kind="builtin", models=RepairProvider.MODELS)
         }
@@ -124,14 +130,14 @@ class ProviderRegistry:
             )
         settings, name = found
         if settings.name not in self._providers:
-            self._providers[settings.name] = _connect(settings)
+            self._providers[settings.name] = self._connect(settings)
         return self._providers[settings.name], name
 
     def preload(self) -> None:
         """Builds every provider, so that a worker pays for the imports before it takes its first call."""
         for name, settings in self._settings.items():
             if name not in self._providers:
-                self._providers[name] = _connect(settings)
+                self._providers[name] = self._connect(settings)
             # The price list takes a moment too; asking for any model loads it.
             self._providers[name].context_window("")
 
@@ -139,6 +145,9 @@ class ProviderRegistry:
         providers, self._providers = self._providers, {}
         for provider in providers.values():
             await provider.close()
+
+    def _connect(self, settings: ProviderSettings) -> Provider:
+        return _connect(settings, self._keys.get(settings.name) or settings.key_source())
 
     def _find(self, model: str) -> tuple[ProviderSettings, str] | None:
         provider, _, name = model.partition("/")
@@ -150,7 +159,7 @@ class ProviderRegistry:
         return settings, name
 
 
-def _connect(settings: ProviderSettings) -> Provider:
+def _connect(settings: ProviderSettings, key: KeySource) -> Provider:
     if settings.kind == BUILTIN:
         return RepairProvider()
     # Imported here: the SDKs cost a second and 60 MB, and the edge never calls a model.
@@ -167,7 +176,7 @@ def _connect(settings: ProviderSettings) -> Provider:
 
         connection = OpenAIConnection(
             settings.name,
-            settings.key_source(),
+            key,
             timeouts,
             base_url=settings.base_url,
             output_limit_field=settings.output_limit_field,
@@ -175,7 +184,7 @@ def _connect(settings: ProviderSettings) -> Provider:
     else:
         from codeagent.providers.anthropic import AnthropicConnection  # noqa: PLC0415
 
-        connection = AnthropicConnection(settings.key_source(), timeouts, base_url=settings.base_url)
+        connection = AnthropicConnection(key, timeouts, base_url=settings.base_url)
     pricing = Pricing(settings.kind, settings.base_url, settings.prices, settings.context_window)
     return VendorProvider(settings.name, connection, pricing, timeouts)
 

@@ -15,6 +15,10 @@ Send = Callable[[str, bytes], Awaitable[None]]
 """Hands (key, value) to the deltas topic. Returns at once and never raises."""
 
 
+async def unsent(key: str, value: bytes) -> None:
+    """The `Send` of those who are shown no live text."""
+
+
 class DeltaSender:
     """The deltas of one effect. Text of an earlier attempt is marked by its number, so that clients can drop it."""
 

@@ -22,7 +22,7 @@ from codeagent.messages.values import Outcome
 from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError, TextSink
 from codeagent.telemetry import metrics
 from codeagent.telemetry.traces import span
-from codeagent.workers.deltas import DeltaSender, Send
+from codeagent.workers.deltas import DeltaSender, Send, unsent
 from codeagent.workers.effect import Ended, Work
 from codeagent.workers.storing import until_stored
 
@@ -55,7 +55,8 @@ class Blobs(Protocol):
 
 
 class ProviderPerformer:
-    """Performs `provider.generate`. `resolve` gives the model behind `<provider>/<name>`; it may raise."""
+    """Performs `provider.generate`. `resolve` gives the model behind `<provider>/<name>`; it may raise. `is_live` says
+    whether a tenant sees text while it is written."""
 
     kind = "provider"
 
@@ -68,6 +69,7 @@ class ProviderPerformer:
         *,
         answers_topic: str,
         most_tries: int = 3,
+        is_live: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.answers_topic = answers_topic
         self._log = log_reader
@@ -75,6 +77,7 @@ class ProviderPerformer:
         self._resolve = resolve
         self._send_delta = send_delta
         self._most_tries = most_tries
+        self._is_live = is_live
         self._transcripts: OrderedDict[str, Transcript] = OrderedDict()
 
     async def perform(self, work: Work) -> Ended:
@@ -85,7 +88,8 @@ class ProviderPerformer:
         except CodeAgentError as error:
             return self.ended(work, Outcome.FAILED, error)
         request = await self._request(work, command, model.context_window(name), name)
-        deltas = DeltaSender(self._send_delta, "message.delta", command.run_id, command.effect_id)
+        send = self._send_delta if self._is_live(work.message.envelope.tenant_id) else unsent
+        deltas = DeltaSender(send, "message.delta", command.run_id, command.effect_id)
         tries = 0
 
         def on_attempt(number: int) -> None:

@@ -30,7 +30,7 @@ from codeagent.messages.values import (
 )
 from codeagent.sandboxes.protocol import Limits, SandboxDriver, SandboxFailure, Workspace
 from codeagent.telemetry import metrics
-from codeagent.workers.deltas import DeltaSender, Send
+from codeagent.workers.deltas import DeltaSender, Send, unsent
 from codeagent.workers.effect import Ended, Work
 from codeagent.workers.provider import Blobs, resolve_arguments
 from codeagent.workers.storing import until_stored
@@ -82,6 +82,7 @@ class SandboxPerformer:
         answers_topic: str,
         limits: Limits,
         most_workspaces: int,
+        is_live: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.answers_topic = answers_topic
         self._driver = driver
@@ -89,6 +90,7 @@ class SandboxPerformer:
         self._send_delta = send_delta
         self._limits = limits
         self._most = most_workspaces
+        self._is_live = is_live
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._opening = asyncio.Lock()
 
@@ -161,7 +163,8 @@ class SandboxPerformer:
             outcome = ToolOutcome(str(error), "error", changed=False)
             return _Done(tool=outcome, checkpoint=command.checkpoint, input_digest=digest)
         held = await self._workspace(work, _base(command), command.checkpoint)
-        deltas = DeltaSender(self._send_delta, "tool.output.delta", command.run_id, command.effect_id)
+        send = self._send_delta if self._is_live(work.message.envelope.tenant_id) else unsent
+        deltas = DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id)
         deltas.begin_attempt(work.claim.attempt)
         toolbox = Toolbox(self._driver, held.workspace, self._limits, _streaming(deltas))
         try:

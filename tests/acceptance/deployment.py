@@ -16,21 +16,13 @@ DOCKERFILE = ROOT / "deploy" / "image" / "Dockerfile"
 HEALTHY = ROOT / "deploy" / "image" / "healthy.py"
 ENTRYPOINT = "codeagent"
 
-_VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^{}]*))?\}")
-
-
-class Missing(Exception):
-    """A variable that the file requires is not set; the text is the file's own."""
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^{}]*))?\}")
 
 
 def interpolate(text: str, variables: dict[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
-        name, operator, rest = match.groups()
-        if variables.get(name):
-            return variables[name]
-        if operator == "?":
-            raise Missing(f"{name} {rest}")
-        return rest or ""
+        name, default = match.groups()
+        return variables.get(name) or default or ""
 
     return _VARIABLE.sub(value, text)
 
@@ -44,7 +36,7 @@ def _interpolated(node: Any, variables: dict[str, str]) -> Any:
 
 
 def load(variables: dict[str, str]) -> dict[str, Any]:
-    """The compose file with merges and variables resolved. Raises `Missing`."""
+    """The compose file with merges and variables resolved."""
     document = _interpolated(yaml.safe_load(COMPOSE.read_text()), variables)
     assert isinstance(document, dict)
     return document

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,9 +23,16 @@ import pytest
 import yaml
 
 from codeagent.artifacts.blobs import BlobFiles, digest_of
+from codeagent.cli.keys import load_keys
+from codeagent.cli.secrets import SECRETS
 from codeagent.embedded.children import run_forked
 from codeagent.embedded.kafka_probe import answers_kafka
+from codeagent.encryption import SecretBox, new_key_line, parse_keys
+from codeagent.identity.keys import digest_of_key, new_key
 from codeagent.settings import Settings
+from codeagent.settings.about import variable
+from codeagent.settings.variables import file_variable
+from codeagent.settings.weakness import weakness
 from tests.acceptance import deployment
 from tests.acceptance.deployment import COMPOSE, DOCKERFILE, HEALTHY, ROOT, Service
 from tests.acceptance.system import free_port, is_ready, wait_until
@@ -33,7 +41,7 @@ from tests.services.kafka import VERSION, ApacheKafka
 from tests.services.kafka_artifacts import kafka_class_path, missing_for_jvm
 from tests.services.postgres import PostgresCluster
 
-VARIABLES = {"POSTGRES_PASSWORD": "s3cret"}
+VARIABLES: dict[str, str] = {}
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
 GROUP = 10001
@@ -69,10 +77,23 @@ def test_yaml_files_are_tidy() -> None:
     checked(tool("yamllint"), "--strict", "-d", rules, "docker-compose.yml", ".pre-commit-config.yaml", "topics")
 
 
-def test_without_a_password_the_file_says_what_to_do() -> None:
-    with pytest.raises(deployment.Missing, match=r"POSTGRES_PASSWORD is not set\. Copy deploy/secrets/env\.example"):
-        deployment.load({})
-    assert (ROOT / "deploy/secrets/env.example").read_text().rstrip().endswith("POSTGRES_PASSWORD=")
+def test_every_secret_is_a_file_with_an_example_that_production_refuses(tmp_path: Path) -> None:
+    secrets = {name: item["file"] for name, item in deployment.load(VARIABLES)["secrets"].items()}
+    assert secrets.keys() == {"postgres_password", "kek", "api_key_pepper", "api_keys", "providers"}
+    examples = {name: (ROOT / f"{file}.example").read_text() for name, file in secrets.items()}
+    assert weakness(examples["postgres_password"]) == weakness(examples["api_key_pepper"]) == "is an example"
+    with pytest.raises(ValueError, match=r"key-encryption key|name:base64"):
+        SecretBox(parse_keys(examples["kek"].splitlines()))
+    (tmp_path / "api-keys.json").write_text(examples["api_keys"])
+    with pytest.raises(ValueError, match="sha256"):
+        load_keys(tmp_path / "api-keys.json")
+
+
+def test_it_runs_as_production_and_says_why_what_it_does_without_is_no_risk() -> None:
+    for service in deployment.services(VARIABLES).values():
+        assert service.environment["CODEAGENT_ENV"] == "production"
+        risks = json.loads(service.environment["CODEAGENT_ACCEPTED_RISKS"])
+        assert risks.keys() == {"plaintext_database", "open_monitor"}
 
 
 def test_every_service_is_there_in_the_order_it_needs() -> None:
@@ -109,6 +130,11 @@ def test_every_process_but_the_sandbox_worker_is_confined() -> None:
 
 def test_no_secret_is_written_down() -> None:
     assert "POSTGRES_PASSWORD: " not in COMPOSE.read_text()
+    for service in deployment.services(VARIABLES).values():
+        held = {name: service.environment.get(variable(name)) for name in SECRETS}
+        assert {name: text for name, text in held.items() if text} == {
+            "database_url": "postgresql://codeagent@postgres:5432/codeagent"
+        }
     assert not re.search(r"(?i)(password|secret|api_?key)\s*=", DOCKERFILE.read_text())
     kept = subprocess.run(["git", "ls-files", "deploy/secrets"], capture_output=True, text=True, check=True, cwd=ROOT)
     allowed = (".example", ".gitignore", ".gitkeep")
@@ -119,8 +145,9 @@ def test_every_setting_can_be_set_under_its_own_name() -> None:
     named: set[str] = set()
     for service in deployment.services(VARIABLES).values():
         named |= service.definition["environment"].keys() | service.environment.keys()
-    settings = {f"CODEAGENT_{field.upper()}" for field in Settings.model_fields if field not in FROM_ENVIRONMENT_ONLY}
-    assert named == settings
+    secrets = {variable(name) if variable(name) in named else file_variable(name) for name in SECRETS}
+    others = Settings.model_fields.keys() - FROM_ENVIRONMENT_ONLY.keys() - set(SECRETS)
+    assert named == secrets | {variable(name) for name in others}
 
 
 def test_everything_the_image_copies_is_there_and_let_through() -> None:
@@ -185,17 +212,30 @@ class Stage:
     def __init__(self, place: Path, bootstrap_servers: str, database_url: str) -> None:
         self._place = place
         self._bootstrap_servers = bootstrap_servers
-        self._database_url = database_url
+        account, _, server = database_url.removeprefix("postgresql://").partition("@")
+        user, _, password = account.partition(":")
+        self._database_url = f"postgresql://{user}@{server}"
         secrets = place / "secrets"
         secrets.mkdir()
-        entry = {"key_id": "key_t", "sha256": "0" * 64, "tenant_id": "ten_t", "principal_id": "usr_t"}
+        entry = {
+            "key_id": "key_t",
+            "sha256": digest_of_key(new_key()),
+            "tenant_id": "ten_t",
+            "principal_id": "usr_t",
+        }
         (secrets / "api_keys").write_text(json.dumps([entry]))
+        (secrets / "postgres_password").write_text(f"{password}\n")
+        (secrets / "kek").write_text(new_key_line("k1"))
+        (secrets / "api_key_pepper").write_text(token_hex(32))
         provider = {"name": "local", "kind": "openai", "base_url": "http://127.0.0.1:9/v1"}
         (secrets / "providers").write_text(json.dumps([provider]))
+        for path in secrets.iterdir():
+            path.chmod(0o600)
         self._paths = {
             "/run/secrets": secrets,
             "/var/lib/codeagent": place,
             "/usr/share/codeagent/topics": ROOT / "topics",
+            "/etc/codeagent/flags": ROOT / "deploy" / "flags",
         }
 
     def environment(self, service: Service) -> dict[str, str]:
@@ -206,7 +246,7 @@ class Stage:
         if name == "CODEAGENT_DATABASE_URL":
             named = urlsplit(value)
             assert (named.scheme, named.hostname, named.port) == ("postgresql", "postgres", 5432)
-            assert (named.username, named.password, named.path) == ("codeagent", "s3cret", "/codeagent")
+            assert (named.username, named.password, named.path) == ("codeagent", None, "/codeagent")
             return self._database_url
         if name == "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS":
             assert value == "kafka:9092"

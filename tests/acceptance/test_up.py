@@ -39,6 +39,7 @@ def test_a_second_one_on_the_same_directory_is_refused_also_on_a_database_elsewh
     first = UpSystem(place / "data", CODEAGENT_DATABASE_URL=elsewhere)
     try:
         assert first.database_url == elsewhere
+        assert (first.data_dir / "kek").stat().st_mode & 0o777 == 0o600
         before = written_in(first.data_dir)
         second = subprocess.run(
             codeagent("up", "--data-dir", str(first.data_dir)),

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from codeagent.settings import NOT_SETTINGS, Misconfigured, Settings, read_settings, unknown_variables
+from codeagent.settings import NOT_SETTINGS, Environment, Misconfigured, Settings, read_settings
+from codeagent.settings.about import variable
+from codeagent.settings.profiles import PROFILES
+from codeagent.settings.variables import RENAMED, deprecations, file_variable, is_secret, wrong_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
@@ -27,6 +30,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name, value in NEEDED.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
+
+
+def unknown_variables(environment: dict[str, str]) -> list[str]:
+    return [str(problem) for problem in wrong_variables(Settings.model_fields, environment)]
 
 
 def test_what_is_not_set_has_its_default(environment: pytest.MonkeyPatch) -> None:
@@ -51,7 +58,7 @@ def test_a_misspelt_variable_is_named_with_the_one_it_is_closest_to(name: str, m
 
 
 def test_a_variable_that_resembles_nothing_is_refused_as_well() -> None:
-    assert unknown_variables({"CODEAGENT_ZQX": ""}) == ["CODEAGENT_ZQX is not a setting"]
+    assert unknown_variables({"CODEAGENT_ZQX": ""}) == ["CODEAGENT_ZQX is not a setting, remove it"]
 
 
 def test_everything_that_is_wrong_is_told_at_once_and_no_value_with_it(environment: pytest.MonkeyPatch) -> None:
@@ -62,8 +69,9 @@ def test_everything_that_is_wrong_is_told_at_once_and_no_value_with_it(environme
         read_settings()
     said = caught.value.detail
     assert "CODEAGENT_HTTP_PROT is not a setting, did you mean CODEAGENT_HTTP_PORT?" in said
-    assert "CODEAGENT_LEASE_SECONDS: " in said
-    assert "CODEAGENT_LOG_LEVEL: " in said
+    assert "CODEAGENT_LEASE_SECONDS is wrong: " in said
+    assert "it takes number from 1 to 600" in said
+    assert "CODEAGENT_LOG_LEVEL is wrong: " in said
     assert not any(value in said for value in ("secret", "-77", "loud"))
 
 
@@ -77,10 +85,10 @@ def test_trusted_hosts_are_a_json_list_and_nobody_is_trusted_without_it(environm
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        ("git.internal", "CODEAGENT_TRUSTED_GIT_HOSTS: Value error, it should be a JSON list"),
-        ('[{"host": "git.internal", "prot": 1}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.prot: Extra inputs"),
-        ('[{"host": "https://git.internal"}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.host: "),
-        ('[{"host": "git.internal", "port": 0}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.port: "),
+        ("git.internal", "CODEAGENT_TRUSTED_GIT_HOSTS is wrong: it should be JSON"),
+        ('[{"host": "git.internal", "prot": 1}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.prot is wrong: extra inputs"),
+        ('[{"host": "https://git.internal"}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.host is wrong: "),
+        ('[{"host": "git.internal", "port": 0}]', "CODEAGENT_TRUSTED_GIT_HOSTS.0.port is wrong: "),
     ],
 )
 def test_what_is_no_list_of_hosts_is_refused(environment: pytest.MonkeyPatch, value: str, complaint: str) -> None:
@@ -96,10 +104,9 @@ def test_peppers_are_told_apart_and_none_may_be_short(environment: pytest.Monkey
     environment.setenv("CODEAGENT_API_KEY_PEPPER", f"{new},{old}")
     assert read_settings().api_key_peppers() == [new.encode(), old.encode()]
     environment.setenv("CODEAGENT_API_KEY_PEPPER", f"{new},short")
-    with pytest.raises(Misconfigured) as refused:
-        read_settings()
-    assert "CODEAGENT_API_KEY_PEPPER" in refused.value.detail
-    assert "short" not in refused.value.detail
+    with pytest.raises(ValueError, match="32 characters") as refused:
+        read_settings().api_key_peppers()
+    assert "short" not in str(refused.value)
 
 
 def test_variables_that_others_read_are_left_to_them() -> None:
@@ -126,19 +133,62 @@ def test_what_kubernetes_says_about_services_is_no_misspelt_setting() -> None:
     assert unknown_variables({"CODEAGENT_EDGE_PORT": "8080"}) != []
 
 
+def test_a_file_of_a_secret_is_a_reference_and_nothing_is_read_yet(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("CODEAGENT_DATABASE_URL")
+    environment.setenv("CODEAGENT_DATABASE_URL_FILE", "/run/secrets/url")
+    assert read_settings().database_url.get_secret_value() == "file:/run/secrets/url"
+
+
+def test_a_secret_and_its_file_contradict_each_other(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CODEAGENT_DATABASE_URL_FILE", "/run/secrets/url")
+    with pytest.raises(Misconfigured, match="CODEAGENT_DATABASE_URL is set, and so is CODEAGENT_DATABASE_URL_FILE"):
+        read_settings()
+
+
+def test_a_former_name_still_works_and_is_told(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CODEAGENT_MINIMUM_LEVEL", "3")
+    assert read_settings().sandbox_minimum_level == 3
+    [told] = deprecations(os.environ)
+    assert str(told) == ("CODEAGENT_MINIMUM_LEVEL is a deprecated name, call it CODEAGENT_SANDBOX_MINIMUM_LEVEL")
+    environment.setenv("CODEAGENT_SANDBOX_MINIMUM_LEVEL", "2")
+    with pytest.raises(Misconfigured, match="is the former name of CODEAGENT_SANDBOX_MINIMUM_LEVEL, and both are set"):
+        read_settings()
+
+
+@pytest.mark.parametrize("named", list(Environment))
+def test_defaults_follow_the_environment_and_yield_to_what_is_set(
+    environment: pytest.MonkeyPatch, named: Environment
+) -> None:
+    environment.setenv("CODEAGENT_ENV", named)
+    settings = read_settings()
+    assert {name: getattr(settings, name) for name in PROFILES[named]} == dict(PROFILES[named])
+    environment.setenv("CODEAGENT_KAFKA_REPLICATION", "2")
+    assert read_settings().kafka_replication == 2
+    assert read_settings(kafka_replication=5).kafka_replication == 5
+
+
+def test_secrets_are_shown_nowhere(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CODEAGENT_KEK", "k1:c2VjcmV0")
+    settings = read_settings()
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "c2VjcmV0" not in shown
+    assert "u:secret@" not in shown
+
+
 def test_the_list_of_other_variables_is_what_the_repository_reads() -> None:
     """Whatever name the code, the image or the compose file mentions is a setting or on the list, and the reverse."""
     places = [*(ROOT / "codeagent").rglob("*.py"), *(ROOT / "deploy").rglob("*"), ROOT / "docker-compose.yml"]
     sources = {path: path.read_text(errors="replace") for path in places if path.is_file()}
-    settings = {f"CODEAGENT_{field.upper()}" for field in Settings.model_fields}
+    settings = {variable(name) for name in (*Settings.model_fields, *RENAMED)}
+    settings |= {file_variable(name) for name, field in Settings.model_fields.items() if is_secret(field)}
     no_variable = "CODEAGENT_REPAIR"  # ends a here-document
     mentioned = {
         name
         for path, text in sources.items()
         for name in re.findall(r"\bCODEAGENT_[A-Z][A-Z_]*[A-Z]\b(?!_)", text)
-        if path.name != "settings.py"
+        if path.name != "variables.py"
     }
-    assert mentioned - settings - NOT_SETTINGS == {no_variable}
+    assert mentioned - settings - NOT_SETTINGS == {no_variable, "CODEAGENT_X_FILE"}
     assert mentioned >= NOT_SETTINGS
 
 
@@ -165,3 +215,28 @@ def test_commands_refuse_a_misspelt_variable_before_they_do_anything(command: tu
         "CODEAGENT_DURABLE_ACEPT is not a setting, did you mean CODEAGENT_DURABLE_ACCEPT?\n"
     )
     assert not data_dir.exists()
+
+
+def test_production_refuses_to_start_and_says_everything_at_once(tmp_path: Path) -> None:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("CODEAGENT_")}
+    insecure = {"CODEAGENT_ENV": "production", "CODEAGENT_LOG_LEVEL": "debug", "CODEAGENT_ALLOWED_ORIGINS": '["*"]'}
+    done = subprocess.run(
+        [sys.executable, "-m", "codeagent", "serve", "edge"],
+        env={**outside, **NEEDED, **insecure},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("codeagent: the configuration is not usable: ")
+    assert done.stderr.count("\n") == 1
+    for told in (
+        "CODEAGENT_LOG_LEVEL may",
+        "CODEAGENT_ALLOWED_ORIGINS admits",
+        "CODEAGENT_KEK is not",
+        "has a password",
+    ):
+        assert told in done.stderr
+    assert "u:secret@" not in done.stderr

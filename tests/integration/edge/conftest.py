@@ -25,6 +25,7 @@ from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
+from codeagent.flags.evaluation import Features
 from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.keys import KeyHasher, KeyRing, digest_of_key, new_key
 from codeagent.identity.principal import Principal
@@ -44,6 +45,7 @@ class Api:
     database: Database
     walled: Database
     publisher: Publisher
+    context: EdgeContext
     handed_over: list[OutboxRow] = field(default_factory=list)
 
     async def submit(self, body: object, key: str | None = "k1") -> httpx2.Response:
@@ -52,7 +54,7 @@ class Api:
 
 
 def context(
-    database: Database, publisher: Publisher, keys: KeyRing, api: Api, folder: Path, durable: bool
+    database: Database, publisher: Publisher, keys: KeyRing, api: Api, folder: Path, durable: bool, features: Features
 ) -> EdgeContext:
     async def authenticate(key: str) -> Principal | None:
         return keys.authenticate(key)
@@ -79,7 +81,14 @@ def context(
             max_upload_bytes=1 << 20,
             submit_expiry_seconds=60,
         ),
+        features=features,
     )
+
+
+@pytest.fixture
+def features() -> Features:
+    """Every feature has its default, unless a test says otherwise."""
+    return Features()
 
 
 @pytest.fixture(params=[True, False], ids=["durable", "broker"])
@@ -89,7 +98,7 @@ def durable(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 async def api(
-    newest_database_url: str, embedded_broker: EmbeddedBroker, tmp_path: Path, durable: bool
+    newest_database_url: str, embedded_broker: EmbeddedBroker, tmp_path: Path, durable: bool, features: Features
 ) -> AsyncIterator[Api]:
     database, walled = Database(newest_database_url), Database(newest_database_url, role=EDGE_ROLE)
     connection = KafkaConnection(embedded_broker.bootstrap_servers, "test", idempotent=False, timeout_seconds=2.0)
@@ -104,8 +113,9 @@ async def api(
             digest_of_key(theirs): Principal("ten_theirs", "usr_theirs", "key_theirs"),
         }
     )
-    made = Api(None, None, database, walled, publisher)  # type: ignore[arg-type]  # the clients follow
-    app = create_app(context(walled, publisher, keys, made, tmp_path / "artifacts", durable))
+    made = Api(None, None, database, walled, publisher, None)  # type: ignore[arg-type]  # the rest follows
+    made.context = context(walled, publisher, keys, made, tmp_path / "artifacts", durable, features)
+    app = create_app(made.context)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     made.http = httpx2.AsyncClient(transport=transport, base_url="http://edge", headers={"X-API-Key": mine})
     made.stranger = httpx2.AsyncClient(transport=transport, base_url="http://edge", headers={"X-API-Key": theirs})

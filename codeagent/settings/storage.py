@@ -1,0 +1,34 @@
+"""Where facts, artifacts and workspaces are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from codeagent.settings.about import About, Group, parsed
+
+RoleName = Literal["edge", "agent-worker", "provider-worker", "sandbox-worker", "relay"]
+_REPLACED = "within a second from a file, within VAULT_TTL_SECONDS from the vault; connections are replaced one by one"
+
+
+class StorageSettings(Group):
+    """Database and directories."""
+
+    database_url: Annotated[SecretStr, About(reloads=_REPLACED)]
+    """`postgresql://user:password@host:port/database`, PostgreSQL 15 or newer. `?sslmode=verify-full` asks for TLS."""
+    database_password: Annotated[SecretStr | None, About(reloads=_REPLACED)] = None
+    """Goes before the one in DATABASE_URL, so that the address need not be secret."""
+    database_connections: Annotated[int, About(unit="connections")] = Field(default=8, ge=2, le=100)
+    """Connections each process may hold in its pool."""
+    deployed_processes: Annotated[
+        dict[RoleName, Annotated[int, Field(ge=0, le=1000)]], NoDecode, BeforeValidator(parsed), About(unit="processes")
+    ] = Field(default_factory=dict)
+    """JSON object of how many processes of each role are deployed, one each where nothing is said. Only
+    `codeagent config check --database` reads it, to hold the sum of their connections against the server's limit."""
+    artifacts_dir: Path = Path("/var/lib/codeagent/artifacts")
+    """Where artifacts are kept; one file system that all processes share."""
+    sandbox_dir: Path = Path("/var/lib/codeagent/sandboxes")
+    """Workspaces and runtimes of this machine's sandbox worker; shared with no other process."""

@@ -1,0 +1,67 @@
+"""Models, sandboxes, and how much a worker does at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic_settings import NoDecode
+
+from codeagent.providers.registry import ProviderSettings
+from codeagent.settings.about import About, Group, parsed
+
+
+class TrustedGitHost(BaseModel):
+    """A host that runs may fetch from although its address is not public, such as an internal git server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")
+    """As URLs name it. Whatever it resolves to is believed."""
+    port: int = Field(default=443, ge=1, le=65535)
+    certificates: Path | None = None
+    """PEM file of the authority that signed its certificate, on the sandbox worker's machine; none: the usual ones."""
+
+
+class WorkSettings(Group):
+    """What the workers work with."""
+
+    providers_file: Annotated[Path | None, About(reloads="API keys in it: within a second; the list: at a restart")] = (
+        None
+    )
+    """JSON list of model providers. `builtin/repair` is there without one. Its `api_key` may be a reference to a
+    secret, and `api_key_file` is read for every call."""
+    default_model: str = Field(default="builtin/repair", min_length=3, max_length=200)
+    """Model of runs that name none."""
+    provider_slots: Annotated[int, About(unit="calls")] = Field(default=32, ge=1, le=1000)
+    """Model calls at once in one provider worker."""
+    sandbox_slots: Annotated[int, About(unit="operations")] = Field(default=4, ge=1, le=200)
+    """Operations at once in one sandbox worker."""
+    sandbox_workspaces: Annotated[int, About(unit="workspaces")] = Field(default=32, ge=1, le=1000)
+    """Workspaces a sandbox worker keeps between operations."""
+    trusted_git_hosts: Annotated[
+        tuple[TrustedGitHost, ...], NoDecode, BeforeValidator(parsed), About(unit="hosts")
+    ] = ()
+    """JSON list of hosts, as in `[{"host": "git.example.internal", "port": 8443, "certificates": "/etc/ssl/ca.pem"}]`,
+    that runs may fetch from although their addresses are not public. The same for edges and sandbox workers. With
+    none, only public addresses are fetched from."""
+    sandbox_minimum_level: Annotated[int, About(unit="level")] = Field(default=2, ge=1, le=3)
+    """Isolation without which a sandbox worker does not start: 1 namespaces and seccomp, 2 with group limits and a
+    user id of its own, 3 a kernel of its own."""
+    lease_seconds: float = Field(default=30.0, ge=1, le=600)
+    """How long a silent worker keeps an effect before another takes it. Shorter renews more often."""
+    max_attempts: Annotated[int, About(unit="claims")] = Field(default=4, ge=1, le=20)
+    """Claims of one effect before it ends `worker_lost`."""
+    worker_name: str = Field(default="", max_length=100)
+    """A name that this process alone has, also after a restart: what its dead predecessor had claimed is then taken
+    back at once. Empty: a random one."""
+    drain_seconds: float = Field(default=10.0, ge=0, le=600)
+    """How long a process that is asked to stop may finish what it has begun."""
+
+    def providers(self) -> list[ProviderSettings]:
+        """The configured providers. Raises `ValueError` naming what is wrong with the file, `OSError` without it."""
+        if self.providers_file is None:
+            return []
+        hidden = ConfigDict(hide_input_in_errors=True)  # it may have keys in it
+        return TypeAdapter(list[ProviderSettings], config=hidden).validate_json(self.providers_file.read_bytes())
