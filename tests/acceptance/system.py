@@ -85,7 +85,7 @@ class UpSystem:
 
     caller = (TENANT, PRINCIPAL)
 
-    def __init__(self, data_dir: Path, *arguments: str, program: Sequence[str] = CODEAGENT) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, program: Sequence[str] = CODEAGENT, **environment: str) -> None:
         self.data_dir = data_dir
         self._program = program
         self._log = (data_dir.parent / f"{data_dir.name}.log").open("wb")
@@ -93,7 +93,7 @@ class UpSystem:
             [*program, "up", "--data-dir", str(data_dir), *arguments],
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **LEASES},
+            env={**os.environ, **LEASES, **environment},
             cwd=ROOT,
         )
         self.ready_seconds = self._await_ready()
