@@ -24,6 +24,8 @@ class CodeAgentError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    retry_after: int | None = None
+    """Seconds after which it may be tried again, where that is known."""
 
     def __init__(self, detail: str = "", *, code: str | None = None, status: int | None = None) -> None:
         super().__init__(detail)

@@ -134,6 +134,15 @@ class Settings(BaseSettings):
     """After how long without a look at the database an edge is not ready, since it may not know what is revoked."""
     revocation_fail_closed: bool = True
     """Whether it then also refuses API keys and sessions with 503. Keys from the file are accepted all the same."""
+    public_url: str | None = None
+    """Where clients reach the edge, as in `https://codeagent.example.com`: the issuer and audience of access tokens."""
+    kek: SecretStr | None = None
+    """Key-encryption keys that seal secrets in the database: lines of `name:base64`, the one in use first. Without it
+    there are no users, just API keys."""
+    token_algorithm: Literal["ES256", "RS256"] = "ES256"  # noqa: S105  no secret
+    """What access tokens are signed with. A change takes effect through a new key, like any rotation."""
+    signing_key_days: int = Field(default=30, ge=2, le=365)
+    """How long a key signs before the next one does. That one is published a day before."""
     durable_accept: bool = False
     """Whether a submission is written to the database before it is answered, instead of waiting for the broker."""
     max_body_bytes: int = Field(default=MIB, ge=1024)

@@ -45,7 +45,7 @@ def load_settings(data_dir: Path | None) -> Settings:
     return read_settings()
 
 
-def _guarded(action: object) -> int:
+def guarded(action: object) -> int:
     try:
         return asyncio.run(action)  # type: ignore[arg-type]  # a coroutine of int
     except CodeAgentError as error:
@@ -59,7 +59,7 @@ def upgrade_database(data_dir: Path | None) -> int:
         say("the database is up to date")
         return 0
 
-    return _guarded(upgrade())
+    return guarded(upgrade())
 
 
 def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
@@ -74,7 +74,7 @@ def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
         say(f"{len(wanted)} topics, {len(changes)} differences{' applied' if apply and changes else ''}")
         return 2 if any(change.kind == "conflict" for change in changes) else 0
 
-    return _guarded(reconcile())
+    return guarded(reconcile())
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def create_key(data_dir: Path | None, wanted: NewKey) -> int:
         )
         return 0
 
-    return _guarded(create())
+    return guarded(create())
 
 
 async def _story(log_reader: EventLog, run_id: str) -> list[StoredEvent]:
@@ -160,4 +160,4 @@ def verify_run(data_dir: Path, run_id: str) -> int:
         say(f"log verified: {count} events of {run_id}, every digest and leaf hash holds")
         return 0
 
-    return _guarded(check())
+    return guarded(check())

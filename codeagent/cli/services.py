@@ -37,6 +37,7 @@ from codeagent.eventlog.migrations import HEAD
 from codeagent.eventlog.sweep import Sweeper
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
 from codeagent.identity.revocations import forget_ended
+from codeagent.identity.sessions import SessionPolicy, forget_logins
 from codeagent.projections.runs import RunsProjector
 from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.retention import RetentionLoop
@@ -235,6 +236,7 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     forgetters = {
         "submissions": partial(SubmissionLedger(parts.database).forget, keep),
         "revocations": partial(forget_ended, parts.database),
+        "logins": partial(forget_logins, parts.database, SessionPolicy().idle),
     }
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
     parts.process.start += [projector.start, retention.start]
@@ -246,9 +248,10 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     from codeagent.artifacts.known import KnownArtifacts
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.broker.tail import TopicTail
+    from codeagent.cli.edge_policy import edge_policy
     from codeagent.cli.identity import identify
     from codeagent.edge.app import create_app
-    from codeagent.edge.context import EdgeContext, EdgePolicy
+    from codeagent.edge.context import EdgeContext
     from codeagent.edge.live import LiveHub
     from codeagent.edge.views import RunViews
     from codeagent.providers.registry import ProviderRegistry
@@ -274,16 +277,10 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
         views=RunViews(tenant_log, submissions),
         authenticate=identity.authenticate,
         keys=identity.keys,
+        users=identity.users,
         supports_model=ProviderRegistry(settings.providers()).supports,
         checks=parts.process.checks,
-        policy=EdgePolicy(
-            durable_accept=settings.durable_accept,
-            default_model=settings.default_model,
-            max_body_bytes=settings.max_body_bytes,
-            max_upload_bytes=settings.max_upload_bytes,
-            submit_expiry_seconds=settings.submit_expiry_seconds,
-            trusted_hosts=trusted_hosts(settings),
-        ),
+        policy=edge_policy(settings, trusted_hosts(settings)),
     )
     listening = listener if listener is not None else bind(settings.http_host, settings.http_port)
     server = HttpServer(create_app(context), listening, settings.drain_seconds)

@@ -24,6 +24,7 @@ from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.topics import AGENT_WORKER, PROVIDER_WORKER, SANDBOX_WORKER, load_topics
 from codeagent.cli.connection import CONNECTION_FILE, SETTINGS_FILE
 from codeagent.cli.consent import require_level
+from codeagent.cli.kek_file import with_keys
 from codeagent.cli.process import bind, run_process
 from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.embedded.children import run_forked
@@ -216,7 +217,7 @@ class System:
             configure_logs("up", "warning")
             for name in PRELOADED:
                 importlib.import_module(name)
-            return self._serve(settings, on_ready, until)
+            return self._serve(with_keys(settings, options.data_dir), on_ready, until)
         finally:
             lock.release()
 
@@ -235,9 +236,9 @@ class System:
             listeners = {role: bind("127.0.0.1", 0) for role in STAGES if role != "edge"}
             listeners["edge"] = listener = _listener(options)
             url = f"http://{options.host}:{listener.getsockname()[1]}"
+            settings = settings.model_copy(update={"public_url": settings.public_url or url})
             monitors = {role: f"http://127.0.0.1:{each.getsockname()[1]}" for role, each in listeners.items()}
-            connection = {"url": url, "api_key": key}
-            write_atomically(options.data_dir / CONNECTION_FILE, json.dumps(connection, indent=2))
+            write_atomically(options.data_dir / CONNECTION_FILE, json.dumps({"url": url, "api_key": key}, indent=2))
             supervisor = ProcessSupervisor(
                 [ChildSpec(role, _child(role, settings, listeners[role]), STAGES[role]) for role in STAGES],
                 data_dir=options.data_dir,
