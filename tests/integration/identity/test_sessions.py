@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
+from codeagent.identity.keys import KeyRing
 from codeagent.identity.sessions import forget_logins
-from tests.integration.identity.conftest import EMAIL, PASSWORD, STRANGER_ADDRESS, World
+from tests.integration.identity.conftest import EMAIL, OWNER_ADDRESS, PASSWORD, STRANGER_ADDRESS, World, make_edge
+from tests.integration.identity.oauth_client import OAuthClient
 
 NEW = "analytical engine 1837 x"
 
@@ -37,6 +40,20 @@ async def test_an_ended_login_is_refused_with_its_refresh_token_and_its_access_t
     refused = await here.get("/v1/me")
     assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
     assert (await there.get("/v1/me")).status_code == 200
+
+
+async def test_a_logout_at_one_edge_holds_at_another_within_a_second(world: World) -> None:
+    other = make_edge(world.edge.users.keys._database, KeyRing({}), world.folder)
+    await other.revocations.start()
+    client = await world.owner()
+    there = OAuthClient(other.http(OWNER_ADDRESS), access=client.access)
+    assert (await there.get("/v1/me")).status_code == 200
+    assert (await client.call("POST", "/oauth2/logout")).status_code == 204
+    async with asyncio.timeout(1.0):
+        while (await there.get("/v1/me")).status_code != 401:
+            await asyncio.sleep(0.01)
+    await other.revocations.stop()
+    await other.users.passwords.close()
 
 
 async def test_logging_out_everywhere_ends_every_login_this_one_included(world: World) -> None:
