@@ -100,8 +100,8 @@ async def me(context: Context, caller: Caller) -> Response:
 
 @router.get("/v1/auth/sessions", response_model=SessionPage, summary="List my logins, newest first")
 async def list_sessions(
-    users: Users,
     caller: Caller,
+    users: Users,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
@@ -116,7 +116,7 @@ async def list_sessions(
 
 
 @router.delete("/v1/auth/sessions", status_code=204, summary="Log out everywhere")
-async def end_all_sessions(users: Users, caller: Caller) -> Response:
+async def end_all_sessions(caller: Caller, users: Users) -> Response:
     """Ends all logins, this one included. Every edge refuses them within a second."""
     user = _user(caller)
     await users.sessions.revoke_all(author_of(user), user.id, Revoked.REVOKED)
@@ -124,7 +124,7 @@ async def end_all_sessions(users: Users, caller: Caller) -> Response:
 
 
 @router.delete("/v1/auth/sessions/{session_id}", status_code=204, summary="End one of my logins")
-async def end_session(session_id: str, users: Users, caller: Caller) -> Response:
+async def end_session(session_id: str, caller: Caller, users: Users) -> Response:
     """Every edge refuses it within a second."""
     user = _user(caller)
     await users.sessions.revoke_one(author_of(user), user.id, session_id, Revoked.REVOKED)
@@ -132,7 +132,7 @@ async def end_session(session_id: str, users: Users, caller: Caller) -> Response
 
 
 @router.post("/oauth2/logout", status_code=204, summary="End the login that asks")
-async def logout(users: Users, caller: Caller) -> Response:
+async def logout(caller: Caller, users: Users) -> Response:
     """As when its refresh token is sent to `/oauth2/revoke`."""
     user = _user(caller)
     try:
@@ -143,7 +143,7 @@ async def logout(users: Users, caller: Caller) -> Response:
 
 
 @router.post("/v1/auth/password", status_code=204, summary="Change my password")
-async def change_password(body: PasswordBody, request: Request, users: Users, caller: Caller) -> Response:
+async def change_password(body: PasswordBody, request: Request, caller: Caller, users: Users) -> Response:
     """Ends all other logins. After a temporary password, refresh the token to get what your role may do."""
     user = _user(caller)
     await users.accounts.change_password(user, body.current_password, body.new_password, origin_of(request))

@@ -60,7 +60,7 @@ def _check(scopes: frozenset[Scope], maker: Principal) -> None:
 
 
 @router.post("", status_code=201, response_model=NewServiceAccountModel, summary="Make a service account")
-async def create(body: ServiceAccountBody, users: Users, caller: KeyWriter) -> Response:
+async def create(body: ServiceAccountBody, caller: KeyWriter, users: Users) -> Response:
     """Its secret gets it access tokens from `/oauth2/token` (`client_credentials`)."""
     _check(body.scopes, caller)
     account, secret = await users.service_accounts.create(author_of(caller), body.name, body.scopes)
@@ -71,8 +71,8 @@ async def create(body: ServiceAccountBody, users: Users, caller: KeyWriter) -> R
 
 @router.get("", response_model=ServiceAccountPage, summary="List service accounts, newest first")
 async def list_accounts(
-    users: Users,
     caller: KeyWriter,
+    users: Users,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
@@ -85,14 +85,14 @@ async def list_accounts(
 
 
 @router.get("/{account_id}", response_model=ServiceAccountModel, summary="A service account")
-async def read(account_id: str, users: Users, caller: KeyWriter) -> Response:
+async def read(account_id: str, caller: KeyWriter, users: Users) -> Response:
     account = await users.service_accounts.read(caller.tenant_id, account_id)
     headers = {"Cache-Control": "private, no-cache"}
     return Response(ServiceAccountModel.of(account).model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.delete("/{account_id}", status_code=204, summary="Disable a service account for good")
-async def disable(account_id: str, users: Users, caller: KeyWriter) -> Response:
+async def disable(account_id: str, caller: KeyWriter, users: Users) -> Response:
     """Its secret gets no more tokens, and every edge refuses those it has within a second."""
     await users.service_accounts.disable(author_of(caller), account_id)
     return Response(status_code=204)

@@ -35,7 +35,8 @@ class UserAccess:
 
     def __init__(self, database: Database, box: SecretBox, passwords: Passwords, policy: UserPolicy) -> None:
         check_backend()
-        digests, throttle = DigestSource(database, box), LoginThrottle(database, policy.throttle)
+        self.digests = digests = DigestSource(database, box)
+        throttle = LoginThrottle(database, policy.throttle)
         self.issuer = policy.issuer
         self.passwords = passwords
         self.keys = SigningKeys(database, box, policy.rotation)

@@ -23,6 +23,7 @@ from codeagent.edge.app import create_app
 from codeagent.edge.context import EdgeContext, EdgePolicy
 from codeagent.edge.live import LiveHub
 from codeagent.edge.views import RunViews
+from codeagent.encryption import new_key_line
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
@@ -33,6 +34,7 @@ from tests.services.deaf import DeafDatabase
 
 MINE, OTHERS = "ten_mine", "ten_others"
 NO_BROKER = "127.0.0.1:1"
+KEK = new_key_line("test")
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,8 @@ class Edge:
 
 
 def settings_of(url: str, folder: Path, **more: Any) -> Settings:
-    return read_settings(
-        database_url=url, kafka_bootstrap_servers=NO_BROKER, api_keys_file=folder / "api-keys.json", **more
-    )
+    where = {"database_url": url, "kafka_bootstrap_servers": NO_BROKER, "api_keys_file": folder / "api-keys.json"}
+    return read_settings(**where, kek=KEK, **more)
 
 
 @asynccontextmanager
@@ -135,6 +136,7 @@ async def running_edge(url: str, folder: Path, keys: Keys, *, deaf: bool = False
         views=RunViews(log, submissions),
         authenticate=identity.authenticate,
         keys=identity.keys,
+        users=identity.users,
         supports_model=lambda _: True,
         checks={"revocations": identity.revocations.current},
         policy=EdgePolicy(

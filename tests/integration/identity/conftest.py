@@ -23,6 +23,7 @@ from codeagent.edge.views import RunViews
 from codeagent.encryption import SecretBox
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
@@ -32,12 +33,15 @@ from codeagent.identity.keys import KeyHasher, KeyRing, digest_of_key, new_key
 from codeagent.identity.passwords import Passwords
 from codeagent.identity.principal import Principal
 from codeagent.identity.revocations import Revocations
+from codeagent.identity.scopes import Role
 from codeagent.identity.tenants import FirstTenant, bootstrap
 from codeagent.identity.user_access import UserAccess, UserPolicy
+from codeagent.identity.users import NewUser, create_user
 from tests.integration.identity.oauth_client import OAuthClient
 
 ISSUER = "https://agents.example.org"
 EMAIL = "Ada.Lovelace@Example.org"
+COLLEAGUE = "charles@example.org"
 PASSWORD = "difference engine no. 2"
 TENANT = "ten_first"
 OWNER_ADDRESS, STRANGER_ADDRESS = "198.51.100.7", "203.0.113.9"
@@ -83,6 +87,18 @@ class World:
         """The owner, logged in."""
         client = self.client(client_id, address)
         (await client.log_in(EMAIL, PASSWORD)).raise_for_status()
+        return client
+
+    async def colleague(self) -> OAuthClient:
+        """Another user of the tenant, logged in."""
+        passwords, digests = cheap_passwords(), await self.edge.users.digests.get()
+        control = ControlPlane(self.edge.users.keys._database)
+        async with control.change(Author(TENANT, "system", "test", clock.new_uuid())) as change:
+            new = NewUser(TENANT, COLLEAGUE, Role.VIEWER, await passwords.hash(PASSWORD), temporary=False)
+            await create_user(change, new, digests, BOX)
+        await passwords.close()
+        client = self.client()
+        (await client.log_in(COLLEAGUE, PASSWORD)).raise_for_status()
         return client
 
     async def facts(self, stream_id: str) -> list[StoredEvent]:

@@ -42,6 +42,17 @@ async def test_an_ended_login_is_refused_with_its_refresh_token_and_its_access_t
     assert (await there.get("/v1/me")).status_code == 200
 
 
+async def test_a_colleague_sees_and_ends_their_own_logins_alone(world: World) -> None:
+    owner, colleague = await world.owner(), await world.colleague()
+    [mine] = (await owner.get("/v1/auth/sessions")).json()["items"]
+    [theirs] = (await colleague.get("/v1/auth/sessions")).json()["items"]
+    assert mine["id"] != theirs["id"]
+    refused = await colleague.call("DELETE", f"/v1/auth/sessions/{mine['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+    assert (await colleague.call("DELETE", "/v1/auth/sessions")).status_code == 204
+    assert (await owner.renew()).status_code == 200
+
+
 async def test_a_logout_at_one_edge_holds_at_another_within_a_second(world: World) -> None:
     other = make_edge(world.edge.users.keys._database, KeyRing({}), world.folder)
     await other.revocations.start()
