@@ -24,6 +24,8 @@ class CodeAgentError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    retry_after: int | None = None
+    """Seconds after which it may be tried again, where that is known."""
 
     def __init__(self, detail: str = "", *, code: str | None = None, status: int | None = None) -> None:
         super().__init__(detail)
@@ -67,23 +69,15 @@ class Conflict(CodeAgentError):
 
 
 class Unavailable(CodeAgentError):
-    """`retry_after_seconds` tells a client when to come back, where that is known."""
-
     code = "unavailable"
     status = 503
     retryable = True
-    retry_after_seconds: int | None = None
 
     def __init__(
-        self,
-        detail: str = "",
-        *,
-        code: str | None = None,
-        status: int | None = None,
-        retry_after_seconds: int | None = None,
+        self, detail: str = "", *, code: str | None = None, status: int | None = None, retry_after: int | None = None
     ) -> None:
         super().__init__(detail, code=code, status=status)
-        self.retry_after_seconds = retry_after_seconds
+        self.retry_after = retry_after
 
 
 class OutcomeUnknown(Unavailable):

@@ -20,6 +20,8 @@ app = typer.Typer(
 db = typer.Typer(no_args_is_help=True, help="The database.")
 topics = typer.Typer(no_args_is_help=True, help="The broker's topics.")
 sandbox = typer.Typer(no_args_is_help=True, help="Sandboxes, for operators.")
+admin = typer.Typer(no_args_is_help=True, help="Tenants, for operators.")
+auth = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens, for operators.")
 keys = typer.Typer(invoke_without_command=True)
 app.add_typer(db, name="db")
 app.add_typer(keys, name="key")
@@ -27,6 +29,8 @@ app.add_typer(topics, name="topics")
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(config, name="config")
 app.add_typer(kek, name="keys")
+app.add_typer(admin, name="admin")
+app.add_typer(auth, name="auth")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]
 USAGE = 2
@@ -253,3 +257,52 @@ def sandbox_exec(
     from codeagent.cli.sandbox import exec_in_sandbox
 
     raise typer.Exit(exec_in_sandbox(tuple(command), workspace, timeout, allow_level, state_dir, as_json=as_json))
+
+
+@admin.command("bootstrap")
+def admin_bootstrap(
+    email: Annotated[str, typer.Option(help="The owner's e-mail address.")],
+    name: Annotated[str, typer.Option(help="What the tenant is called.")] = "default",
+    tenant_id: Annotated[
+        str | None, typer.Option(help="Id of the tenant, such as one whose API keys are in use; else a new one.")
+    ] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the owner's password from standard input.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make the first tenant and its owner. Refuses where there is a tenant."""
+    from codeagent.cli.administer import BootstrapOrder, bootstrap_installation
+
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else None
+    raise typer.Exit(bootstrap_installation(data_dir, BootstrapOrder(email, name, tenant_id, password)))
+
+
+@admin.command("suspend")
+def admin_suspend(tenant_id: Annotated[str, typer.Argument()], data_dir: DataDir = None) -> None:
+    """Refuse a tenant's logins and tokens, on every edge within a second."""
+    from codeagent.cli.administer import change_tenant
+
+    raise typer.Exit(change_tenant(data_dir, tenant_id, suspended=True))
+
+
+@admin.command("resume")
+def admin_resume(tenant_id: Annotated[str, typer.Argument()], data_dir: DataDir = None) -> None:
+    """Let a suspended tenant in again, eleven minutes after it was suspended at the earliest."""
+    from codeagent.cli.administer import change_tenant
+
+    raise typer.Exit(change_tenant(data_dir, tenant_id, suspended=False))
+
+
+@auth.command("rotate-keys")
+def auth_rotate_keys(
+    revoke: Annotated[
+        bool,
+        typer.Option("--revoke", help="Sign with a new key at once, and refuse everything that the others signed."),
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Publish the next signing key, a day before it signs. Edges do so by themselves every SIGNING_KEY_DAYS."""
+    from codeagent.cli.administer import rotate_keys
+
+    raise typer.Exit(rotate_keys(data_dir, revoke=revoke))

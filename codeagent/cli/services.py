@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codeagent.broker.consumer import GroupConsumer
 from codeagent.broker.delivery import Delivery, GiveUp, HandleMessage
@@ -32,6 +32,7 @@ from codeagent.eventlog.effects import EffectsLedger
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
+from codeagent.identity.sessions import SessionPolicy, forget_logins
 from codeagent.projections.runs import RunsProjector
 from codeagent.relay.retention import RetentionLoop
 from codeagent.sandboxes.sources import TrustedHost
@@ -43,9 +44,6 @@ from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
 from codeagent.workers.step import StepLoop
 
 log = get_logger(__name__)
-
-if TYPE_CHECKING:
-    from codeagent.edge.context import EdgePolicy
 
 RETENTION_SECONDS = 60.0
 
@@ -172,6 +170,7 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     forgetters = {
         "submissions": partial(SubmissionLedger(parts.database).forget, keep),
         "revocations": partial(forget_ended, parts.database),
+        "logins": partial(forget_logins, parts.database, SessionPolicy().idle),
     }
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
     parts.process.start += [projector.start, retention.start]
@@ -179,25 +178,11 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     return finish(parts, listener, measure=True)
 
 
-def edge_policy(settings: Settings) -> EdgePolicy:
-    from codeagent.edge.context import EdgePolicy
-
-    return EdgePolicy(
-        durable_accept=settings.durable_accept,
-        default_model=settings.default_model,
-        max_body_bytes=settings.max_body_bytes,
-        max_upload_bytes=settings.max_upload_bytes,
-        submit_expiry_seconds=settings.submit_expiry_seconds,
-        trusted_hosts=trusted_hosts(settings),
-        allowed_origins=settings.allowed_origins,
-        public_url=settings.public_url,
-    )
-
-
 async def edge(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.known import KnownArtifacts
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.broker.tail import TopicTail
+    from codeagent.cli.edge_policy import edge_policy
     from codeagent.cli.identity import identify
     from codeagent.edge.app import create_app
     from codeagent.edge.context import EdgeContext
@@ -208,7 +193,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     parts = await assemble("edge", settings)
     settings = parts.settings
     tenant_log = TenantLog(parts.database)
-    identity = identify(settings, parts.database)
+    identity = identify(settings, parts.database, parts.box)
     parts.process.checks["revocations"] = identity.revocations.current
     hub = LiveHub(tenant_log, revoked=identity.revocations.revoked)
     identity.revocations.notify(hub.end_revoked)
@@ -227,9 +212,10 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
         views=RunViews(tenant_log, submissions),
         authenticate=identity.authenticate,
         keys=identity.keys,
+        users=identity.users,
         supports_model=ProviderRegistry(settings.providers()).supports,
         checks=parts.process.checks,
-        policy=edge_policy(settings),
+        policy=edge_policy(settings, trusted_hosts(settings)),
         features=parts.features,
     )
     listening = listener if listener is not None else bind(settings.http_host, settings.http_port)

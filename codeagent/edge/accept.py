@@ -59,7 +59,7 @@ async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key
         raise Unavailable(
             "New runs are not taken for the moment.",
             code="temporary_reduced_capacity",
-            retry_after_seconds=SWITCHED_OFF_SECONDS,
+            retry_after=SWITCHED_OFF_SECONDS,
         )
     run_id = typed_id("run", derived_uuid(caller.tenant_id, caller.id, "POST /v1/runs", key))
     command = await _submit_command(context, caller, body, run_id)

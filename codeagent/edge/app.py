@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from codeagent import __version__
-from codeagent.edge import api_keys, artifacts, health, problems, runs
+from codeagent.edge import account, api_keys, artifacts, health, metadata, oauth, problems, runs, service_accounts
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.middleware import RequestMiddleware
 
@@ -34,7 +34,8 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     )
     app.state.context = context
     problems.install(app)
-    for router in (runs.router, artifacts.router, api_keys.router, health.router):
+    routers = (runs, artifacts, account, api_keys, service_accounts, oauth, metadata, health)
+    for router in (module.router for module in routers):
         app.include_router(router)
     if context and context.policy.allowed_origins:
         # Callers show a key, never a cookie: pages need no credentials of the browser.

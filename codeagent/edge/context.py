@@ -12,6 +12,7 @@ from fastapi.security import SecurityScopes
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import ArtifactStore
 from codeagent.broker.publisher import Publisher
+from codeagent.edge.challenges import insufficient_scope, unauthenticated
 from codeagent.edge.live import LiveHub
 from codeagent.edge.views import RunViews
 from codeagent.errors import CodeAgentError
@@ -21,9 +22,12 @@ from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.flags.evaluation import Features
 from codeagent.identity.api_keys import ApiKeys
+from codeagent.identity.jwt import ExpiredToken
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
+from codeagent.identity.user_access import UserAccess
 from codeagent.sandboxes.sources import TrustedHost
+from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -38,11 +42,11 @@ class EdgePolicy:
     max_body_bytes: int
     max_upload_bytes: int
     submit_expiry_seconds: int
+    public_url: str = "http://127.0.0.1:8080"
     agents: frozenset[str] = frozenset({"coder"})
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
     allowed_origins: tuple[str, ...] = ()
-    public_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,21 @@ class EdgeContext:
     """What must hold for the edge to be ready, by name."""
     policy: EdgePolicy
     features: Features = field(default_factory=Features)
+    users: UserAccess | None = None
+    """Users and their tokens; None where there is no key to seal their secrets with."""
 
 
 # Dependencies are coroutines, since the framework would send plain functions through a thread each.
 async def get_context(request: Request) -> EdgeContext:
     return cast(EdgeContext, request.app.state.context)
+
+
+async def get_users(request: Request) -> UserAccess:
+    """Raises `not_implemented` on an installation without users."""
+    users = (await get_context(request)).users
+    if users is None:
+        raise CodeAgentError("This installation has no users, just API keys.", code="not_implemented", status=501)
+    return users
 
 
 async def get_principal(request: Request, needed: SecurityScopes) -> Principal:
@@ -76,24 +90,33 @@ async def get_principal(request: Request, needed: SecurityScopes) -> Principal:
     scheme, _, credentials = header.partition(" ")
     key = credentials.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
     context = await get_context(request)
-    principal = await context.authenticate(key) if key else None
+    public_url = context.policy.public_url
+    try:
+        principal = await context.authenticate(key) if key else None
+    except ExpiredToken:
+        metrics.AUTH_FAILURES.labels("token_expired").inc()
+        raise unauthenticated(public_url, shown=True, expired=True) from None
     if principal is None:
-        raise CodeAgentError("A valid API key or access token is needed.", code="unauthenticated", status=401)
+        metrics.AUTH_FAILURES.labels("unknown_credential" if key else "no_credential").inc()
+        raise unauthenticated(public_url, shown=bool(key))
     if not principal.may_come_from(None if request.client is None else request.client.host):
         log.warning("credential.used_from_elsewhere", key_id=principal.credential_id)
         raise CodeAgentError("The credential may not be used from this address.", code="forbidden", status=403)
     missing = [scope for scope in needed.scopes if not principal.may(Scope(scope))]
     if missing:
-        raise CodeAgentError(f"The credential lacks {', '.join(missing)}.", code="insufficient_scope", status=403)
+        raise insufficient_scope(public_url, missing)
     return principal
 
 
 def _holding(*scopes: Scope) -> Any:
-    """The caller of a route that needs these scopes. There is no way to a caller without naming some."""
+    """The caller of a route that needs these scopes."""
     return Security(get_principal, scopes=[scope.value for scope in scopes])
 
 
 Context = Annotated[EdgeContext, Depends(get_context)]
+Users = Annotated[UserAccess, Depends(get_users)]
+Caller = Annotated[Principal, _holding()]
+"""Whoever has been let in: for what concerns the caller alone."""
 RunReader = Annotated[Principal, _holding(Scope.RUNS_READ)]
 RunWriter = Annotated[Principal, _holding(Scope.RUNS_WRITE)]
 RunCanceler = Annotated[Principal, _holding(Scope.RUNS_CANCEL)]

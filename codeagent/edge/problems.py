@@ -57,6 +57,14 @@ def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}
 
 
+class HttpProblem(CodeAgentError):
+    """An error that needs headers of its own, such as how to authenticate."""
+
+    def __init__(self, detail: str, *, code: str, status: int, headers: dict[str, str]) -> None:
+        super().__init__(detail, code=code, status=status)
+        self.headers = headers
+
+
 def problem(
     status: int,
     code: str,
@@ -92,9 +100,15 @@ def from_error(error: CodeAgentError) -> Response:
         else None
     )
     status = 503 if isinstance(error, Unavailable) else error.status
-    seconds = error.retry_after_seconds if isinstance(error, Unavailable) else None
-    headers = {"Retry-After": str(seconds)} if seconds is not None else None
-    return problem(status, error.code, error.detail, errors=errors, headers=headers)
+    return problem(status, error.code, error.detail, errors=errors, headers=headers_of(error))
+
+
+def headers_of(error: CodeAgentError) -> dict[str, str]:
+    """What an error says beside its body."""
+    headers = dict(error.headers) if isinstance(error, HttpProblem) else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return headers
 
 
 def install(app: FastAPI) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from codeagent.errors import Unreadable
-from codeagent.messages import commands, events, key_events, results
+from codeagent.messages import commands, events, identity_events, key_events, results
 from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Payload, from_headers
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -40,6 +40,19 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     key_events.ApiKeyCreated,
     key_events.ApiKeyRotated,
     key_events.ApiKeyRevoked,
+    identity_events.TenantCreated,
+    identity_events.TenantSuspended,
+    identity_events.TenantResumed,
+    identity_events.UserCreated,
+    identity_events.LoginSucceeded,
+    identity_events.LoginFailed,
+    identity_events.SessionsRevoked,
+    identity_events.RefreshReuseDetected,
+    identity_events.PasswordChanged,
+    identity_events.ServiceAccountCreated,
+    identity_events.ServiceAccountDisabled,
+    identity_events.SigningKeyPublished,
+    identity_events.SigningKeyRemoved,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

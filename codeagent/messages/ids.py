@@ -8,6 +8,8 @@ from uuid import UUID, uuid5
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 _LENGTH = 26
+INSTALLATION = "installation"
+"""Stands for the tenant of facts that belong to none."""
 _NAMESPACE = UUID("6f6c9a5e-9c0e-5d0b-8a4d-2a6f0f6f3c11")
 
 
@@ -51,3 +53,19 @@ def exec_stream(effect_id: UUID) -> str:
 
 def api_key_stream(key_id: str) -> str:
     return f"api_key-{key_id}"
+
+
+def tenant_stream(tenant_id: str) -> str:
+    return f"tenant-{tenant_id}"
+
+
+def user_stream(user_id: str) -> str:
+    return f"user-{user_id}"
+
+
+def service_account_stream(service_account_id: str) -> str:
+    return f"service_account-{service_account_id}"
+
+
+def signing_stream(kid: str) -> str:
+    return f"signing-{kid}"

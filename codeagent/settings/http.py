@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -40,7 +40,8 @@ class HttpSettings(Group):
     http_port: int = Field(default=8080, ge=0, le=65535)
     """Port of the edge; 0 takes any free one."""
     public_url: str | None = Field(default=None, pattern=_URL, max_length=500)
-    """Where clients reach the edge, as in `https://codeagent.example.com`. Named in the OpenAPI document."""
+    """Where clients reach the edge, as in `https://codeagent.example.com`: the issuer and audience of access tokens,
+    named in the OpenAPI document too. Without it the address that the edge listens on."""
     allowed_origins: Annotated[
         tuple[Annotated[str, Field(pattern=_ORIGIN)], ...], NoDecode, BeforeValidator(parsed), About(unit="origins")
     ] = ()
@@ -61,6 +62,10 @@ class HttpSettings(Group):
     """After how long without a look at the database an edge is not ready, since it may not know what is revoked."""
     revocation_fail_closed: bool = True
     """Whether it then also refuses API keys and sessions with 503. Keys from the file are accepted all the same."""
+    token_algorithm: Literal["ES256", "RS256"] = "ES256"  # noqa: S105  no secret
+    """What access tokens are signed with. A change takes effect through a new key, like any rotation."""
+    signing_key_days: Annotated[int, About(unit="days")] = Field(default=30, ge=2, le=365)
+    """How long a key signs before the next one does. That one is published a day before."""
     durable_accept: bool = False
     """Whether a submission is written to the database before it is answered, instead of waiting for the broker."""
     max_body_bytes: int = Field(default=MIB, ge=1024, le=64 * MIB)

@@ -78,6 +78,9 @@ SANDBOX_EXEC = _histogram(
     "codeagent_sandbox_exec_duration_seconds", "Sandbox operations", ("provider", "reason"), _SLOW
 )
 
+AUTH_FAILURES = _counter("codeagent_auth_failures_total", "Logins and tokens that were refused", ("reason",))
+REFRESH_REUSE = _counter("codeagent_auth_refresh_reuse_detected_total", "Refresh tokens that came again: thefts")
+
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""

@@ -18,8 +18,22 @@ PUBLIC = {
     "/version": "what is running is no secret",
     "/metrics": "scrapers have no key; it names no tenant",
     "/openapi.json": "the contract is public",
+    "/oauth2/authorize": "it asks for the password",
+    "/oauth2/token": "it asks for a code, a refresh token or a secret",
+    "/oauth2/revoke": "whoever holds a token may end it",
+    "/.well-known/oauth-authorization-server": "clients read it before they have anything",
+    "/.well-known/oauth-protected-resource": "as above",
+    "/.well-known/jwks.json": "public keys",
 }
 """Every path that needs no credential, and why."""
+OWN = {
+    "/v1/me": "who it is that asks",
+    "/v1/auth/sessions": "the caller's own logins",
+    "/v1/auth/sessions/{session_id}": "the caller's own logins",
+    "/v1/auth/password": "the caller's own password, which a temporary one, without any scope, must be able to change",
+    "/oauth2/logout": "the caller's own login",
+}
+"""Every path that needs a caller and no scope, and why."""
 
 ROUTES = list(iter_route_contexts(create_app(None).routes))
 
@@ -41,14 +55,22 @@ def scopes_of(route: RouteContext) -> set[str]:
     }
 
 
+def has_caller(route: RouteContext) -> bool:
+    dependant: Dependant | None = getattr(route.original_route, "dependant", None)
+    return dependant is not None and any(each.call is get_principal for each in dependencies(dependant))
+
+
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{'/'.join(sorted(route.methods or ()))} {route.path}")
 def test_a_route_asks_for_a_scope_unless_it_is_listed_as_public(route: RouteContext) -> None:
     if route.path in PUBLIC:
         assert not str(route.path).startswith("/v1")
+        assert not has_caller(route)
+    elif route.path in OWN:
+        assert has_caller(route)
     else:
         assert str(route.path).startswith("/v1")
         assert scopes_of(route)
 
 
-def test_what_is_listed_as_public_is_there() -> None:
-    assert set(PUBLIC) <= {route.path for route in ROUTES}
+def test_what_is_listed_is_there() -> None:
+    assert set(PUBLIC) | set(OWN) <= {route.path for route in ROUTES}

@@ -17,12 +17,13 @@ from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.publisher import Publisher
-from codeagent.cli.identity import Identity, identify
+from codeagent.cli.identity import Identity, identify, secret_box
 from codeagent.cli.process import HttpServer, bind
 from codeagent.edge.app import create_app
 from codeagent.edge.context import EdgeContext, EdgePolicy
 from codeagent.edge.live import LiveHub
 from codeagent.edge.views import RunViews
+from codeagent.encryption import new_key_line
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
@@ -33,6 +34,7 @@ from tests.services.deaf import DeafDatabase
 
 MINE, OTHERS = "ten_mine", "ten_others"
 NO_BROKER = "127.0.0.1:1"
+KEK = new_key_line("test")
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,8 @@ class Edge:
 
 
 def settings_of(url: str, folder: Path, **more: Any) -> Settings:
-    return read_settings(
-        database_url=url, kafka_bootstrap_servers=NO_BROKER, api_keys_file=folder / "api-keys.json", **more
-    )
+    where = {"database_url": url, "kafka_bootstrap_servers": NO_BROKER, "api_keys_file": folder / "api-keys.json"}
+    return read_settings(**where, kek=KEK, **more)
 
 
 @asynccontextmanager
@@ -119,7 +120,7 @@ async def running_edge(url: str, folder: Path, keys: Keys, *, deaf: bool = False
     settings = settings_of(url, folder, **more)
     database = (DeafWatched if deaf else Watched)(url, connections=4, role=EDGE_ROLE)
     database.queries = []
-    identity = identify(settings, database)
+    identity = identify(settings, database, secret_box(settings))
     log, submissions, store = TenantLog(database), SubmissionLedger(database), LocalArtifactStore(folder / "artifacts")
     hub = LiveHub(log, revoked=identity.revocations.revoked)
     identity.revocations.notify(hub.end_revoked)
@@ -135,6 +136,7 @@ async def running_edge(url: str, folder: Path, keys: Keys, *, deaf: bool = False
         views=RunViews(log, submissions),
         authenticate=identity.authenticate,
         keys=identity.keys,
+        users=identity.users,
         supports_model=lambda _: True,
         checks={"revocations": identity.revocations.current},
         policy=EdgePolicy(

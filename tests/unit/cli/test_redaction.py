@@ -22,6 +22,8 @@ from codeagent.telemetry.logs import redact
         {"note": "Authorization: Bearer secret"},
         {"note": f"key {new_key()}"},
         {"note": "sk-secretsecret1234"},
+        *({"note": f"{prefix}_AbCdEf-secret-_secret"} for prefix in ("crt", "cac", "cas")),
+        {"note": "token was eyJhbGciOiJFUzI1NiJ9.secret.secret"},
     ],
 )
 def test_secrets_are_blanked_by_name_and_by_look(event: dict[str, str]) -> None:

@@ -1,0 +1,97 @@
+"""The manners of OAuth endpoints: errors in the words of RFC 6749, and nothing kept by any cache."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import unquote_plus
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from codeagent.edge.problems import headers_of
+from codeagent.errors import CodeAgentError, Unavailable
+from codeagent.identity.clients import OAuthError
+from codeagent.identity.throttle import Throttled
+
+NO_STORE = {"Cache-Control": "no-store"}
+PUBLIC: dict[str, Any] = {"security": []}
+"""In the OpenAPI document: for whoever has no token yet."""
+UNAVAILABLE = "temporarily_unavailable"
+RETRY_AFTER_SECONDS = 2
+
+
+class OAuthProblem(BaseModel):
+    """An error of an OAuth endpoint (RFC 6749, section 5.2). `error` is for programs, the description for people."""
+
+    error: str
+    error_description: str
+
+
+class OAuthRoute(APIRoute):
+    """A route that never answers with a problem document, but for a bug."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                await _refuse_repeats(request)
+                return await handler(request)
+            except RequestValidationError as error:
+                names = sorted({".".join(str(part) for part in item["loc"][1:]) or "body" for item in error.errors()})
+                return _answer(OAuthError("invalid_request", f"Missing or malformed: {', '.join(names)}."[:300]))
+            except CodeAgentError as error:
+                return _answer(error)
+
+        return handle
+
+
+async def _refuse_repeats(request: Request) -> None:
+    """Parameters must not come more than once (RFC 6749, section 3.1)."""
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        form = await request.form()
+        if len(form.multi_items()) != len(form):
+            raise OAuthError("invalid_request", "A parameter stands there twice.")
+
+
+def _answer(error: CodeAgentError) -> Response:
+    headers = {**NO_STORE, **headers_of(error)}
+    status, code = error.status, error.code
+    if isinstance(error, Unavailable):
+        status, code = 503, UNAVAILABLE
+        headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    elif isinstance(error, Throttled):
+        code = UNAVAILABLE
+    elif not isinstance(error, OAuthError):
+        code = "server_error" if status >= 500 else "invalid_request"
+    if status == 401:
+        headers.setdefault("WWW-Authenticate", 'Basic realm="codeagent"')
+    body = OAuthProblem(error=code, error_description=error.detail)
+    return JSONResponse(body.model_dump(), status, headers)
+
+
+def client_credentials(request: Request, client_id: str | None, secret: str | None) -> tuple[str, str | None]:
+    """The client's id, and its secret if it shows one: from the header (RFC 6749, section 2.3.1) or the form.
+
+    Raises `OAuthError` where both are used, or neither.
+    """
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        if not client_id:
+            raise OAuthError("invalid_request", "Missing or malformed: client_id.")
+        return client_id, secret
+    if secret is not None:
+        raise OAuthError("invalid_request", "The client authenticates in two ways at once.")
+    try:
+        named, colon, shown = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise OAuthError("invalid_client", "The Authorization header is malformed.", status=401) from None
+    if not colon or (client_id is not None and client_id != unquote_plus(named)):
+        raise OAuthError("invalid_client", "The Authorization header is malformed.", status=401)
+    return unquote_plus(named), unquote_plus(shown)

@@ -1,0 +1,98 @@
+"""`/v1/service-accounts`: programs that act in the tenant's name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from codeagent.edge.authors import author_of
+from codeagent.edge.context import KeyWriter, Users
+from codeagent.edge.models import Strict
+from codeagent.edge.problems import errors_of
+from codeagent.errors import InvalidInput
+from codeagent.identity.principal import Principal
+from codeagent.identity.scopes import Scope
+from codeagent.identity.service_accounts import ServiceAccount
+
+router = APIRouter(
+    prefix="/v1/service-accounts", tags=["service accounts"], responses=errors_of(400, 401, 403, 404, 422, 501, 503)
+)
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+class ServiceAccountBody(Strict):
+    name: str = Field(min_length=1, max_length=100, examples=["nightly builds"])
+    scopes: frozenset[Scope] = Field(min_length=1, description="What it may do; no more than its maker may.")
+
+
+class ServiceAccountModel(BaseModel):
+    """`id` is the `client_id` for `/oauth2/token`."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, account: ServiceAccount) -> ServiceAccountModel:
+        return cls(id=account.id, name=account.name, scopes=sorted(account.scopes), created_at=account.created_at)
+
+
+class NewServiceAccountModel(ServiceAccountModel):
+    """`client_secret` is shown this once."""
+
+    client_secret: str
+
+
+class ServiceAccountPage(BaseModel):
+    items: list[ServiceAccountModel]
+    next_cursor: str | None
+
+
+def _check(scopes: frozenset[Scope], maker: Principal) -> None:
+    beyond = sorted(scopes - maker.scopes)
+    if beyond:
+        raise InvalidInput(f"You may not do {', '.join(beyond)} yourself.", pointer="/scopes", code="scope_not_held")
+
+
+@router.post("", status_code=201, response_model=NewServiceAccountModel, summary="Make a service account")
+async def create(body: ServiceAccountBody, caller: KeyWriter, users: Users) -> Response:
+    """Its secret gets it access tokens from `/oauth2/token` (`client_credentials`)."""
+    _check(body.scopes, caller)
+    account, secret = await users.service_accounts.create(author_of(caller), body.name, body.scopes)
+    answer = NewServiceAccountModel(**ServiceAccountModel.of(account).model_dump(), client_secret=secret)
+    headers = {**NO_STORE, "Location": f"/v1/service-accounts/{account.id}"}
+    return Response(answer.model_dump_json(), 201, headers, media_type="application/json")
+
+
+@router.get("", response_model=ServiceAccountPage, summary="List service accounts, newest first")
+async def list_accounts(
+    caller: KeyWriter,
+    users: Users,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    found, following = await users.service_accounts.list(caller.tenant_id, cursor, limit)
+    page = ServiceAccountPage(items=[ServiceAccountModel.of(account) for account in found], next_cursor=following)
+    headers = {"Cache-Control": "private, no-cache"}
+    if following is not None:
+        headers["Link"] = f'</v1/service-accounts?limit={limit}&cursor={following}>; rel="next"'
+    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
+
+
+@router.get("/{account_id}", response_model=ServiceAccountModel, summary="A service account")
+async def read(account_id: str, caller: KeyWriter, users: Users) -> Response:
+    account = await users.service_accounts.read(caller.tenant_id, account_id)
+    headers = {"Cache-Control": "private, no-cache"}
+    return Response(ServiceAccountModel.of(account).model_dump_json(), headers=headers, media_type="application/json")
+
+
+@router.delete("/{account_id}", status_code=204, summary="Disable a service account for good")
+async def disable(account_id: str, caller: KeyWriter, users: Users) -> Response:
+    """Its secret gets no more tokens, and every edge refuses those it has within a second."""
+    await users.service_accounts.disable(author_of(caller), account_id)
+    return Response(status_code=204)

@@ -1,0 +1,18 @@
+"""Users and their tenants, passwords, login sessions, and the keys that sign access tokens."""
+
+from __future__ import annotations
+
+from codeagent.eventlog.migrations.statements import run_scripts
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_scripts("0003_identity.sql", "0003_logins.sql")
+
+
+def downgrade() -> None:
+    raise NotImplementedError("the event log is never taken back: restore a backup instead")

@@ -1,0 +1,120 @@
+"""Service accounts: programs that act in a tenant's name, as OAuth clients with a secret of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import compare_digest
+
+from codeagent import clock
+from codeagent.errors import NotFound, Rejected
+from codeagent.eventlog.database import Database, Row
+from codeagent.eventlog.facts import Author, ControlPlane
+from codeagent.identity.clients import OAuthError, wanted_scopes
+from codeagent.identity.digests import DigestSource, random_token
+from codeagent.identity.grants import Grant
+from codeagent.identity.revocations import Kind, revoke
+from codeagent.identity.scopes import Scope, format_scopes, parse_scopes
+from codeagent.identity.sessions import SessionPolicy
+from codeagent.messages.identity_events import ServiceAccountCreated, ServiceAccountDisabled
+from codeagent.messages.ids import parse_typed_id, service_account_stream, typed_id
+
+PREFIX = "sva"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """`id` is the OAuth client id."""
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    created_at: datetime
+
+
+class ServiceAccounts:
+    def __init__(self, database: Database, digests: DigestSource, policy: SessionPolicy) -> None:
+        self._database = database
+        self._control = ControlPlane(database)
+        self._digests = digests
+        self._policy = policy
+
+    async def create(self, author: Author, name: str, scopes: frozenset[Scope]) -> tuple[ServiceAccount, str]:
+        """A new account and its secret, which is shown this once."""
+        digests = await self._digests.get()
+        account_id, secret = typed_id(PREFIX, clock.new_uuid()), random_token("cas")
+        async with self._control.change(author) as change:
+            row = await change.row(
+                """INSERT INTO service_accounts (id, tenant_id, version, name, scope, secret_digest)
+                   VALUES ($1, $2, 1, $3, $4, $5) RETURNING *""",
+                account_id,
+                author.tenant_id,
+                name,
+                format_scopes(scopes),
+                digests.token(secret),
+            )
+            fact = ServiceAccountCreated(service_account_id=account_id, name=name, scopes=tuple(sorted(scopes)))
+            await change.record(service_account_stream(account_id), 1, fact)
+        return _account(row), secret
+
+    async def list(self, tenant_id: str, after: str | None, limit: int) -> tuple[Sequence[ServiceAccount], str | None]:
+        """Accounts that are not disabled, newest first, and the cursor of what follows. Raises `Rejected`."""
+        if after is not None and parse_typed_id(PREFIX, after) is None:
+            raise Rejected("not a cursor of this list", code="malformed_cursor")
+        rows = await self._database.fetch(
+            """SELECT * FROM service_accounts WHERE disabled_at IS NULL AND ($1::text IS NULL OR id < $1)
+               ORDER BY id DESC LIMIT $2""",
+            after,
+            limit + 1,
+            tenant=tenant_id,
+        )
+        found = [_account(row) for row in rows[:limit]]
+        return found, found[-1].id if len(rows) > limit else None
+
+    async def read(self, tenant_id: str, account_id: str) -> ServiceAccount:
+        """Raises `NotFound`, also for one that is disabled."""
+        query = "SELECT * FROM service_accounts WHERE id = $1 AND disabled_at IS NULL"
+        rows = await self._database.fetch(query, account_id, tenant=tenant_id)
+        if not rows:
+            raise NotFound("There is no such service account.")
+        return _account(rows[0])
+
+    async def disable(self, author: Author, account_id: str) -> None:
+        """For good; its tokens are refused everywhere within a second. Raises `NotFound`."""
+        async with self._control.change(author) as change:
+            rows = await change.rows(
+                """UPDATE service_accounts SET disabled_at = clock_timestamp(), version = version + 1
+                   WHERE id = $1 AND disabled_at IS NULL RETURNING version""",
+                account_id,
+            )
+            if not rows:
+                raise NotFound("There is no such service account.")
+            until = clock.now() + self._policy.access + timedelta(minutes=1)
+            await revoke(change, Kind.SESSION, account_id, until)
+            fact = ServiceAccountDisabled(service_account_id=account_id)
+            await change.record(service_account_stream(account_id), rows[0]["version"], fact)
+
+    async def revoke_token(self, author: Author, token_id: str) -> None:
+        """Has one access token refused everywhere, by its `jti`."""
+        async with self._control.change(author) as change:
+            await revoke(change, Kind.JTI, token_id, clock.now() + self._policy.access + timedelta(minutes=1))
+
+    async def grant(self, client_id: str, secret: str, scope: str | None) -> Grant:
+        """What an account may do with its secret. Raises `OAuthError`."""
+        row = await self.authenticate(client_id, secret)
+        wanted, allowed = wanted_scopes(scope), parse_scopes(row["scope"])
+        return Grant(row["tenant_id"], client_id, client_id, client_id, wanted & allowed, clock.now())
+
+    async def authenticate(self, client_id: str, secret: str) -> Row:
+        """The row of an account that knows its secret. Raises `OAuthError` (`invalid_client`)."""
+        digests = await self._digests.get()
+        rows = await self._database.fetch("SELECT * FROM find_service_account_v1($1)", client_id)
+        known = rows[0]["secret_digest"] if rows else bytes(32)
+        if not compare_digest(known, digests.token(secret)) or not rows or rows[0]["locked_out"]:
+            raise OAuthError("invalid_client", "The client is not known, or this is not its secret.", status=401)
+        return rows[0]
+
+
+def _account(row: Row) -> ServiceAccount:
+    return ServiceAccount(row["id"], row["name"], parse_scopes(row["scope"]), row["created_at"])

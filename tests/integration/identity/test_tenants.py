@@ -1,0 +1,87 @@
+"""Tenants as operators make and suspend them, and the wall between tenants in the tables of identity."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from codeagent.errors import Conflict, InvalidInput, NotFound
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.tenants import EDGE_ROLE
+from codeagent.identity.sessions import SessionPolicy
+from codeagent.identity.tenants import FirstTenant, bootstrap, resume_tenant, suspend_tenant
+from tests.integration.identity.conftest import BOX, EMAIL, TENANT, World, cheap_passwords
+
+TABLES = ("tenants", "users", "passwords", "login_sessions", "refresh_tokens", "authorization_codes")
+
+
+async def test_there_is_one_first_tenant_however_many_ask_for_it_at_once(newest_database_url: str) -> None:
+    database, passwords = Database(newest_database_url, connections=4), cheap_passwords()
+    wanted = [FirstTenant(f"ten_{number}", "N", f"o{number}@example.org") for number in range(4)]
+    ends = await asyncio.gather(
+        *(bootstrap(database, BOX, passwords, first) for first in wanted), return_exceptions=True
+    )
+    [owner] = [end for end in ends if not isinstance(end, BaseException)]
+    assert {type(end) for end in ends if isinstance(end, BaseException)} == {Conflict}
+    assert owner.temporary_password is not None
+    assert len(owner.temporary_password) >= 20
+    [row] = await database.fetch("SELECT (SELECT count(*) FROM tenants) + (SELECT count(*) FROM users) AS rows")
+    assert row["rows"] == 2
+    for email, password in (("nobody", None), ("a b@example.org", None), ("a@example.org", "password1234")):
+        with pytest.raises(InvalidInput):
+            await bootstrap(database, BOX, passwords, FirstTenant("ten_x", "N", email, password))
+    await passwords.close()
+    await database.close()
+
+
+async def test_a_suspended_tenant_is_out_within_a_moment_and_in_again_when_it_is_resumed(world: World) -> None:
+    client = await world.owner()
+    await suspend_tenant(world.database, TENANT, SessionPolicy())
+    await world.edge.revocations.look()
+    assert (await client.get("/v1/me")).status_code == 401
+    assert (await client.renew()).json()["error"] == "invalid_grant"
+    with pytest.raises(NotFound):
+        await suspend_tenant(world.database, TENANT, SessionPolicy())
+    await resume_tenant(world.database, TENANT)
+    assert (await client.renew()).status_code == 200
+    with pytest.raises(NotFound):
+        await resume_tenant(world.database, "ten_none")
+    facts = [event.type for event in await world.facts(f"tenant-{TENANT}")]
+    assert facts == ["tenant.created", "tenant.suspended", "tenant.resumed"]
+
+
+async def test_the_wall_stands_in_every_table_of_a_tenant(world: World) -> None:
+    await world.owner()
+    walled = Database(world.url, connections=1, role=EDGE_ROLE)
+    for table in TABLES:
+        counts = [
+            (await walled.fetch(f"SELECT count(*) FROM {table}", tenant=tenant))[0][0]
+            for tenant in (TENANT, "ten_other", "")
+        ]
+        assert counts == [1, 0, 0], table
+    for statement in (
+        "UPDATE tenants SET suspended_at = NULL",
+        "DELETE FROM users",
+        "SELECT * FROM login_throttles",
+        "SELECT * FROM instance_secrets",
+        "UPDATE signing_keys SET active_from = now()",
+        "INSERT INTO users (id, tenant_id, version, role) VALUES ('usr_x', 'ten_other', 1, 'owner')",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await walled.fetch(statement, tenant=TENANT)
+    await walled.close()
+
+
+async def test_an_address_belongs_to_one_user_however_it_is_written(world: World) -> None:
+    [row] = await world.database.fetch("SELECT email_digest, email_sealed FROM users")
+    assert EMAIL.encode() not in row["email_sealed"]
+    with pytest.raises(Conflict):
+        await world.sql(
+            "INSERT INTO users (id, tenant_id, version, role, email_digest, email_sealed) "
+            "VALUES ('usr_2', $1, 1, 'viewer', $2, $3)",
+            TENANT,
+            row["email_digest"],
+            row["email_sealed"],
+        )
