@@ -32,6 +32,7 @@ NOT_SETTINGS = frozenset(
 _TESTS = f"{PREFIX}TEST_"
 # What Kubernetes tells every container of a namespace about a service there whose name begins with ours.
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_ORIGIN = r"^https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$"
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
@@ -114,6 +115,9 @@ class Settings(BaseSettings):
     monitor_host: str = "127.0.0.1"
     monitor_port: int = Field(default=0, ge=0, le=65535)
     """Of a worker's or the relay's health and metrics; 0 takes any free one."""
+    cors_origins: Annotated[tuple[Annotated[str, Field(pattern=_ORIGIN)], ...], NoDecode, BeforeValidator(_parsed)] = ()
+    """JSON list of web origins, as in `["https://console.example.com"]`, whose pages may open a WebSocket. Those of the
+    edge's own address always may."""
     api_keys_file: Path | None = None
     """JSON list of API keys as digests; read again when it changes."""
     durable_accept: bool = False

@@ -47,13 +47,21 @@ class FileKeys:
         return found.st_mtime_ns, found.st_size
 
     async def authenticate(self, key: str) -> Principal | None:
+        self._look()
+        return self._ring.authenticate(key)
+
+    def still_valid(self, principal: Principal) -> bool:
+        """Whether a key that was accepted is still in the file, and may do the same."""
+        self._look()
+        return self._ring.knows(principal)
+
+    def _look(self) -> None:
         now = time.monotonic()
         if self._path is not None and now - self._looked > LOOK_EVERY_SECONDS:
             self._looked = now
             stamp = self._stat()
             if stamp != self._stamp:
                 self._reload(self._path, stamp)
-        return self._ring.authenticate(key)
 
     def _reload(self, path: Path, stamp: tuple[int, int]) -> None:
         try:

@@ -245,6 +245,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     from codeagent.edge.context import EdgeContext, EdgePolicy
     from codeagent.edge.live import LiveHub
     from codeagent.edge.views import RunViews
+    from codeagent.identity.tickets import StreamTickets
     from codeagent.providers.registry import ProviderRegistry
 
     parts = assemble("edge", settings)
@@ -253,6 +254,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
     submissions = SubmissionLedger(parts.database)
     store = LocalArtifactStore(settings.artifacts_dir)
+    keys = FileKeys(settings.api_keys_file)
     context = EdgeContext(
         database=parts.database,
         log=tenant_log,
@@ -263,7 +265,9 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
         known=KnownArtifacts(store),
         hub=hub,
         views=RunViews(tenant_log, submissions),
-        authenticate=FileKeys(settings.api_keys_file).authenticate,
+        authenticate=keys.authenticate,
+        still_valid=keys.still_valid,
+        tickets=StreamTickets(parts.database),
         supports_model=ProviderRegistry(settings.providers()).supports,
         checks=parts.process.checks,
         policy=EdgePolicy(
@@ -273,6 +277,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
             max_upload_bytes=settings.max_upload_bytes,
             submit_expiry_seconds=settings.submit_expiry_seconds,
             trusted_hosts=trusted_hosts(settings),
+            cors_origins=settings.cors_origins,
         ),
     )
     listening = listener if listener is not None else bind(settings.http_host, settings.http_port)

@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from codeagent import __version__
-from codeagent.edge import artifacts, health, problems, runs
+from codeagent.edge import artifacts, events, health, problems, runs, tickets
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.middleware import RequestMiddleware
+from codeagent.edge.websocket import route
 
 DESCRIPTION = "Submit a task and a repository, watch an agent work on it, take the patch."
 
@@ -28,7 +29,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     )
     app.state.context = context
     problems.install(app)
-    for router in (runs.router, artifacts.router, health.router):
+    for router in (runs.router, events.router, tickets.router, route.router, artifacts.router, health.router):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, max_body_bytes=context.policy.max_body_bytes if context else 1 << 20)
     return app

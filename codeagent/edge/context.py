@@ -21,7 +21,19 @@ from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
+from codeagent.identity.tickets import StreamTickets
 from codeagent.sandboxes.sources import TrustedHost
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What one WebSocket may take. `frames_burst` frames may come at once, and `frames_per_second` in the long run."""
+
+    auth_seconds: float = 10.0
+    send_seconds: float = 30.0
+    subscriptions: int = 50
+    frames_burst: int = 500
+    frames_per_second: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,9 @@ class EdgePolicy:
     agents: frozenset[str] = frozenset({"coder"})
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages, besides our own, that may open a WebSocket."""
+    sockets: SocketLimits = SocketLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,10 @@ class EdgeContext:
     hub: LiveHub
     views: RunViews
     authenticate: Callable[[str], Awaitable[Principal | None]]
+    still_valid: Callable[[Principal], bool]
+    """Whether a credential that was accepted still is. Open streams ask often, so it must cost nothing; who revokes
+    calls `hub.recheck` to have them ask at once."""
+    tickets: StreamTickets
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""

@@ -19,6 +19,7 @@ from codeagent.cli.connection import Connection
 from codeagent.identity.keys import digest_of_key, new_key
 
 ROLES = ("edge", "agent-worker", "provider-worker", "sandbox-worker", "relay")
+SECOND_EDGE = "edge-2"
 LEASE_SECONDS = 3.0
 READY_SECONDS = 90.0
 
@@ -119,9 +120,12 @@ class UpSystem:
 
 
 class ServedSystem:
-    """One `codeagent serve` process a role, on a broker and a database that are already there."""
+    """One `codeagent serve` process a role, on a broker and a database that are already there. There may be a second
+    edge, `edge-2`, beside the first."""
 
-    def __init__(self, directory: Path, database_url: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, directory: Path, database_url: str, environment: dict[str, str], *, second_edge: bool = False
+    ) -> None:
         self.database_url = database_url
         self._directory = directory
         key, port = new_key(), free_port()
@@ -142,13 +146,18 @@ class ServedSystem:
             **environment,
         }
         self.connection = Connection(f"http://127.0.0.1:{port}", key)
+        self._names = (*ROLES, SECOND_EDGE) if second_edge else ROLES
+        self._second_port = free_port()
+        self.second = Connection(f"http://127.0.0.1:{self._second_port}", key)
         self._logs: list[IO[bytes]] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.run("db", "upgrade")
         self.run("topics", "apply")
-        for role in ROLES:
-            self._start(role)
-        wait_until(lambda: is_ready(self.connection.url), READY_SECONDS, "the edge to be ready")
+        for name in self._names:
+            self._start(name)
+        for name in self._names:
+            if name.startswith("edge"):
+                self.await_edge(name)
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -157,13 +166,26 @@ class ServedSystem:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def _start(self, role: str) -> None:
-        log = (self._directory / f"{role}.log").open("ab")
+    def _start(self, name: str) -> None:
+        log = (self._directory / f"{name}.log").open("ab")
         self._logs.append(log)
-        self.processes[role] = subprocess.Popen(codeagent("serve", role), env=self._environment, stderr=log)
+        own = {"CODEAGENT_HTTP_PORT": str(self._second_port)} if name == SECOND_EDGE else {}
+        command = codeagent("serve", name.removesuffix("-2"))
+        self.processes[name] = subprocess.Popen(command, env={**self._environment, **own}, stderr=log)
+
+    def await_edge(self, name: str) -> None:
+        url = (self.second if name == SECOND_EDGE else self.connection).url
+        wait_until(lambda: is_ready(url), READY_SECONDS, f"{name} to be ready")
 
     def log(self) -> str:
-        return "".join((self._directory / f"{role}.log").read_text(errors="replace") for role in ROLES)
+        return "".join((self._directory / f"{name}.log").read_text(errors="replace") for name in self._names)
+
+    def restart(self, name: str) -> int:
+        """Asks a process to stop, waits until it has, and starts it anew; returns its exit status."""
+        self.processes[name].terminate()
+        status = self.processes[name].wait(30)
+        self._start(name)
+        return status
 
     def kill(self, role: str) -> None:
         self.processes[role].kill()

@@ -26,7 +26,9 @@ from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
 from codeagent.identity.keys import KeyRing, digest_of_key, new_key
 from codeagent.identity.principal import Principal
+from codeagent.identity.tickets import StreamTickets
 from codeagent.settings import Settings
+from tests.integration.edge.served import ServedEdge, served_edge
 
 MAX_BODY = 100_000
 
@@ -66,6 +68,8 @@ def context(
         hub=LiveHub(log),
         views=RunViews(log, submissions),
         authenticate=authenticate,
+        still_valid=keys.knows,
+        tickets=StreamTickets(database),
         supports_model=lambda model: model in {"builtin/repair", "test/model"},
         checks={},
         policy=EdgePolicy(
@@ -111,3 +115,23 @@ async def api(
     await publisher.stop()
     await walled.close()
     await database.close()
+
+
+@pytest.fixture
+async def edge(module_database_url: str) -> AsyncIterator[ServedEdge]:
+    async with served_edge(module_database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def other_edge(module_database_url: str) -> AsyncIterator[ServedEdge]:
+    async with served_edge(module_database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def writer(module_database_url: str) -> AsyncIterator[Database]:
+    """The database of `edge` as a worker has it."""
+    opened = Database(module_database_url)
+    yield opened
+    await opened.close()
