@@ -14,6 +14,7 @@ from codeagent.identity.key_lookup import DatabaseKeys
 from codeagent.identity.keys import KeyHasher
 from codeagent.identity.last_uses import LastUses
 from codeagent.identity.passwords import Passwords
+from codeagent.identity.principal import Principal
 from codeagent.identity.revocations import Revocations
 from codeagent.identity.signing import RotationPolicy
 from codeagent.identity.user_access import UserAccess, UserPolicy
@@ -25,10 +26,15 @@ class Identity:
     """Who calls an edge."""
 
     authenticate: Authenticator
+    files: FileKeys
     keys: ApiKeys
     revocations: Revocations
     uses: LastUses
     users: UserAccess | None
+
+    def still_valid(self, caller: Principal) -> bool:
+        """Whether a credential that was accepted has not been revoked since."""
+        return not self.revocations.revoked(caller) and self.files.still_valid(caller)
 
     async def start(self) -> None:
         await self.revocations.start()
@@ -56,8 +62,9 @@ def identify(settings: Settings, database: Database, box: SecretBox | None) -> I
     users = None if box is None else user_access(settings, database, box)
     if users is not None:
         sources.append(users.tokens.authenticate)
-    authenticate = Authenticator(FileKeys(settings.api_keys_file).authenticate, sources, revocations)
-    return Identity(authenticate, api_keys(settings, database), revocations, uses, users)
+    files = FileKeys(settings.api_keys_file)
+    authenticate = Authenticator(files.authenticate, sources, revocations)
+    return Identity(authenticate, files, api_keys(settings, database), revocations, uses, users)
 
 
 def api_keys(settings: Settings, database: Database) -> ApiKeys:

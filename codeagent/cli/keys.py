@@ -34,6 +34,7 @@ class FileKeys:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._ring = KeyRing({}) if path is None else load_keys(path)
+        self._accepted: set[str] = set()
         self._stamp = self._stat()
         self._looked = time.monotonic()
 
@@ -47,13 +48,25 @@ class FileKeys:
         return found.st_mtime_ns, found.st_size
 
     async def authenticate(self, key: str) -> Principal | None:
+        self._look()
+        principal = self._ring.authenticate(key)
+        if principal is not None:
+            self._accepted.add(principal.credential_id)
+        return principal
+
+    def still_valid(self, principal: Principal) -> bool:
+        """Whether a key that was accepted is still in the file, and may do the same. Other credentials are not its
+        concern."""
+        self._look()
+        return principal.credential_id not in self._accepted or self._ring.knows(principal)
+
+    def _look(self) -> None:
         now = time.monotonic()
         if self._path is not None and now - self._looked > LOOK_EVERY_SECONDS:
             self._looked = now
             stamp = self._stat()
             if stamp != self._stamp:
                 self._reload(self._path, stamp)
-        return self._ring.authenticate(key)
 
     def _reload(self, path: Path, stamp: tuple[int, int]) -> None:
         try:

@@ -19,12 +19,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from codeagent.cli.websocket import BoundedWebSocket
 from codeagent.errors import CodeAgentError
 from codeagent.settings import Misconfigured
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
+
+WEBSOCKET_FRAME_BYTES = 64 << 10
 
 Action = Callable[[], Awaitable[object]]
 Check = Callable[[], Awaitable[bool]]
@@ -98,6 +101,12 @@ class HttpServer:
             timeout_graceful_shutdown=int(max(drain_seconds, 1)),
             timeout_keep_alive=75,
             h11_max_incomplete_event_size=32_768,
+            ws=BoundedWebSocket,
+            ws_max_size=WEBSOCKET_FRAME_BYTES,
+            ws_ping_interval=20.0,
+            ws_ping_timeout=20.0,
+            # Memory for each client's dictionary, for frames that are mostly small.
+            ws_per_message_deflate=False,
             lifespan="off",
         )
         self._server = uvicorn.Server(config)

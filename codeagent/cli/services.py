@@ -188,6 +188,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     from codeagent.edge.context import EdgeContext
     from codeagent.edge.live import LiveHub
     from codeagent.edge.views import RunViews
+    from codeagent.identity.tickets import StreamTickets
     from codeagent.providers.registry import ProviderRegistry
 
     parts = await assemble("edge", settings)
@@ -195,8 +196,8 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     tenant_log = TenantLog(parts.database)
     identity = identify(settings, parts.database, parts.box)
     parts.process.checks["revocations"] = identity.revocations.current
-    hub = LiveHub(tenant_log, revoked=identity.revocations.revoked)
-    identity.revocations.notify(hub.end_revoked)
+    hub = LiveHub(tenant_log)
+    identity.revocations.notify(hub.recheck)
     tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
     submissions = SubmissionLedger(parts.database)
     store = LocalArtifactStore(settings.artifacts_dir)
@@ -211,6 +212,8 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
         hub=hub,
         views=RunViews(tenant_log, submissions),
         authenticate=identity.authenticate,
+        still_valid=identity.still_valid,
+        tickets=StreamTickets(parts.database),
         keys=identity.keys,
         users=identity.users,
         supports_model=ProviderRegistry(settings.providers()).supports,

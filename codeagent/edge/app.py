@@ -8,9 +8,22 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from codeagent import __version__
-from codeagent.edge import account, api_keys, artifacts, health, metadata, oauth, problems, runs, service_accounts
+from codeagent.edge import (
+    account,
+    api_keys,
+    artifacts,
+    events,
+    health,
+    metadata,
+    oauth,
+    problems,
+    runs,
+    service_accounts,
+    tickets,
+)
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.middleware import RequestMiddleware
+from codeagent.edge.websocket import route
 
 SHOWN_TO_PAGES = (
     "ETag", "Link", "Location", "Retry-After", "Idempotent-Replayed", "X-Request-Id",
@@ -34,7 +47,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     )
     app.state.context = context
     problems.install(app)
-    routers = (runs, artifacts, account, api_keys, service_accounts, oauth, metadata, health)
+    routers = (runs, events, tickets, route, artifacts, account, api_keys, service_accounts, oauth, metadata, health)
     for router in (module.router for module in routers):
         app.include_router(router)
     if context and context.policy.allowed_origins:

@@ -25,12 +25,24 @@ from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.jwt import ExpiredToken
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
+from codeagent.identity.tickets import StreamTickets
 from codeagent.identity.user_access import UserAccess
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What one WebSocket may take. `frames_burst` frames may come at once, and `frames_per_second` in the long run."""
+
+    auth_seconds: float = 10.0
+    send_seconds: float = 30.0
+    subscriptions: int = 50
+    frames_burst: int = 500
+    frames_per_second: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,8 @@ class EdgePolicy:
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
     allowed_origins: tuple[str, ...] = ()
+    """Origins of web pages, besides our own, that may call the API and open a WebSocket."""
+    sockets: SocketLimits = SocketLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,10 @@ class EdgeContext:
     hub: LiveHub
     views: RunViews
     authenticate: Callable[[str], Awaitable[Principal | None]]
+    still_valid: Callable[[Principal], bool]
+    """Whether a credential that was accepted still is. Open streams ask often, so it must cost nothing; who revokes
+    calls `hub.recheck` to have them ask at once."""
+    tickets: StreamTickets
     keys: ApiKeys
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]

@@ -6,19 +6,17 @@ A subscriber that falls behind loses deltas first, and is told; durable events i
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import orjson
 
 from codeagent.broker.tail import LiveRecord
 from codeagent.broker.topics import RUN_DELTAS
+from codeagent.edge.feed import TenantFeeds
+from codeagent.edge.joined import MOST_BUFFERED, Item, Subscriber, structured, subscriber
 from codeagent.errors import CodeAgentError, Unreadable
 from codeagent.eventlog.tenants import TenantLog
-from codeagent.identity.principal import Principal
 from codeagent.messages.envelope import from_headers, to_structured
 from codeagent.messages.ids import run_stream
 from codeagent.telemetry import metrics
@@ -26,59 +24,20 @@ from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-MOST_BUFFERED = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class LiveEvent:
-    """A durable event as a client is told it: `name` and the structured CloudEvent."""
-
-    version: int
-    name: str
-    data: str
-
-
-@dataclass(slots=True, eq=False)
-class Subscriber:
-    """One open stream. `cursor` is the newest version its client has; `behind` says that the log has more; `ending`
-    why the stream is to end, where it is."""
-
-    run_id: str
-    caller: Principal
-    cursor: int
-    events: deque[LiveEvent]
-    deltas: deque[bytes]
-    dropped: int = 0
-    behind: bool = False
-    ending: str = ""
-    wake: asyncio.Event | None = None
-
-    def signal(self) -> None:
-        if self.wake is not None:
-            self.wake.set()
-
-    def end(self, reason: str) -> None:
-        self.ending = self.ending or reason
-        self.signal()
-
-
-def _nobody(_: Principal) -> bool:
-    return False
+TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
+DRAIN_SECONDS = 5.0
 
 
 class LiveHub:
-    """Hands live records to the subscribers of their run, and tells them when the log has something newer.
+    """Hands live records to the subscribers of their run, wakes the feed of their tenant, and tells subscribers when
+    the log has something newer."""
 
-    `revoked` says whether a caller's credential has been; call `end_revoked` when more of them are.
-    """
-
-    def __init__(
-        self, log_reader: TenantLog, *, revoked: Callable[[Principal], bool] = _nobody, check_seconds: float = 15.0
-    ) -> None:
+    def __init__(self, log_reader: TenantLog, *, check_seconds: float = 15.0) -> None:
+        self.feeds = TenantFeeds(log_reader, check_seconds=check_seconds)
         self._log = log_reader
-        self._revoked = revoked
         self._check_seconds = check_seconds
-        self._subscribers: dict[str, set[Subscriber]] = {}
+        self._subscribers: dict[str, set[Subscriber[int]]] = {}
+        self._watchers: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
         self.closing = False
 
@@ -86,64 +45,47 @@ class LiveHub:
         self._task = asyncio.create_task(self._check_regularly())
 
     @contextmanager
-    def subscribe(self, run_id: str, caller: Principal, cursor: int) -> Iterator[Subscriber]:
-        subscriber = Subscriber(run_id, caller, cursor, deque(), deque(), wake=asyncio.Event())
-        self._subscribers.setdefault(run_id, set()).add(subscriber)
-        if self._revoked(caller):  # after the request was let in, and before there was anybody to tell
-            subscriber.end("revoked")
-        metrics.STREAM_CONNECTIONS.labels("sse").inc()
+    def subscribe(self, run_id: str, cursor: int, transport: str) -> Iterator[Subscriber[int]]:
+        made = subscriber(cursor, transport)
+        self._subscribers.setdefault(run_id, set()).add(made)
         try:
-            yield subscriber
+            with metrics.STREAM_CONNECTIONS.labels(transport).track_inprogress():
+                yield made
         finally:
-            metrics.STREAM_CONNECTIONS.labels("sse").dec()
             others = self._subscribers[run_id]
-            others.discard(subscriber)
+            others.discard(made)
             if not others:
                 del self._subscribers[run_id]
 
+    @contextmanager
+    def watch(self, event: asyncio.Event) -> Iterator[None]:
+        """Has an event set when streams should ask again whether they may go on."""
+        self._watchers.add(event)
+        try:
+            yield
+        finally:
+            self._watchers.discard(event)
+
     def receive(self, record: LiveRecord) -> None:
         """Takes a record of the events or deltas topic. Called from the tail; must be quick and never wait."""
-        subscribers = self._subscribers.get(record.key)
-        if not subscribers:
-            return
+        subscribers = self._subscribers.get(record.key, ())
         if record.topic == RUN_DELTAS:
-            for subscriber in subscribers:
-                self._delta(subscriber, record.value)
-        else:
-            event = _live_event(record)
-            for subscriber in subscribers:
-                self._event(subscriber, event)
-
-    def _event(self, subscriber: Subscriber, event: LiveEvent | None) -> None:
-        if event is None or len(subscriber.events) >= MOST_BUFFERED:
-            subscriber.events.clear()
-            subscriber.behind = True
-        else:
-            subscriber.events.append(event)
-        subscriber.signal()
-
-    def _delta(self, subscriber: Subscriber, value: bytes) -> None:
-        if len(subscriber.deltas) >= MOST_BUFFERED:
-            subscriber.deltas.popleft()
-            subscriber.dropped += 1
-            metrics.STREAM_DROPPED.labels("sse").inc()
-        subscriber.deltas.append(value)
-        subscriber.signal()
+            for each in subscribers:
+                _offer_delta(each, record.value)
+            return
+        self.feeds.wake(_tenant(record))
+        if subscribers:
+            item = _item(record)
+            for each in subscribers:
+                each.push(item)
 
     def reconnected(self) -> None:
         """The tail was away: whatever it missed is in the log."""
-        for subscriber in self._everybody():
-            subscriber.behind = True
-            subscriber.signal()
-
-    def end_revoked(self) -> None:
-        """Ends the streams of callers whose credentials are revoked."""
-        for subscriber in self._everybody():
-            if self._revoked(subscriber.caller):
-                subscriber.end("revoked")
-
-    def _everybody(self) -> Iterator[Subscriber]:
-        return chain.from_iterable(self._subscribers.values())
+        self.feeds.wake_all()
+        for subscribers in self._subscribers.values():
+            for each in subscribers:
+                each.behind = True
+                each.wake.set()
 
     async def _check_regularly(self) -> None:
         while True:
@@ -156,29 +98,81 @@ class LiveHub:
                 log.exception("streams.check_failed")
 
     async def check(self) -> None:
-        """One query compares every open stream with the log, so that a missed last event leaves nobody hanging."""
+        """One query compares every open run with the log, so that a missed last event leaves nobody hanging."""
         open_streams = [run_stream(run_id) for run_id in self._subscribers]
         if not open_streams:
             return
         heads = await self._log.heads(open_streams)
         for run_id, subscribers in self._subscribers.items():
             head = heads.get(run_stream(run_id), 0)
-            for subscriber in subscribers:
-                if head > subscriber.cursor:
-                    subscriber.behind = True
-                    subscriber.signal()
+            for each in subscribers:
+                if head > each.cursor:
+                    each.behind = True
+                    each.wake.set()
 
-    async def stop(self) -> None:
-        """Ends every stream, telling clients to come back elsewhere."""
+    def recheck(self) -> None:
+        """Has every stream ask whether it may go on: to be called when a credential was revoked."""
+        for subscribers in self._subscribers.values():
+            for each in subscribers:
+                each.wake.set()
+        self.feeds.recheck()
+        for event in self._watchers:
+            event.set()
+
+    async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Ends every stream, telling clients to come back elsewhere, and waits until they have been told."""
         self.closing = True
-        for subscriber in self._everybody():
-            subscriber.end("reconnect")
+        self.recheck()
+        try:
+            async with asyncio.timeout(drain_seconds):
+                while self._subscribers or self._watchers or self.feeds.watched:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            log.warning("streams.not_drained", runs=len(self._subscribers), connections=len(self._watchers))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
 
-def _live_event(record: LiveRecord) -> LiveEvent | None:
+class RunSource:
+    """What one client follows of a run."""
+
+    def __init__(self, log_reader: TenantLog, hub: LiveHub, tenant_id: str, run_id: str, *, transport: str) -> None:
+        self._log = log_reader
+        self._hub = hub
+        self._tenant_id = tenant_id
+        self._run_id = run_id
+        self._transport = transport
+
+    def subscribe(self, after: int) -> AbstractContextManager[Subscriber[int]]:
+        return self._hub.subscribe(self._run_id, after, self._transport)
+
+    async def read(self, after: int) -> AsyncIterator[Item[int]]:
+        async for event in self._log.stream(self._tenant_id, run_stream(self._run_id), after):
+            data = orjson.dumps(structured(event)).decode()
+            yield Item(event.version - 1, event.version, event.type, data, self._run_id)
+
+    def wants(self, item: Item[int]) -> bool:
+        return True
+
+    def ends_with(self, name: str) -> bool:
+        return name in TERMINAL
+
+
+def _offer_delta(each: Subscriber[int], value: bytes) -> None:
+    if len(each.deltas) >= MOST_BUFFERED:
+        each.deltas.popleft()
+        each.dropped += 1
+        metrics.STREAM_DROPPED.labels(each.transport).inc()
+    each.deltas.append(value)
+    each.wake.set()
+
+
+def _tenant(record: LiveRecord) -> str:
+    return next((value.decode(errors="replace") for name, value in record.headers if name == "ce_tenantid"), "")
+
+
+def _item(record: LiveRecord) -> Item[int] | None:
     """None for a record that cannot be read: subscribers then look into the log."""
     try:
         envelope = from_headers(record.headers)
@@ -187,4 +181,5 @@ def _live_event(record: LiveRecord) -> LiveEvent | None:
         return None
     if envelope.sequence is None:
         return None
-    return LiveEvent(envelope.sequence, envelope.name, orjson.dumps(to_structured(envelope, document)).decode())
+    data = orjson.dumps(to_structured(envelope, document)).decode()
+    return Item(envelope.sequence - 1, envelope.sequence, envelope.name, data, envelope.key)

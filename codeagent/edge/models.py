@@ -169,6 +169,27 @@ class EventPage(BaseModel):
     head: int
 
 
+class FeedPage(BaseModel):
+    """Events of all runs as structured CloudEvents. `cursor` is where the page ends, to follow from there;
+    `next_cursor` the same while there is more to read now, None otherwise."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+    cursor: str
+
+
+class TicketBody(Strict):
+    run_id: str | None = Field(default=None, max_length=40, description="The one run it is for; all streams if absent.")
+
+
+class TicketModel(BaseModel):
+    """A stream ticket, shown this once."""
+
+    ticket: str = Field(examples=["cst_..."])
+    run_id: str | None
+    expires_at: datetime
+
+
 class UploadModel(BaseModel):
     """A source archive as it was taken in: normalised, so that its digest may differ from the upload's."""
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
-from sse_starlette import EventSourceResponse
 
 from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
-from codeagent.edge.context import Context, EdgeContext, RunCanceler, RunReader, RunWriter
+from codeagent.edge.admission import StreamReader, streams
+from codeagent.edge.context import Context, RunCanceler, RunReader, RunWriter
+from codeagent.edge.joined import EventStream, structured
+from codeagent.edge.live import RunSource
 from codeagent.edge.models import CancelBody, EventPage, RunBody, RunModel, RunPage, RunSummary
-from codeagent.edge.problems import errors_of
-from codeagent.edge.stream import RunStream, structured
+from codeagent.edge.problems import Problem
+from codeagent.edge.sse import TRANSPORT, sse_response
 from codeagent.errors import Conflict, Rejected
-from codeagent.identity.principal import Principal
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import RunStatus
 from codeagent.projections.runs import list_runs
 from codeagent.projections.view import RunView
 
-ERRORS = errors_of(400, 401, 404, 422, 503)
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (400, 401, 404, 422, 503)
+}
 router = APIRouter(prefix="/v1", tags=["runs"], responses=ERRORS)
-
-SEND_TIMEOUT_SECONDS = 30
 
 
 @router.post("/runs", status_code=202, response_model=RunModel, summary="Start a run")
@@ -110,7 +111,7 @@ async def get_events(
     run_id: str,
     request: Request,
     context: Context,
-    caller: RunReader,
+    caller: StreamReader,
     after: Annotated[str | None, Query(max_length=20)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 200,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
@@ -118,15 +119,16 @@ async def get_events(
     """With `Accept: text/event-stream` a stream that goes on until the run ends; otherwise a page as JSON.
 
     `Last-Event-ID`, or `after`, is the version of the newest event the client has: what follows it is sent, all of
-    it and each once. Events without an `id` are live only and may be lost. `stream.end` says why it ends: `run_ended`,
-    `reconnect`, `token_expired`, or `revoked` within a second of the credential's revocation.
+    it and each once. Events without an `id` are live only and may be lost.
     """
+    caller.check(run_id)
     view = await context.views.get(caller.tenant_id, run_id)
-    position = _cursor(last_event_id if last_event_id is not None else after)
-    if position > view.version:
-        raise Rejected(f"The stream's newest event is {view.version}.", code="cursor_past_head")
-    if "text/event-stream" in request.headers.get("accept", ""):
-        return _stream(context, caller, view, position)
+    position = run_position(last_event_id if last_event_id is not None else after, view)
+    if streams(request):
+        if view.status.terminal and position == view.version:
+            return Response(status_code=204)
+        source = RunSource(context.log, context.hub, view.tenant_id, view.run_id, transport=TRANSPORT)
+        return sse_response(EventStream(source, position, caller, heartbeat_seconds=context.policy.heartbeat_seconds))
     events = await context.log.read_stream(caller.tenant_id, run_stream(run_id), position, limit)
     more = len(events) == limit and events[-1].version < view.version
     following = events[-1].version if more else None
@@ -137,28 +139,13 @@ async def get_events(
     return JSONResponse(page, headers=headers)
 
 
-def _stream(context: EdgeContext, caller: Principal, view: RunView, position: int) -> Response:
-    if view.status.terminal and position == view.version:
-        return Response(status_code=204)
-    stream = RunStream(
-        context.log,
-        context.hub,
-        caller,
-        view.run_id,
-        position,
-        heartbeat_seconds=context.policy.heartbeat_seconds,
-    )
-    return EventSourceResponse(
-        stream.events(),
-        ping=3600,
-        send_timeout=SEND_TIMEOUT_SECONDS,
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
-
-
-def _cursor(text: str | None) -> int:
+def run_position(text: str | None, view: RunView) -> int:
+    """Where a client of a run's stream is. Raises `malformed_cursor` or `cursor_past_head`."""
     if text is None or text == "":
         return 0
     if not text.isdecimal() or not text.isascii():
         raise Rejected("A cursor of this stream is a number.", code="malformed_cursor")
-    return int(text)
+    position = int(text)
+    if position > view.version:
+        raise Rejected(f"The stream's newest event is {view.version}.", code="cursor_past_head")
+    return position

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from codeagent.eventlog.stored import StoredEvent, from_row
 
 COLUMNS = """global_position, transaction_id::text, stream_id, stream_version, event_id, event_type, schema_version,
     tenant_id, key_id, data, data_digest, metadata, occurred_at, leaf_hash"""
+
+_CURSOR = re.compile(r"([0-9a-f]{1,16})-([0-7]?[0-9a-f]{1,15})")
+"""What the database's types can hold, and no more."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,11 +31,10 @@ class Cursor:
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Raises `Rejected` with code `malformed_cursor`."""
-        try:
-            transaction, position = text.split("-")
-            return cls(int(transaction, 16), int(position, 16))
-        except ValueError:
-            raise Rejected("not a cursor of this log", code="malformed_cursor") from None
+        match = _CURSOR.fullmatch(text)
+        if match is None:
+            raise Rejected("That is not a cursor of this log.", code="malformed_cursor")
+        return cls(int(match[1], 16), int(match[2], 16))
 
 
 class EventLog:

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.log import COLUMNS, Cursor
+from codeagent.eventlog.feed import EVERYTHING, FEED, HORIZON, MOST_SCANNED, FeedPage, Horizon, Wanted, feed_page
+from codeagent.eventlog.log import Cursor
 from codeagent.eventlog.stored import StoredEvent, from_row
+from codeagent.messages.ids import run_stream
 
 EDGE_ROLE = "codeagent_edge"
 """The database role that row-level security holds to the tenant of each call."""
@@ -52,17 +54,23 @@ class TenantLog:
         rows = await self._database.fetch("SELECT * FROM stream_heads_v1($1)", list(stream_ids))
         return {row["id"]: row["version"] for row in rows}
 
-    async def feed(self, tenant_id: str, after: Cursor, limit: int = 500) -> Sequence[StoredEvent]:
-        """A tenant's events of all streams beyond a cursor. Never overtakes what might still commit in between."""
+    async def horizon(self) -> Horizon:
+        """How far the log is settled now."""
+        [row] = await self._database.fetch(HORIZON)
+        return Horizon(int(row["settled"]), int(row["newest"]))
+
+    async def feed(self, tenant_id: str, after: Cursor, limit: int = 500, wanted: Wanted = EVERYTHING) -> FeedPage:
+        """At most `limit` events of a tenant's runs beyond a cursor. Never overtakes what might still commit in
+        between."""
         rows = await self._database.fetch(
-            f"SELECT {COLUMNS} FROM events WHERE tenant_id = $1 "  # noqa: S608  constants
-            "AND (transaction_id, global_position) > ($2::text::xid8, $3) "
-            "AND transaction_id < pg_snapshot_xmin(pg_current_snapshot()) "
-            "ORDER BY transaction_id, global_position LIMIT $4",
+            FEED,
             tenant_id,
             str(after.transaction_id),
             after.global_position,
             limit,
+            MOST_SCANNED,
+            None if wanted.types is None else list(wanted.types),
+            None if wanted.run_id is None else run_stream(wanted.run_id),
             tenant=tenant_id,
         )
-        return [from_row(row) for row in rows]
+        return feed_page(rows, after)

@@ -78,7 +78,12 @@ class KeyRing:
 
     def __init__(self, principals: dict[str, Principal]) -> None:
         self._principals = principals
+        self._held = frozenset(principals.values())
 
     def authenticate(self, key: str) -> Principal | None:
         """The principal of a key, or None. Lookup is by digest, so its time tells nothing about the key."""
         return self._principals.get(digest_of_key(key)) if well_formed(key) else None
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether one of the keys is still this principal's."""
+        return principal in self._held

@@ -15,7 +15,7 @@ from opentelemetry import trace
 
 _SECRET_NAMES = re.compile(r"(?i)(password|secret|token|api_?key|authorization|cookie|credential|dsn|database_url)")
 _SECRET_VALUES = re.compile(
-    r"(c(?:ak|rt|ac|as)_[0-9A-Za-z]{6})[\w-]+|(eyJ[\w-]{6})[\w-]+\.[\w.-]+|(://[^/\s:@]+:)[^@\s]+(?=@)|((?i:bearer)\s+)\S+"
+    r"(c(?:ak|rt|ac|as|st)_[\w-]{6})[\w-]+|(eyJ[\w-]{6})[\w-]+\.[\w.-]+|(://[^/\s:@]+:)[^@\s]+(?=@)|((?i:bearer)\s+)\S+"
     r"|((?i:password|secret|token|api_?key)\s*[=:]\s*)[^\s,;&]+|(sk-)[\w-]{8,}"
 )
 REDACTED = "[redacted]"

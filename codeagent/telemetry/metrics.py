@@ -57,6 +57,7 @@ PROJECTION_LAG = _gauge(
     "codeagent_projection_lag_seconds", "Age of the newest event a projection has read", ("projection",)
 )
 STREAM_CONNECTIONS = _gauge("codeagent_stream_connections", "Open streams", ("transport",))
+WEBSOCKETS_CLOSED = _counter("codeagent_websockets_closed_total", "WebSockets that were closed from here", ("code",))
 STREAM_DROPPED = _counter("codeagent_stream_dropped_total", "Deltas dropped for slow clients", ("transport",))
 IDEMPOTENCY_REPLAYS = _counter("codeagent_idempotency_replays_total", "Requests answered as repeats")
 GENAI_DURATION = _histogram(

@@ -79,6 +79,26 @@ def kafka_system(
     postgres_15: PostgresCluster,
 ) -> Iterator[ServedSystem]:
     """On Apache Kafka and PostgreSQL 15, one process a role."""
+    yield from _served(place, providers_file, program, apache_kafka, postgres_15, second_edge=False)
+
+
+@pytest.fixture
+def two_edges(
+    place: Path, providers_file: Path, program: Sequence[str], apache_kafka: ApacheKafka, postgres_15: PostgresCluster
+) -> Iterator[ServedSystem]:
+    """The same with a second edge."""
+    yield from _served(place, providers_file, program, apache_kafka, postgres_15, second_edge=True)
+
+
+def _served(
+    place: Path,
+    providers_file: Path,
+    program: Sequence[str],
+    apache_kafka: ApacheKafka,
+    postgres_15: PostgresCluster,
+    *,
+    second_edge: bool,
+) -> Iterator[ServedSystem]:
     if not apache_kafka.is_alive():
         apache_kafka.restart()
     postgres_15.prepare_template(lambda url: asyncio.run(migrate.upgrade(url)))
@@ -87,7 +107,7 @@ def kafka_system(
         "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS": apache_kafka.bootstrap_servers,
         "CODEAGENT_PROVIDERS_FILE": str(providers_file),
     }
-    system = ServedSystem(place, url, environment, program)
+    system = ServedSystem(place, url, environment, program, second_edge=second_edge)
     yield system
     system.stop()
 

@@ -8,6 +8,7 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
 
+from codeagent.edge.admission import get_admission
 from codeagent.edge.app import create_app
 from codeagent.edge.context import get_principal
 
@@ -34,6 +35,10 @@ OWN = {
     "/oauth2/logout": "the caller's own login",
 }
 """Every path that needs a caller and no scope, and why."""
+STREAMS = {"/v1/events", "/v1/runs/{run_id}/events"}
+"""Take a ticket instead of a header: `get_admission` asks either for the scopes of streams."""
+SOCKETS = {"/v1/ws"}
+"""Ask for the credential in the first frame: tests/integration/edge/test_websocket.py."""
 
 ROUTES = list(iter_route_contexts(create_app(None).routes))
 
@@ -67,6 +72,11 @@ def test_a_route_asks_for_a_scope_unless_it_is_listed_as_public(route: RouteCont
         assert not has_caller(route)
     elif route.path in OWN:
         assert has_caller(route)
+    elif route.path in STREAMS:
+        dependant: Dependant = route.original_route.dependant
+        assert any(each.call is get_admission for each in dependencies(dependant))
+    elif route.path in SOCKETS:
+        assert not has_caller(route)
     else:
         assert str(route.path).startswith("/v1")
         assert scopes_of(route)

@@ -35,3 +35,12 @@ def newest_database_url(postgres_18: PostgresCluster) -> Iterator[str]:
     url = postgres_18.new_database()
     yield url
     postgres_18.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_18: PostgresCluster) -> Iterator[str]:
+    """One for all tests of a module, none of which looks at what another wrote."""
+    postgres_18.prepare_template(lambda url: asyncio.run(migrate.upgrade(url)))
+    url = postgres_18.new_database()
+    yield url
+    postgres_18.drop_database(url)

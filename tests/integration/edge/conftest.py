@@ -29,8 +29,10 @@ from codeagent.flags.evaluation import Features
 from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.keys import KeyHasher, KeyRing, digest_of_key, new_key
 from codeagent.identity.principal import Principal
+from codeagent.identity.tickets import StreamTickets
 from codeagent.settings import Settings
 from tests.integration.edge.gateway import Edge, Keys, running_edge
+from tests.integration.edge.served import ServedEdge, served_edge
 
 MAX_BODY = 100_000
 
@@ -71,6 +73,8 @@ def context(
         hub=LiveHub(log),
         views=RunViews(log, submissions),
         authenticate=authenticate,
+        still_valid=keys.knows,
+        tickets=StreamTickets(database),
         keys=ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         supports_model=lambda model: model in {"builtin/repair", "test/model"},
         checks={},
@@ -137,3 +141,23 @@ async def edge(newest_database_url: str, tmp_path: Path, file_keys: Keys) -> Asy
     """One edge on real HTTP, without a broker."""
     async with running_edge(newest_database_url, tmp_path, file_keys) as running:
         yield running
+
+
+@pytest.fixture
+async def served(module_database_url: str) -> AsyncIterator[ServedEdge]:
+    async with served_edge(module_database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def other_edge(module_database_url: str) -> AsyncIterator[ServedEdge]:
+    async with served_edge(module_database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def writer(module_database_url: str) -> AsyncIterator[Database]:
+    """The database of `edge` as a worker has it."""
+    opened = Database(module_database_url)
+    yield opened
+    await opened.close()

@@ -29,6 +29,7 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
 from codeagent.identity.keys import digest_of_key, new_key
 from codeagent.identity.scopes import SCOPES_OF, Role
+from codeagent.identity.tickets import StreamTickets
 from codeagent.settings import Settings, read_settings
 from tests.services.deaf import DeafDatabase
 
@@ -122,8 +123,8 @@ async def running_edge(url: str, folder: Path, keys: Keys, *, deaf: bool = False
     database.queries = []
     identity = identify(settings, database, secret_box(settings))
     log, submissions, store = TenantLog(database), SubmissionLedger(database), LocalArtifactStore(folder / "artifacts")
-    hub = LiveHub(log, revoked=identity.revocations.revoked)
-    identity.revocations.notify(hub.end_revoked)
+    hub = LiveHub(log)
+    identity.revocations.notify(hub.recheck)
     context = EdgeContext(
         database=database,
         log=log,
@@ -135,6 +136,8 @@ async def running_edge(url: str, folder: Path, keys: Keys, *, deaf: bool = False
         hub=hub,
         views=RunViews(log, submissions),
         authenticate=identity.authenticate,
+        still_valid=identity.still_valid,
+        tickets=StreamTickets(database),
         keys=identity.keys,
         users=identity.users,
         supports_model=lambda _: True,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
+from codeagent import clock
 from codeagent.broker.tail import LiveRecord
 from codeagent.broker.topics import RUN_DELTAS, RUN_EVENTS
-from codeagent.edge.live import MOST_BUFFERED, LiveHub
-from codeagent.edge.stream import RunStream
+from codeagent.edge.admission import Admission
+from codeagent.edge.joined import MOST_BUFFERED, EventStream
+from codeagent.edge.live import LiveHub, RunSource
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.step import Step
 from codeagent.eventlog.tenants import TenantLog
@@ -22,30 +26,35 @@ from codeagent.messages.events import RunCompleted
 from codeagent.messages.results import Delta
 from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
 
-CALLER = Principal(TENANT, "usr_test", "key_test")
-
 
 class Watcher:
-    """One client's stream, read event by event."""
+    """One client's stream, read frame by frame."""
 
-    def __init__(self, log: TenantLog, hub: LiveHub, run_id: str, after: int = 0, heartbeat: float = 30.0) -> None:
-        stream = RunStream(log, hub, CALLER, run_id, after, heartbeat_seconds=heartbeat)
-        self._events: AsyncIterator[object] = stream.events()
+    def __init__(
+        self, log: TenantLog, hub: LiveHub, run_id: str, *, heartbeat: float = 30.0, expires_in: float | None = None
+    ) -> None:
+        caller = Principal(TENANT, "usr_t", "key_t")
+        if expires_in is not None:
+            caller = replace(caller, expires_at=clock.now() + timedelta(seconds=expires_in))
+        self.valid = True
+        life = Admission(caller, None, lambda: hub.closing, lambda _: self.valid)
+        source = RunSource(log, hub, TENANT, run_id, transport="sse")
+        self._frames = EventStream(source, 0, life, heartbeat_seconds=heartbeat).frames()
         self.versions: list[int] = []
 
     async def next(self) -> tuple[str, dict[str, object]]:
         async with asyncio.timeout(5):
-            event = await anext(self._events)
-        if event.id is not None:  # type: ignore[attr-defined]  # a ServerSentEvent
-            self.versions.append(int(event.id))  # type: ignore[attr-defined]
-        return event.event, json.loads(event.data)  # type: ignore[attr-defined]
+            frame = await anext(self._frames)
+        if frame.position is not None:
+            self.versions.append(int(frame.position))
+        return frame.name, json.loads(frame.data)
 
     async def until(self, name: str) -> None:
         while (await self.next())[0] != name:
             pass
 
     async def close(self) -> None:
-        await self._events.aclose()  # type: ignore[attr-defined]  # a generator
+        await self._frames.aclose()
 
 
 def live(made: Step, index: int) -> LiveRecord:
@@ -67,8 +76,8 @@ def delta(run_id: str, text: str, attempt: int = 1) -> LiveRecord:
 
 
 @pytest.fixture
-async def database(newest_database_url: str) -> AsyncIterator[Database]:
-    opened = Database(newest_database_url)
+async def database(module_database_url: str) -> AsyncIterator[Database]:
+    opened = Database(module_database_url)
     yield opened
     await opened.close()
 
@@ -172,44 +181,42 @@ async def test_a_quiet_stream_says_that_it_lives(database: Database, log: Tenant
     watcher = Watcher(log, hub, run_id, heartbeat=0.05)
     await watcher.next()
     await watcher.next()
-    assert await watcher.next() == ("stream.heartbeat", {"version": 1})
-    await hub.stop()
-    assert await watcher.next() == ("stream.end", {"reason": "reconnect"})
+    assert await watcher.next() == ("stream.heartbeat", {"position": "1"})
     await watcher.close()
 
 
-async def test_a_credential_that_was_revoked_before_there_was_a_stream_to_end_sees_nothing(
-    database: Database, log: TenantLog
-) -> None:
-    run_id = new_run()
-    await commit_step(database, step(run_id, 0, [started()] * 20))
-    watcher = Watcher(log, LiveHub(log, revoked=lambda caller: caller == CALLER), run_id)
-    await watcher.next()
-    assert await watcher.next() == ("stream.end", {"reason": "revoked"})
-
-
-async def test_a_revocation_breaks_off_however_much_is_still_to_be_read(database: Database, log: TenantLog) -> None:
-    revoked: set[str] = set()
-    hub, run_id = LiveHub(log, revoked=lambda caller: caller.credential_id in revoked), new_run()
-    await commit_step(database, step(run_id, 0, [started()] * 20))
-    watcher = Watcher(log, hub, run_id)
-    for _ in range(4):
-        await watcher.next()
-    hub.end_revoked()  # of somebody else
-    await watcher.next()
-    revoked.add(CALLER.credential_id)
-    hub.end_revoked()
-    await watcher.until("stream.end")
-    assert len(watcher.versions) < 20
-
-
-async def test_a_run_that_has_ended_is_said_to_have_ended_whatever_else_is_so(
-    database: Database, log: TenantLog
-) -> None:
+async def test_an_edge_that_stops_waits_until_every_client_has_been_told(database: Database, log: TenantLog) -> None:
     hub, run_id = LiveHub(log), new_run()
-    await commit_step(database, step(run_id, 0, [RunCompleted()]))
+    await commit_step(database, step(run_id, 0, [started()]))
     watcher = Watcher(log, hub, run_id)
     await watcher.next()
     await watcher.next()
-    await hub.stop()
-    assert await watcher.next() == ("stream.end", {"reason": "run_ended"})
+    stopping = asyncio.create_task(hub.stop())
+    await asyncio.sleep(0.05)
+    assert not stopping.done()
+    assert await watcher.next() == ("stream.end", {"reason": "reconnect"})
+    await watcher.close()
+    await asyncio.wait_for(stopping, 2)
+
+
+async def test_a_credential_that_expires_ends_the_stream_at_that_moment(database: Database, log: TenantLog) -> None:
+    hub, run_id = LiveHub(log), new_run()
+    await commit_step(database, step(run_id, 0, [started()]))
+    watcher = Watcher(log, hub, run_id, expires_in=0.2)
+    await watcher.next()
+    await watcher.next()
+    assert await watcher.next() == ("stream.end", {"reason": "token_expired"})
+    assert watcher.versions == [1]
+
+
+async def test_a_revoked_credential_sees_nothing_of_what_comes_after(database: Database, log: TenantLog) -> None:
+    hub, run_id = LiveHub(log), new_run()
+    await commit_step(database, step(run_id, 0, [started()]))
+    watcher = Watcher(log, hub, run_id)
+    await watcher.next()
+    await watcher.next()
+    await commit_step(database, step(run_id, 1, [started(), started()]))
+    watcher.valid = False
+    hub.recheck()
+    assert await watcher.next() == ("stream.end", {"reason": "revoked"})
+    assert watcher.versions == [1]

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.log import Cursor, cursor_of
+from codeagent.eventlog.log import Cursor
 from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
 from codeagent.messages.ids import run_stream
 from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
@@ -63,9 +63,10 @@ async def test_a_tenants_feed_holds_its_own_events_in_order(database: Database, 
     await two_tenants(database)
     log = TenantLog(walled)
     first = await log.feed(TENANT, Cursor(), 1)
-    rest = await log.feed(TENANT, cursor_of(first[-1]))
-    assert [event.version for event in (*first, *rest)] == [1, 2]
-    assert {event.tenant_id for event in (*first, *rest)} == {TENANT}
+    rest = await log.feed(TENANT, first.cursor)
+    assert [event.version for event in (*first.events, *rest.events)] == [1, 2]
+    assert {event.tenant_id for event in (*first.events, *rest.events)} == {TENANT}
+    assert (first.more, rest.more) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,8 @@ async def test_a_tenants_feed_holds_its_own_events_in_order(database: Database, 
         "DELETE FROM api_keys",
         "SELECT 1 FROM revocations",
         "INSERT INTO revocations (tenant_id, kind, id, expires_at) VALUES ('ten_other', 'jti', 'j', now())",
+        "SELECT 1 FROM stream_tickets",
+        "SELECT issue_stream_ticket_v1(sha256('t'), '{\"tenant_id\": \"ten_other\"}', NULL, 60)",
         "CREATE TABLE mine (n int)",
     ],
 )
@@ -111,7 +114,9 @@ async def test_the_edge_may_call_the_functions_that_name_their_tenant(walled: Da
         "holder_of_refresh_token_v1",
         "instance_secret_v1",
         "read_revocations_v1",
+        "issue_stream_ticket_v1",
         "read_streams_v1",
+        "redeem_stream_ticket_v1",
         "stream_heads_v1",
         "touch_api_keys_v1",
     }

@@ -35,6 +35,7 @@ from codeagent.identity.principal import Principal
 from codeagent.identity.revocations import Revocations
 from codeagent.identity.scopes import Role
 from codeagent.identity.tenants import FirstTenant, bootstrap
+from codeagent.identity.tickets import StreamTickets
 from codeagent.identity.user_access import UserAccess, UserPolicy
 from codeagent.identity.users import NewUser, create_user
 from tests.integration.identity.oauth_client import OAuthClient
@@ -131,6 +132,8 @@ def make_edge(walled: Database, keys: KeyRing, folder: Path, policy: UserPolicy 
         hub=LiveHub(log),
         views=RunViews(log, submissions),
         authenticate=Authenticator(known, [users.tokens.authenticate], revocations),
+        still_valid=lambda caller: not revocations.revoked(caller),
+        tickets=StreamTickets(walled),
         keys=ApiKeys(walled, KeyHasher(), longest_life=timedelta(days=365)),
         supports_model=lambda _: True,
         checks={},

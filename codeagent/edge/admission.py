@@ -1,0 +1,99 @@
+"""Who follows a stream, by which credential, and for how long: checked when it opens and again while it is open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+from fastapi.security import SecurityScopes
+
+from codeagent import clock
+from codeagent.edge.context import EdgeContext, get_context, get_principal
+from codeagent.errors import CodeAgentError
+from codeagent.identity.principal import Principal
+from codeagent.identity.scopes import Scope
+
+STREAM_SCOPES = (Scope.RUNS_READ,)
+EVENT_STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A caller who may follow streams: those of the one run that a ticket names, or all of the tenant's."""
+
+    principal: Principal
+    only_run: str | None
+    closing: Callable[[], bool]
+    still_valid: Callable[[Principal], bool]
+
+    @property
+    def tenant_id(self) -> str:
+        return self.principal.tenant_id
+
+    def check(self, run_id: str | None) -> None:
+        """Raises `forbidden` where the ticket is for something else. None stands for the feed."""
+        if self.only_run is not None and run_id != self.only_run:
+            raise CodeAgentError("The ticket is for the stream of another run.", code="forbidden", status=403)
+
+    def ended(self) -> str | None:
+        """Why nothing more may be sent, as `stream.end` tells it: asked before each wait, so it costs no I/O."""
+        if self.closing():
+            return "reconnect"
+        if self.seconds_left() <= 0:
+            return "token_expired"
+        return None if self.still_valid(self.principal) else "revoked"
+
+    def seconds_left(self) -> float:
+        expires = self.principal.expires_at
+        return math.inf if expires is None else (expires - clock.now()).total_seconds()
+
+
+def unauthenticated(detail: str) -> CodeAgentError:
+    return CodeAgentError(detail, code="unauthenticated", status=401)
+
+
+def admit(context: EdgeContext, principal: Principal, only_run: str | None = None) -> Admission:
+    """Raises `unauthenticated` for a credential that is over already, `insufficient_scope` for one that may not read
+    runs."""
+    admission = Admission(principal, only_run, lambda: context.hub.closing, context.still_valid)
+    if admission.ended() in {"token_expired", "revoked"}:
+        raise unauthenticated("The credential has ended.")
+    missing = [scope for scope in STREAM_SCOPES if not principal.may(scope)]
+    if missing:
+        raise CodeAgentError(f"The credential lacks {', '.join(missing)}.", code="insufficient_scope", status=403)
+    return admission
+
+
+async def admit_ticket(context: EdgeContext, ticket: str) -> Admission:
+    """Uses the ticket up."""
+    redeemed = await context.tickets.redeem(ticket)
+    if redeemed is None:
+        raise unauthenticated("The ticket is unknown, used or too old: ask for another.")
+    return admit(context, redeemed.principal, redeemed.run_id)
+
+
+async def get_admission(
+    request: Request,
+    ticket: Annotated[
+        str | None, Query(max_length=100, description="Instead of a header; event streams only.", examples=["cst_..."])
+    ] = None,
+) -> Admission:
+    """The caller of a route that streams. A page of JSON takes no ticket: it would be gone for little."""
+    context = await get_context(request)
+    if ticket is None:
+        principal = await get_principal(request, SecurityScopes([scope.value for scope in STREAM_SCOPES]))
+        return admit(context, principal)
+    if not streams(request):
+        raise unauthenticated("A ticket opens an event stream and nothing else.")
+    return await admit_ticket(context, ticket)
+
+
+def streams(request: Request) -> bool:
+    """Whether the client asks for an event stream."""
+    return EVENT_STREAM in request.headers.get("accept", "")
+
+
+StreamReader = Annotated[Admission, Depends(get_admission)]

@@ -1,0 +1,33 @@
+"""A stream as Server-Sent Events."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from codeagent.edge.joined import EventStream, P
+
+TRANSPORT = "sse"
+SEND_TIMEOUT_SECONDS = 30
+
+
+async def _server_sent(stream: EventStream[P]) -> AsyncIterator[ServerSentEvent]:
+    # Spread out, so that a restarted edge is not met by everybody at the same moment.
+    retry: int | None = random.randint(1_500, 4_500)  # noqa: S311  not for secrets
+    async with aclosing(stream.frames()) as frames:
+        async for frame in frames:
+            yield ServerSentEvent(event=frame.name, id=frame.position, data=frame.data, retry=retry)
+            retry = None
+
+
+def sse_response(stream: EventStream[P]) -> EventSourceResponse:
+    """A client that takes nothing for `SEND_TIMEOUT_SECONDS` is cut off: it resumes from the last id it has."""
+    return EventSourceResponse(
+        _server_sent(stream),
+        ping=3600,
+        send_timeout=SEND_TIMEOUT_SECONDS,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
