@@ -6,10 +6,13 @@ import asyncio
 import io
 import re
 import tarfile
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -24,6 +27,8 @@ from codeagent.messages.commands import CancelRun
 from codeagent.messages.envelope import Envelope
 from codeagent.messages.ids import derived_uuid, run_stream, typed_id
 from tests.acceptance.system import System, wait_until
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -47,6 +52,20 @@ class Watched:
         whole = self.ids == list(range(1, len(self.ids) + 1))
         ends = [name for name in self.names if name in TERMINAL]
         return whole and len(ends) == 1 and self.names[-1] in TERMINAL
+
+
+def in_background(work: Callable[[], Result]) -> Future[Result]:
+    """Runs `work` in a thread that nobody has to wait for: one that follows a run may never end."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def archive_of(files: dict[str, str]) -> bytes:

@@ -13,6 +13,7 @@ import os
 import random
 import socket
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ class Plan:
         return {name: line for line in lines for name in [line.partition(" (")[0]]}
 
     def hit(self, window: Window, passage: int) -> None:
-        line = f"{window} (passage {passage}, process {os.getpid()})\n"
+        seconds = time.time() - (self.directory / "plan.json").stat().st_mtime
+        line = f"{window} (passage {passage}, after {seconds:.1f} s)\n"
         file = os.open(self.directory / "met", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(file, line.encode())
         os.close(file)

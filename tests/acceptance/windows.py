@@ -130,7 +130,7 @@ class Window:
     name: str
     deed: Callable[[Passage], Awaitable[Any]]
     target: str
-    most: int = 12
+    most: int = 8
     counts: Callable[..., bool] = any_call
 
     @property
@@ -153,13 +153,13 @@ def _of_an_effect_worker(role: str, middle: str, target: str) -> list[Window]:
         Window(role, middle, dies_before, target),
         Window(role, "performed, not recorded", dies_before, RECORD),
         Window(role, "recorded, the answer not sent", dies_after, RECORD),
-        Window(role, "recorded over a connection that dies with the answer", loses_the_answer, RECORD),
+        Window(role, "recorded over a connection that dies with the answer", loses_the_answer, RECORD, 3),
     ]
 
 
 BY_WORKERS = [
-    Window(AGENT_WORKER, "decided, not committed", dies_before, COMMIT, 40),
-    Window(AGENT_WORKER, "committed, nothing handed over", dies_after, COMMIT, 40),
+    Window(AGENT_WORKER, "decided, not committed", dies_before, COMMIT, 30),
+    Window(AGENT_WORKER, "committed, nothing handed over", dies_after, COMMIT, 30),
     Window(AGENT_WORKER, "connection dies during the commit, which is undone", loses_the_connection, COMMIT, 10),
     Window(AGENT_WORKER, "connection dies during the commit, which stands", loses_the_answer, COMMIT, 10),
     Window(
@@ -167,7 +167,7 @@ BY_WORKERS = [
         "sent, its row not removed from the outbox",
         dies_before,
         "codeagent.relay.outbox:OutboxPublisher._remove",
-        40,
+        30,
     ),
     *_of_an_effect_worker(PROVIDER_WORKER, "in the middle of the answer", "codeagent.workers.deltas:DeltaSender.write"),
     *_of_an_effect_worker(
