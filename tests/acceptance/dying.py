@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from codeagent.cli import services
+from codeagent.cli import parts, services
 from codeagent.cli.main import app
 from codeagent.cli.process import Process
 from codeagent.settings import Settings
@@ -109,7 +109,7 @@ def armed(plan: Plan, role: str, build: services.Role) -> services.Role:
             wrap(plan, window, passage)
             if role == "relay":
                 # It is to be the one that finds what others left behind: all of them look for it once a second.
-                services.SWEEP_SECONDS = 0.1
+                parts.SWEEP_SECONDS = 0.1
         return await build(settings, listener)
 
     return build_armed

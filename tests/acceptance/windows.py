@@ -17,9 +17,8 @@ import asyncpg
 
 from codeagent.broker.topics import AGENT_WORKER, PROVIDER_WORKER, RUN_COMMANDS, SANDBOX_WORKER
 from codeagent.errors import Conflict, OutcomeUnknown
-from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import Verdict
-from codeagent.eventlog.step import Step
+from codeagent.eventlog.step import Step, Steps
 from codeagent.workers.effect import Work
 
 
@@ -73,10 +72,11 @@ WHERE locktype = 'advisory' AND ours.pid = pg_backend_pid() AND ours.granted AND
 
 async def loses_the_connection(passage: Passage) -> Any:
     """PostgreSQL ends the connection in the middle of a step's commit, where it waits for the lock of its stream."""
-    database, step = passage.arguments
-    assert isinstance(database, Database)
+    steps, step = passage.arguments
+    assert isinstance(steps, Steps)
     assert isinstance(step, Step)
-    holder = await asyncpg.connect(database.url)
+    url = steps._database.url
+    holder = await asyncpg.connect(url if isinstance(url, str) else url())
     try:
         async with holder.transaction():
             await holder.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", step.stream_id)
@@ -141,7 +141,7 @@ class Window:
         return f"{self.role}, {self.name}"
 
 
-COMMIT = "codeagent.workers.step:commit_step"
+COMMIT = "codeagent.eventlog.step:Steps.commit"
 RECORD = "codeagent.eventlog.effects:EffectsLedger.record"
 PERFORM = "codeagent.workers.effect:EffectLoop._performed"
 ACCEPT = "codeagent.eventlog.accept:SubmissionLedger.accept"
@@ -186,9 +186,10 @@ ASKING_THE_BROKER = [
     Window(
         "edge",
         "the broker has the submission, the client no answer",
-        dies_before,
-        "codeagent.eventlog.accept:SubmissionLedger.confirm",
+        dies_after,
+        "codeagent.broker.publisher:Publisher.send",
         4,
+        is_command,
     ),
 ]
 ASKING_THE_DATABASE = [
