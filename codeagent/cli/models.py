@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from codeagent.providers.breaker import Breaker
@@ -23,6 +24,11 @@ class Models:
         if guarded is None:
             guarded = self._guarded[provider.name] = ResilientProvider(provider, Breaker(provider.name))
         return guarded, name
+
+    async def preload(self) -> None:
+        """Imports the vendors' SDKs, beside the event loop: for as long as that takes nothing else could run on it,
+        no lease be renewed and no member of a group be heard of."""
+        await asyncio.to_thread(self._registry.preload)
 
     async def close(self) -> None:
         await self._registry.close()

@@ -112,6 +112,7 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
         answers_topic=PROVIDER_EVENTS,
         is_live=partial(parts.features.enabled, LIVE_DELTAS),
     )
+    parts.process.start.append(models.preload)
     loop = perform(parts, performer, slots=settings.provider_slots, durable_claims=False)
     consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-RENEW = "UPDATE effects e SET due_at = clock_timestamp() + $3"
+CLAIMS = ("claim_effects_v1", "claim_due_effects_v1")
+RENEW = "SET due_at = clock_timestamp() + $3 FROM held"
 RELEASE = "SET token = NULL"
 EXPIRE = "UPDATE effects SET due_at = clock_timestamp() WHERE id = $1 AND token = $2"
+RECORD = "record_outcomes_v1"
+OF_NO_CLAIM = ("commit_steps_v1", "kind = 'timer'")
+"""What writes effects, and claims none: a step, and the sweep's hand on due timers."""
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Claims:
 
     def executed(self, query: str, arguments: Sequence[Any], rows: Sequence[Any], now: float) -> None:
         """What a statement that writes has answered."""
-        if "claim_effects_v1" in query or "claim_due_effects_v1" in query:
+        if any(name in query for name in CLAIMS):
             for row in rows:
                 self._claimed(row["id"], row["token"], now)
         elif RENEW in query:
@@ -41,8 +45,16 @@ class Claims:
                 self._given_back(effect_id, token)
         elif EXPIRE in query:
             self._given_back(arguments[0], arguments[1])
-        elif "record_outcome_v1" in query and rows[0][0] == "recorded":
-            self._recorded(arguments[0], arguments[1])
+        elif RECORD in query:
+            self._judged(arguments, rows)
+        else:
+            known = "effects" not in query or any(words in query for words in OF_NO_CLAIM)
+            assert known, f"the model of claims does not know what this does to effects: {query}"
+
+    def _judged(self, arguments: Sequence[Any], rows: Sequence[Any]) -> None:
+        for row in rows:
+            if row["verdict"] == "recorded":
+                self._recorded(arguments[0][row["place"] - 1], arguments[1][row["place"] - 1])
 
     def _claimed(self, effect_id: UUID, token: UUID, now: float) -> None:
         held = self._held.get(effect_id)

@@ -185,14 +185,14 @@ def _is_asynchronous(query: str, arguments: tuple[Any, ...]) -> bool:
 
 
 _NAMES = {
-    "commit_step_v1": "commit_step",
-    "record_outcome_v1": "record_outcome",
-    "claim_effects_v1": "claim_effects",
-    "claim_due_effects_v1": "claim_due_effects",
+    "commit_steps_v1": "commit steps",
+    "record_outcomes_v1": "record outcomes",
+    "claim_effects_v1": "claim",
+    "claim_due_effects_v1": "claim what is due",
     "UPDATE outbox SET due_at": "take due messages",
     "kind = 'timer'": "take due timers",
     "DELETE FROM outbox": "remove sent messages",
-    "SET due_at = clock_timestamp() + $3": "renew",
+    "SET due_at = clock_timestamp() + $3 FROM held": "renew",
     "SET token = NULL": "release",
     "FROM events WHERE stream_id": "read the stream",
 }

@@ -24,7 +24,7 @@ class Draws:
 TAKEN_OVER_WITHIN_SECONDS = 35.0
 """From when on nothing bad happens any more: a lease, or the time between two sendings, and the next look."""
 
-ROUNDS = frozenset({"claim_due_effects", "take due messages", "take due timers"})
+ROUNDS = frozenset({"claim what is due", "take due messages", "take due timers"})
 MOST_TURNS = 2_000
 """Far more than any run needs without time passing: beyond it, something turns in circles."""
 
@@ -166,7 +166,7 @@ class Schedule:
         self._tell(f"{slot.process.name} oversleeps")
         await self.world.advance(LEASE_SECONDS + 1.0)
         for gate in [gate for gate in self.world.gates if gate.owner is slot.process]:
-            if gate.name == "claim_due_effects":
+            if gate.name == "claim what is due":
                 await self.world.pass_through(gate, gate.open)
 
     async def _somebody_is_asked_to_stop(self) -> None:
