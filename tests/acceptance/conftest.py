@@ -15,6 +15,7 @@ import pytest
 from codeagent.eventlog import migrate
 from tests.acceptance.dying import Plan
 from tests.acceptance.system import CODEAGENT, ServedSystem, System, UpSystem
+from tests.acceptance.two_edges import TwoEdges
 from tests.acceptance.windows import ASKING_THE_BROKER, ASKING_THE_DATABASE, BY_WORKERS, OF_TWO_OWNERS
 from tests.conftest import SEED
 from tests.servers.model_server import ModelServer
@@ -79,37 +80,34 @@ def kafka_system(
     postgres_15: PostgresCluster,
 ) -> Iterator[ServedSystem]:
     """On Apache Kafka and PostgreSQL 15, one process a role."""
-    yield from _served(place, providers_file, program, apache_kafka, postgres_15, second_edge=False)
+    url, environment = _servers(providers_file, apache_kafka, postgres_15)
+    system = ServedSystem(place, url, environment, program)
+    yield system
+    system.stop()
 
 
 @pytest.fixture
 def two_edges(
-    place: Path, providers_file: Path, program: Sequence[str], apache_kafka: ApacheKafka, postgres_15: PostgresCluster
-) -> Iterator[ServedSystem]:
+    place: Path, providers_file: Path, apache_kafka: ApacheKafka, postgres_15: PostgresCluster
+) -> Iterator[TwoEdges]:
     """The same with a second edge."""
-    yield from _served(place, providers_file, program, apache_kafka, postgres_15, second_edge=True)
+    url, environment = _servers(providers_file, apache_kafka, postgres_15)
+    system = TwoEdges(place, url, environment)
+    yield system
+    system.stop()
 
 
-def _served(
-    place: Path,
-    providers_file: Path,
-    program: Sequence[str],
-    apache_kafka: ApacheKafka,
-    postgres_15: PostgresCluster,
-    *,
-    second_edge: bool,
-) -> Iterator[ServedSystem]:
+def _servers(
+    providers_file: Path, apache_kafka: ApacheKafka, postgres_15: PostgresCluster
+) -> tuple[str, dict[str, str]]:
+    """A database of the test's own, and what else the processes are to be told."""
     if not apache_kafka.is_alive():
         apache_kafka.restart()
     postgres_15.prepare_template(lambda url: asyncio.run(migrate.upgrade(url)))
-    url = postgres_15.new_database()
-    environment = {
+    return postgres_15.new_database(), {
         "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS": apache_kafka.bootstrap_servers,
         "CODEAGENT_PROVIDERS_FILE": str(providers_file),
     }
-    system = ServedSystem(place, url, environment, program, second_edge=second_edge)
-    yield system
-    system.stop()
 
 
 @pytest.fixture(params=["up_system", "kafka_system"])

@@ -21,7 +21,6 @@ from codeagent.cli.up import PRINCIPAL, TENANT
 from codeagent.identity.keys import digest_of_key, new_key
 
 ROLES = ("edge", "agent-worker", "provider-worker", "sandbox-worker", "relay")
-SECOND_EDGE = "edge-2"
 LEASE_SECONDS = 3.0
 LEASES = {"CODEAGENT_LEASE_SECONDS": str(LEASE_SECONDS), "CODEAGENT_MAX_ATTEMPTS": "15"}
 READY_SECONDS = 90.0
@@ -148,19 +147,12 @@ class UpSystem:
 
 
 class ServedSystem:
-    """One `codeagent serve` process a role, on a broker and a database that are already there. There may be a second
-    edge, `edge-2`, beside the first."""
+    """One `codeagent serve` process a role, on a broker and a database that are already there."""
 
     caller = ("ten_t", "usr_t")
 
     def __init__(
-        self,
-        directory: Path,
-        database_url: str,
-        environment: dict[str, str],
-        program: Sequence[str] = CODEAGENT,
-        *,
-        second_edge: bool = False,
+        self, directory: Path, database_url: str, environment: dict[str, str], program: Sequence[str] = CODEAGENT
     ) -> None:
         self.database_url = database_url
         self._directory = directory
@@ -188,18 +180,13 @@ class ServedSystem:
             **environment,
         }
         self.connection = Connection(f"http://127.0.0.1:{port}", key)
-        self._names = (*ROLES, SECOND_EDGE) if second_edge else ROLES
-        self._second_port = free_port()
-        self.second = Connection(f"http://127.0.0.1:{self._second_port}", key)
         self._logs: list[IO[bytes]] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.run("db", "upgrade")
         self.run("topics", "apply")
-        for name in self._names:
-            self._start(name)
-        for name in self._names:
-            if name.startswith("edge"):
-                self.await_edge(name)
+        for role in ROLES:
+            self._start(role)
+        wait_until(lambda: is_ready(self.connection.url), READY_SECONDS, "the edge to be ready")
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -208,31 +195,18 @@ class ServedSystem:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def _start(self, name: str) -> None:
-        own = {"CODEAGENT_HTTP_PORT": str(self._second_port)} if name == SECOND_EDGE else {}
-        self.processes[name] = self._started(name, {**self._environment, **own})
+    def _start(self, role: str) -> None:
+        self.processes[role] = self._started(role, self._environment)
 
-    def _started(self, name: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        log = (self._directory / f"{name}.log").open("ab")
+    def _started(self, role: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        log = (self._directory / f"{role}.log").open("ab")
         self._logs.append(log)
-        command = [*self._program, "serve", name.removesuffix("-2")]
-        return subprocess.Popen(command, env=environment, stderr=log, cwd=ROOT)
+        return subprocess.Popen([*self._program, "serve", role], env=environment, stderr=log, cwd=ROOT)
 
     def tend(self) -> None:
-        for name, process in self.processes.items():
+        for role, process in self.processes.items():
             if process.poll() is not None:
-                self._start(name)
-
-    def await_edge(self, name: str) -> None:
-        url = (self.second if name == SECOND_EDGE else self.connection).url
-        wait_until(lambda: is_ready(url), READY_SECONDS, f"{name} to be ready")
-
-    def restart(self, name: str) -> int:
-        """Asks a process to stop, waits until it has, and starts it anew; returns its exit status."""
-        self.processes[name].terminate()
-        status = self.processes[name].wait(30)
-        self._start(name)
-        return status
+                self._start(role)
 
     def twin(self, role: str) -> subprocess.Popen[bytes]:
         own = {"CODEAGENT_SANDBOX_DIR": str(self._directory / "twin"), "CODEAGENT_KAFKA_SOLE_MEMBER": "true"}

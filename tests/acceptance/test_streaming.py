@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,12 @@ from codeagent.cli.client import Client
 from codeagent.cli.connection import Connection
 from tests.acceptance.checks import query, upload
 from tests.acceptance.conversations import EMPTY, line_writer
-from tests.acceptance.system import SECOND_EDGE, ServedSystem, client
+from tests.acceptance.system import client
+from tests.acceptance.two_edges import TwoEdges
 from tests.acceptance.watchers import Crowd, SocketWatcher, SseWatcher, Watcher
+from tests.conftest import SEED
 from tests.servers.model_server import ModelServer
 
-SEED = int(os.environ.get("CODEAGENT_TEST_SEED", "7"))
 WAVE = 4
 CALLS = 6
 KINDS = [SseWatcher] * 60 + [SocketWatcher] * 40
@@ -42,7 +42,7 @@ def heads(database_url: str) -> dict[str, int]:
 class Day:
     """What happens while the clients watch: two waves of runs, an edge that is stopped and one that dies."""
 
-    system: ServedSystem
+    system: TwoEdges
     digest: str
     crowd: Crowd
     group: asyncio.TaskGroup
@@ -53,12 +53,12 @@ class Day:
     async def pass_by(self) -> None:
         await self._wave(self.system.connection)
         await self._written(WAVE * 8)
-        restarting = asyncio.create_task(asyncio.to_thread(self.system.restart, "edge"))
+        restarting = asyncio.create_task(asyncio.to_thread(self.system.restart_first))
         await self._wave(self.system.second)
         self.exit_status = await restarting
         runs = await asyncio.to_thread(query, self.system.database_url, _ENDED)
         self.ended_before_the_kill = runs[0]["count"]
-        await asyncio.to_thread(self.system.kill, SECOND_EDGE)
+        await asyncio.to_thread(self.system.kill_second)
 
     async def _wave(self, edge: Connection) -> None:
         """Some runs, and clients of both kinds for each of them and for the feed."""
@@ -84,7 +84,7 @@ class Day:
 _ENDED = "SELECT count(*) FROM events WHERE event_type = 'run.completed'"
 
 
-async def watch(system: ServedSystem, digest: str) -> Day:
+async def watch(system: TwoEdges, digest: str) -> Day:
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx2.AsyncClient(timeout=30.0, limits=limits, trust_env=False) as http:
         crowd = Crowd((system.connection, system.second), 2 * WAVE, http, random.Random(SEED))
@@ -96,7 +96,7 @@ async def watch(system: ServedSystem, digest: str) -> Day:
 
 @pytest.mark.timeout(300)
 def test_two_hundred_clients_on_two_edges_see_every_event_once_and_in_order(
-    two_edges: ServedSystem, model_server: ModelServer, tmp_path: Path
+    two_edges: TwoEdges, model_server: ModelServer, tmp_path: Path
 ) -> None:
     model_server.script = line_writer(CALLS, model_seconds=1.0)
     day = asyncio.run(watch(two_edges, upload(client(two_edges), EMPTY, tmp_path)))
