@@ -29,7 +29,7 @@ def load_keys(path: Path) -> KeyRing:
 
 
 class FileKeys:
-    """Without a file nobody is let in. A file that cannot be read leaves the keys as they were, and is logged."""
+    """Without a file there are none. A file that cannot be read leaves the keys as they were, and is logged."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

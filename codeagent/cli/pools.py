@@ -11,8 +11,8 @@ from codeagent.eventlog.database import Database
 from codeagent.settings import Problem, Settings
 from codeagent.settings.about import variable
 
-LISTENING = {"provider-worker": 1, "sandbox-worker": 1}
-"""Connections outside the pool: workers of effects listen for cancels."""
+LISTENING = {"edge": 1, "provider-worker": 1, "sandbox-worker": 1}
+"""Connections outside the pool: workers of effects listen for cancels, edges for revocations."""
 ROLES = ("edge", "agent-worker", "provider-worker", "sandbox-worker", "relay")
 
 

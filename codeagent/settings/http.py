@@ -52,7 +52,7 @@ class HttpSettings(Group):
     monitor_port: int = Field(default=0, ge=0, le=65535)
     """Port of a worker's or the relay's health and metrics; 0 takes any free one."""
     api_keys_file: Annotated[Path | None, About(reloads="within a second of the next request")] = None
-    """JSON list of API keys as digests. Without it nobody is let in."""
+    """JSON list of API keys as digests: the first ones, and those that must work without the database."""
     api_key_pepper: SecretStr | None = None
     """Secret under which API keys in the database are hashed: 32 characters or more, the same on every edge. Several
     are separated by commas, the newest first: keys that were made under any of them are known."""
