@@ -82,5 +82,10 @@ def test_a_route_asks_for_a_scope_unless_it_is_listed_as_public(route: RouteCont
         assert scopes_of(route)
 
 
+@pytest.mark.parametrize("route", [route for route in ROUTES if not {"GET", "HEAD"} & set(route.methods or ())])
+def test_what_changes_something_asks_for_more_than_a_scope_to_read(route: RouteContext) -> None:
+    assert any(not scope.endswith(":read") for scope in scopes_of(route))
+
+
 def test_what_is_listed_is_there() -> None:
     assert set(PUBLIC) | set(OWN) <= {route.path for route in ROUTES}
