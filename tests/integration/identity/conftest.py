@@ -113,8 +113,10 @@ class World:
         await self.database.write(statement, *arguments)
 
 
-def make_edge(walled: Database, keys: KeyRing, folder: Path, policy: UserPolicy | None = None) -> Edge:
-    users = UserAccess(walled, BOX, cheap_passwords(), policy or UserPolicy(ISSUER))
+def make_edge(
+    walled: Database, keys: KeyRing, folder: Path, policy: UserPolicy | None = None, box: SecretBox = BOX
+) -> Edge:
+    users = UserAccess(walled, box, cheap_passwords(), policy or UserPolicy(ISSUER))
     revocations = Revocations(walled, look_seconds=0.1)
 
     async def known(key: str) -> Principal | None:
