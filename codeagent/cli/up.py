@@ -206,6 +206,7 @@ class System:
             listeners = {role: bind("127.0.0.1", 0) for role in STAGES if role != "edge"}
             listeners["edge"] = listener = _listener(options)
             url = f"http://{options.host}:{listener.getsockname()[1]}"
+            settings = settings.model_copy(update={"public_url": settings.public_url or url})
             monitors = {role: f"http://127.0.0.1:{each.getsockname()[1]}" for role, each in listeners.items()}
             connection = {"url": url, "api_key": key}
             write_atomically(options.data_dir / CONNECTION_FILE, json.dumps(connection, indent=2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import unquote_plus
@@ -13,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from codeagent.edge.problems import headers_of
 from codeagent.errors import CodeAgentError, Unavailable
@@ -46,6 +46,8 @@ class OAuthRoute(APIRoute):
             except RequestValidationError as error:
                 names = sorted({".".join(str(part) for part in item["loc"][1:]) or "body" for item in error.errors()})
                 return _answer(OAuthError("invalid_request", f"Missing or malformed: {', '.join(names)}."[:300]))
+            except HTTPException as error:
+                return _answer(OAuthError("invalid_request", str(error.detail), status=error.status_code))
             except CodeAgentError as error:
                 return _answer(error)
 
@@ -54,7 +56,7 @@ class OAuthRoute(APIRoute):
 
 async def _refuse_repeats(request: Request) -> None:
     """Parameters must not come more than once (RFC 6749, section 3.1)."""
-    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+    if "form" in request.headers.get("content-type", "").lower():
         form = await request.form()
         if len(form.multi_items()) != len(form):
             raise OAuthError("invalid_request", "A parameter stands there twice.")
@@ -90,7 +92,7 @@ def client_credentials(request: Request, client_id: str | None, secret: str | No
         raise OAuthError("invalid_request", "The client authenticates in two ways at once.")
     try:
         named, colon, shown = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         raise OAuthError("invalid_client", "The Authorization header is malformed.", status=401) from None
     if not colon or (client_id is not None and client_id != unquote_plus(named)):
         raise OAuthError("invalid_client", "The Authorization header is malformed.", status=401)

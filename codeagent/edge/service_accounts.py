@@ -25,7 +25,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 class ServiceAccountBody(Strict):
-    name: str = Field(min_length=1, max_length=100, examples=["nightly builds"])
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["nightly builds"])
     scopes: frozenset[Scope] = Field(min_length=1, description="What it may do; no more than its maker may.")
 
 

@@ -21,6 +21,7 @@ from codeagent.messages.identity_events import ServiceAccountCreated, ServiceAcc
 from codeagent.messages.ids import parse_typed_id, service_account_stream, typed_id
 
 PREFIX = "sva"
+NONE_SUCH = "There is no such service account."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,16 @@ class ServiceAccounts:
 
     async def read(self, tenant_id: str, account_id: str) -> ServiceAccount:
         """Raises `NotFound`, also for one that is disabled."""
+        _check_id(account_id)
         query = "SELECT * FROM service_accounts WHERE id = $1 AND disabled_at IS NULL"
         rows = await self._database.fetch(query, account_id, tenant=tenant_id)
         if not rows:
-            raise NotFound("There is no such service account.")
+            raise NotFound(NONE_SUCH)
         return _account(rows[0])
 
     async def disable(self, author: Author, account_id: str) -> None:
         """For good; its tokens are refused everywhere within a second. Raises `NotFound`."""
+        _check_id(account_id)
         async with self._control.change(author) as change:
             rows = await change.rows(
                 """UPDATE service_accounts SET disabled_at = clock_timestamp(), version = version + 1
@@ -89,7 +92,7 @@ class ServiceAccounts:
                 account_id,
             )
             if not rows:
-                raise NotFound("There is no such service account.")
+                raise NotFound(NONE_SUCH)
             until = clock.now() + self._policy.access + timedelta(minutes=1)
             await revoke(change, Kind.SESSION, account_id, until)
             fact = ServiceAccountDisabled(service_account_id=account_id)
@@ -109,11 +112,17 @@ class ServiceAccounts:
     async def authenticate(self, client_id: str, secret: str) -> Row:
         """The row of an account that knows its secret. Raises `OAuthError` (`invalid_client`)."""
         digests = await self._digests.get()
-        rows = await self._database.fetch("SELECT * FROM find_service_account_v1($1)", client_id)
+        named = client_id if parse_typed_id(PREFIX, client_id) is not None else ""
+        rows = await self._database.fetch("SELECT * FROM find_service_account_v1($1)", named)
         known = rows[0]["secret_digest"] if rows else bytes(32)
         if not compare_digest(known, digests.token(secret)) or not rows or rows[0]["locked_out"]:
             raise OAuthError("invalid_client", "The client is not known, or this is not its secret.", status=401)
         return rows[0]
+
+
+def _check_id(account_id: str) -> None:
+    if parse_typed_id(PREFIX, account_id) is None:
+        raise NotFound(NONE_SUCH)
 
 
 def _account(row: Row) -> ServiceAccount:

@@ -83,7 +83,8 @@ class Sessions:
     async def revoke_one(self, author: Author, user_id: str, session_id: str, reason: Revoked) -> None:
         """Raises `NotFound` unless the user has such a session that has not ended."""
         async with self._control.change(author) as change:
-            if not await end_sessions(change, user_id, reason, self._policy, only=session_id):
+            known = parse_typed_id(PREFIX, session_id) is not None
+            if not known or not await end_sessions(change, user_id, reason, self._policy, only=session_id):
                 raise NotFound("There is no such login session.")
 
     async def revoke_all(self, author: Author, user_id: str, reason: Revoked) -> None:

@@ -158,3 +158,40 @@ async def test_a_token_request_that_is_not_one_is_refused_in_oauths_words(world:
         assert ("www-authenticate" in answer.headers) == (status == 401)
     as_json = await client.http.post("/oauth2/token", json={"grant_type": "refresh_token"})
     assert (as_json.status_code, as_json.json()["error"]) == (400, "invalid_request")
+
+
+async def test_strange_bytes_are_refused_as_what_they_are_and_break_nothing(world: World) -> None:
+    client = await world.owner()
+    http, nul = client.http, "sva_\x00"
+    machine = {"grant_type": "client_credentials", "client_secret": "s"}
+    strange = "Basic \u00ff".encode("latin-1")
+    answers = {
+        "NUL as a client": await http.post("/oauth2/token", data={**machine, "client_id": nul}),
+        "NUL as a token": await http.post("/oauth2/revoke", data={"token": "\x00", "client_id": "cli"}),
+        "NUL as an address": await client.authorize("\x00@example.org", PASSWORD),
+        "NUL as a session": await client.call("DELETE", "/v1/auth/sessions/%00"),
+        "NUL as an account": await client.call("DELETE", "/v1/service-accounts/%00"),
+        "NUL as another": await client.get("/v1/service-accounts/%00"),
+        "no ASCII in the header": await http.post(
+            "/oauth2/token", data={"grant_type": "client_credentials"}, headers={b"Authorization": strange}
+        ),
+        "a form that is none": await http.post(
+            "/oauth2/token", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=y"}
+        ),
+        "a parameter twice": await http.post(
+            "/oauth2/token", files=[("grant_type", (None, "a")), ("grant_type", (None, "b"))]
+        ),
+    }
+    statuses = {name: answer.status_code for name, answer in answers.items()}
+    assert statuses == {
+        "NUL as a client": 401,
+        "NUL as a token": 200,
+        "NUL as an address": 400,
+        "NUL as a session": 404,
+        "NUL as an account": 404,
+        "NUL as another": 404,
+        "no ASCII in the header": 401,
+        "a form that is none": 400,
+        "a parameter twice": 400,
+    }
+    assert answers["a form that is none"].json()["error"] == "invalid_request"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import asyncpg
 import pytest
 
+from codeagent import clock
 from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.facts import Author
 from codeagent.eventlog.tenants import EDGE_ROLE
+from codeagent.identity.api_keys import ApiKeys, KeyOrder
+from codeagent.identity.key_lookup import DatabaseKeys
+from codeagent.identity.keys import KeyHasher
+from codeagent.identity.scopes import Scope
 from codeagent.identity.sessions import SessionPolicy
 from codeagent.identity.tenants import FirstTenant, bootstrap, resume_tenant, suspend_tenant
 from tests.integration.identity.conftest import BOX, EMAIL, TENANT, World, cheap_passwords
@@ -50,6 +57,25 @@ async def test_a_suspended_tenant_is_out_within_a_moment_and_in_again_when_it_is
         await resume_tenant(world.database, "ten_none")
     facts = [event.type for event in await world.facts(f"tenant-{TENANT}")]
     assert facts == ["tenant.created", "tenant.suspended", "tenant.resumed"]
+
+
+async def test_a_suspended_tenants_api_keys_are_refused_until_it_is_resumed(world: World) -> None:
+    walled = Database(world.url, connections=2, role=EDGE_ROLE)
+    keys = ApiKeys(walled, KeyHasher(), longest_life=timedelta(days=365))
+    order = KeyOrder("key_1", world.user_id, "test", frozenset({Scope.RUNS_READ}), (), clock.now() + timedelta(days=1))
+    secret = (await keys.create(Author(TENANT, "system", "test", clock.new_uuid()), order)).secret
+    assert secret is not None
+
+    async def accepted() -> bool:
+        # Anew each time: what an edge remembers is refused by the tenant's revocation.
+        return await DatabaseKeys(walled, KeyHasher(), lambda _: None).authenticate(secret) is not None
+
+    assert await accepted()
+    await suspend_tenant(world.database, TENANT, SessionPolicy())
+    assert not await accepted()
+    await resume_tenant(world.database, TENANT)
+    assert await accepted()
+    await walled.close()
 
 
 async def test_the_wall_stands_in_every_table_of_a_tenant(world: World) -> None:

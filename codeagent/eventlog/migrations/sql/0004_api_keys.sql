@@ -36,6 +36,7 @@ RETURNS TABLE (digest bytea, id text, tenant_id text, principal_id text, scopes 
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
     SELECT k.digest, k.id, k.tenant_id, k.principal_id, k.scopes, k.networks, k.expires_at FROM api_keys k
     WHERE k.digest = ANY (p_digests) AND k.revoked_at IS NULL AND k.expires_at > clock_timestamp()
+          AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = k.tenant_id AND t.suspended_at IS NOT NULL)
 $$;
 
 -- When keys were last used, once a minute at most. Nobody waits for the disk.
