@@ -9,9 +9,10 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.security import SecurityScopes
+from starlette.datastructures import Address
 
 from codeagent import clock
-from codeagent.edge.context import EdgeContext, get_context, get_principal
+from codeagent.edge.context import EdgeContext, check_address, get_context, get_principal
 from codeagent.errors import CodeAgentError
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
@@ -55,24 +56,25 @@ def unauthenticated(detail: str) -> CodeAgentError:
     return CodeAgentError(detail, code="unauthenticated", status=401)
 
 
-def admit(context: EdgeContext, principal: Principal, only_run: str | None = None) -> Admission:
-    """Raises `unauthenticated` for a credential that is over already, `insufficient_scope` for one that may not read
-    runs."""
+def admit(context: EdgeContext, principal: Principal, client: Address | None, only_run: str | None = None) -> Admission:
+    """Raises `unauthenticated` for a credential that is over already, `forbidden` for one that is used from elsewhere,
+    `insufficient_scope` for one that may not read runs."""
     admission = Admission(principal, only_run, lambda: context.hub.closing, context.still_valid)
     if admission.ended() in {"token_expired", "revoked"}:
         raise unauthenticated("The credential has ended.")
+    check_address(principal, client)
     missing = [scope for scope in STREAM_SCOPES if not principal.may(scope)]
     if missing:
         raise CodeAgentError(f"The credential lacks {', '.join(missing)}.", code="insufficient_scope", status=403)
     return admission
 
 
-async def admit_ticket(context: EdgeContext, ticket: str) -> Admission:
+async def admit_ticket(context: EdgeContext, ticket: str, client: Address | None) -> Admission:
     """Uses the ticket up."""
     redeemed = await context.tickets.redeem(ticket)
     if redeemed is None:
         raise unauthenticated("The ticket is unknown, used or too old: ask for another.")
-    return admit(context, redeemed.principal, redeemed.run_id)
+    return admit(context, redeemed.principal, client, redeemed.run_id)
 
 
 async def get_admission(
@@ -85,10 +87,10 @@ async def get_admission(
     context = await get_context(request)
     if ticket is None:
         principal = await get_principal(request, SecurityScopes([scope.value for scope in STREAM_SCOPES]))
-        return admit(context, principal)
+        return admit(context, principal, request.client)
     if not streams(request):
         raise unauthenticated("A ticket opens an event stream and nothing else.")
-    return await admit_ticket(context, ticket)
+    return await admit_ticket(context, ticket, request.client)
 
 
 def streams(request: Request) -> bool:

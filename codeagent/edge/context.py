@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request, Security
 from fastapi.security import SecurityScopes
+from starlette.datastructures import Address
 
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import ArtifactStore
@@ -117,13 +118,18 @@ async def get_principal(request: Request, needed: SecurityScopes) -> Principal:
     if principal is None:
         metrics.AUTH_FAILURES.labels("unknown_credential" if key else "no_credential").inc()
         raise unauthenticated(public_url, shown=bool(key))
-    if not principal.may_come_from(None if request.client is None else request.client.host):
-        log.warning("credential.used_from_elsewhere", key_id=principal.credential_id)
-        raise CodeAgentError("The credential may not be used from this address.", code="forbidden", status=403)
+    check_address(principal, request.client)
     missing = [scope for scope in needed.scopes if not principal.may(Scope(scope))]
     if missing:
         raise insufficient_scope(public_url, missing)
     return principal
+
+
+def check_address(principal: Principal, client: Address | None) -> None:
+    """Raises `forbidden` for a credential that may not be used from where the client is."""
+    if not principal.may_come_from(None if client is None else client.host):
+        log.warning("credential.used_from_elsewhere", key_id=principal.credential_id)
+        raise CodeAgentError("The credential may not be used from this address.", code="forbidden", status=403)
 
 
 def _holding(*scopes: Scope) -> Any:

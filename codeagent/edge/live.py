@@ -73,7 +73,8 @@ class LiveHub:
             for each in subscribers:
                 _offer_delta(each, record.value)
             return
-        self.feeds.wake(_tenant(record))
+        if self.feeds.watched:
+            self.feeds.wake(_tenant(record))
         if subscribers:
             item = _item(record)
             for each in subscribers:

@@ -81,11 +81,11 @@ class Session:
     async def _admitted(self, token: str) -> Admission:
         try:
             if is_ticket(token):
-                return await admit_ticket(self._context, token)
+                return await admit_ticket(self._context, token, self._socket.client)
             principal = await self._context.authenticate(token)
             if principal is None:
                 raise unauthenticated("The key or token is not valid.")
-            return admit(self._context, principal)
+            return admit(self._context, principal, self._socket.client)
         except Unavailable as error:
             raise Closed(Code.UNAVAILABLE, error.code) from None
         except CodeAgentError as error:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import httpx2
@@ -42,6 +43,7 @@ def _principals() -> dict[str, Principal]:
         "mine": mine,
         "renewed": replace(mine, credential_id="key_renewed"),
         "theirs": Principal("ten_other", "usr_theirs", "key_theirs"),
+        "elsewhere": replace(mine, credential_id="key_elsewhere", networks=(ip_network("192.0.2.0/24"),)),
         "narrow": replace(mine, credential_id="key_narrow", scopes=frozenset({Scope.RUNS_WRITE})),
         "brief": replace(mine, credential_id="key_brief", expires_at=clock.now() + timedelta(seconds=EXPIRES_SECONDS)),
     }
@@ -49,7 +51,8 @@ def _principals() -> dict[str, Principal]:
 
 @dataclass
 class ServedEdge:
-    """`keys` by name: `mine`, `renewed` (the same caller), `theirs`, `narrow` (may not read runs), `brief` (expires)."""
+    """`keys` by name: `mine`, `renewed` (the same caller), `theirs`, `elsewhere` (good in another network),
+    `narrow` (may not read runs), `brief` (expires)."""
 
     url: str
     hub: LiveHub

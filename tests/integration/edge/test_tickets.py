@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_network
 
 import httpx2
 import pytest
@@ -89,6 +90,17 @@ async def test_a_ticket_ends_with_the_credential_that_it_was_made_with(served: S
     ticket = await served.ticket()
     served.revoke("mine")
     assert (await follow(served, run_id, ticket)).status_code == 401
+
+
+async def test_a_ticket_is_held_to_the_networks_of_its_credential(
+    served: ServedEdge, writer: Database, module_database_url: str
+) -> None:
+    run_id, walled = await ended_run(writer), Database(module_database_url, role=EDGE_ROLE)
+    elsewhere = Principal(TENANT, "usr_t", "key_t", networks=(ip_network("192.0.2.0/24"),))
+    issued = await StreamTickets(walled).issue(elsewhere, None)
+    await walled.close()
+    refused = await follow(served, run_id, issued.ticket)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize("ticket", ["", "cst_", "cst_" + "x" * 43, "cst_" + "x" * 44, "\x00", "cak_" + "x" * 36])

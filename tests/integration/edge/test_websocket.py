@@ -219,10 +219,13 @@ class TestAuthentication:
             await socket.send(**frame)
             assert await socket.closed() == expected
 
-    async def test_a_key_that_may_not_read_runs_is_forbidden(self, served: ServedEdge) -> None:
+    @pytest.mark.parametrize(("key", "reason"), [("narrow", "insufficient_scope"), ("elsewhere", "forbidden")])
+    async def test_a_key_that_may_not_do_this_or_not_from_here_is_forbidden(
+        self, served: ServedEdge, key: str, reason: str
+    ) -> None:
         async with served.socket() as socket:
-            await socket.send(type="auth", token=served.keys["narrow"])
-            assert await socket.closed() == (4403, "insufficient_scope")
+            await socket.send(type="auth", token=served.keys[key])
+            assert await socket.closed() == (4403, reason)
 
     async def test_a_ticket_in_the_address_or_in_the_first_frame_is_good_once(
         self, served: ServedEdge, other_edge: ServedEdge
