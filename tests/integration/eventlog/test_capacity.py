@@ -28,7 +28,7 @@ async def test_the_sum_over_processes_and_roles_is_held_against_the_servers_limi
     assert await pool_problems(configured(database_url)) == []
     few = configured(database_url, deployed_processes={"edge": 2, "provider-worker": 3, "sandbox-worker": 0})
     assert connections_wanted(few) == {
-        "edge": 16,
+        "edge": 18,
         "agent-worker": 8,
         "provider-worker": 27,
         "sandbox-worker": 0,
@@ -36,7 +36,7 @@ async def test_the_sum_over_processes_and_roles_is_held_against_the_servers_limi
     }
     [problem] = await pool_problems(configured(database_url, deployed_processes={"edge": 100}))
     assert problem.variable == "CODEAGENT_DATABASE_CONNECTIONS"
-    assert "834 connections (edge 800, agent-worker 8, provider-worker 9, sandbox-worker 9, relay 8)" in problem.message
+    assert "934 connections (edge 900, agent-worker 8, provider-worker 9, sandbox-worker 9, relay 8)" in problem.message
     assert f"the database has {free} for us" in problem.message
 
 
