@@ -22,7 +22,6 @@ from codeagent.identity.signing import SigningKeys
 from codeagent.identity.tenants import FirstTenant, bootstrap, resume_tenant, suspend_tenant
 from codeagent.messages.ids import typed_id
 from codeagent.settings import Settings
-from codeagent.telemetry.logs import configure_logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,6 @@ def change_tenant(data_dir: Path | None, tenant_id: str, *, suspended: bool) -> 
 
 def rotate_keys(data_dir: Path | None, *, revoke: bool) -> int:
     async def rotate() -> int:
-        configure_logs("operator", "warning")
         async with _opened(data_dir, EDGE_ROLE) as (database, settings):
             keys = SigningKeys(database, _box(settings), rotation(settings))
             done = await (keys.replace_all() if revoke else keys.publish_successor())
