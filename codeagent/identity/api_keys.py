@@ -197,13 +197,12 @@ class ApiKeys:
         async with self._control.change(author) as change:
             row = await change.row(
                 "UPDATE api_keys SET revoked_at = $3, version = version + 1 WHERE id = $1 AND version = $2 "
-                "RETURNING version",
+                "RETURNING id, version",
                 key.id,
                 key.version,
                 now,
             )
-            await revoke(change, Kind.API_KEY, key.id, now + REVOCATION_KEPT)
-            await change.record(api_key_stream(key.id), row["version"], ApiKeyRevoked(key_id=key.id))
+            await _revoked(change, row, now)
 
     async def rotate(self, author: Author, key: ApiKey, successor: KeyOrder, overlap: timedelta) -> MadeKey:
         """Makes the successor and lets the key be used for `overlap` more. Raises `Conflict`
@@ -226,6 +225,24 @@ class ApiKeys:
             rotated = ApiKeyRotated(key_id=key.id, successor=successor.id, valid_until=valid_until)
             await change.record(api_key_stream(key.id), row["version"], rotated)
             return MadeKey(await self._insert(change, author, successor, secret, expires_at), secret)
+
+
+async def revoke_keys_of(change: Change, principal_id: str) -> None:
+    """Every key of a principal, in the transaction that shuts the principal out."""
+    now = clock.now()
+    rows = await change.rows(
+        "UPDATE api_keys SET revoked_at = $2, version = version + 1 "
+        "WHERE principal_id = $1 AND revoked_at IS NULL AND expires_at > $2 RETURNING id, version",
+        principal_id,
+        now,
+    )
+    for row in rows:
+        await _revoked(change, row, now)
+
+
+async def _revoked(change: Change, row: Row, now: datetime) -> None:
+    await revoke(change, Kind.API_KEY, row["id"], now + REVOCATION_KEPT)
+    await change.record(api_key_stream(row["id"]), row["version"], ApiKeyRevoked(key_id=row["id"]))
 
 
 def _from_row(row: Row) -> ApiKey:

@@ -10,7 +10,7 @@ from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database, Row
 from codeagent.identity.keys import KeyHasher, well_formed
 from codeagent.identity.principal import Principal
-from codeagent.identity.scopes import known_scopes
+from codeagent.identity.scopes import SCOPES_OF, Role, Scope, known_scopes
 
 MOST_KNOWN = 10_000
 Digests = tuple[bytes, ...]
@@ -38,8 +38,9 @@ class _Remembered:
 class DatabaseKeys:
     """Keys that are rows. What is known is remembered for `known_seconds`, what is not for `unknown_seconds`.
 
-    The two are kept apart, so that guesses cannot push out the keys that are in use. Whether a key has been revoked or
-    has ended since it was remembered is for whoever asks (`Authenticator`) to tell. `used` is told of each use.
+    The two are kept apart, so that guesses cannot push out the keys that are in use. `used` is told of each use. What a
+    key's principal may do is as old as what is remembered; whether the key has been revoked or has ended since is for
+    whoever asks (`Authenticator`) to tell.
     """
 
     def __init__(
@@ -88,7 +89,17 @@ def _principal(row: Row) -> Principal:
         id=row["principal_id"],
         credential_id=row["id"],
         type="api_key",
-        scopes=known_scopes(row["scopes"]),
+        scopes=_scopes(row),
         expires_at=row["expires_at"],
         networks=tuple(row["networks"]),
     )
+
+
+def _scopes(row: Row) -> frozenset[Scope]:
+    """What the key was made for, as far as its principal may still do it."""
+    scopes = known_scopes(row["scopes"])
+    if row["role"] is not None:
+        scopes &= SCOPES_OF[Role(row["role"])]
+    if row["account_scope"] is not None:
+        scopes &= known_scopes(row["account_scope"].split())
+    return scopes

@@ -11,6 +11,7 @@ from codeagent import clock
 from codeagent.errors import NotFound, Rejected
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, ControlPlane
+from codeagent.identity.api_keys import revoke_keys_of
 from codeagent.identity.clients import OAuthError, wanted_scopes
 from codeagent.identity.digests import DigestSource, random_token
 from codeagent.identity.grants import Grant
@@ -83,7 +84,7 @@ class ServiceAccounts:
         return _account(rows[0])
 
     async def disable(self, author: Author, account_id: str) -> None:
-        """For good; its tokens are refused everywhere within a second. Raises `NotFound`."""
+        """For good; its tokens and keys are refused everywhere within a second. Raises `NotFound`."""
         _check_id(account_id)
         async with self._control.change(author) as change:
             rows = await change.rows(
@@ -95,6 +96,7 @@ class ServiceAccounts:
                 raise NotFound(NONE_SUCH)
             until = clock.now() + self._policy.access + timedelta(minutes=1)
             await revoke(change, Kind.SESSION, account_id, until)
+            await revoke_keys_of(change, account_id)
             fact = ServiceAccountDisabled(service_account_id=account_id)
             await change.record(service_account_stream(account_id), rows[0]["version"], fact)
 

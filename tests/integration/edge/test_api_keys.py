@@ -13,11 +13,14 @@ from structlog.testing import capture_logs
 
 from codeagent import clock
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.facts import Author
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import leaf_of
+from codeagent.identity.api_keys import KeyOrder
 from codeagent.identity.keys import digest_of_key, well_formed
-from codeagent.messages.ids import api_key_stream
-from tests.integration.edge.gateway import Edge, Keys, running_edge
+from codeagent.identity.scopes import Scope
+from codeagent.messages.ids import api_key_stream, typed_id
+from tests.integration.edge.gateway import MINE, Edge, Keys, running_edge
 
 BODY = {"name": "CI", "scopes": ["runs:read", "runs:write"]}
 
@@ -157,6 +160,23 @@ async def test_a_revoked_key_is_refused_and_revoking_it_again_changes_nothing(ed
     assert (await edge.revoke(edge.keys.owner, made["id"])).status_code == 204
     seen = (await edge.call(edge.keys.owner, "GET", f"/v1/api-keys/{made['id']}")).json()
     assert (seen["status"], seen["version"]) == ("revoked", 2)
+
+
+async def test_the_keys_of_a_service_account_end_with_it(edge: Edge) -> None:
+    wanted = {"name": "CI", "scopes": ["runs:read"]}
+    account = (await edge.call(edge.keys.owner, "POST", "/v1/service-accounts", json=wanted)).json()["id"]
+    author = Author(MINE, "system", "operator", clock.new_uuid())
+    order = KeyOrder(typed_id("key", clock.new_uuid()), account, "CI", frozenset({Scope.RUNS_READ}))
+    made = await edge.identity.keys.create(author, order)
+    assert made.secret is not None
+    assert await edge.accepts(made.secret)
+    path = f"/v1/service-accounts/{account}"
+    assert (await edge.call(edge.keys.owner, "DELETE", path, headers={"If-Match": "*"})).status_code == 204
+    async with asyncio.timeout(10):
+        while await edge.accepts(made.secret):
+            await asyncio.sleep(0.01)
+    seen = await edge.call(edge.keys.owner, "GET", f"/v1/api-keys/{made.key.id}")
+    assert seen.json()["status"] == "revoked"
 
 
 async def rotate(edge: Edge, key: dict[str, Any], **body: Any) -> httpx2.Response:

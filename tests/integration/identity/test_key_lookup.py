@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -48,9 +48,9 @@ def lookup(database: Database, uses: list[str] | None = None, **options: Any) ->
     return DatabaseKeys(database, HASHER, (uses if uses is not None else []).append, **options)
 
 
-async def make(database: Database) -> tuple[str, str]:
+async def make(database: Database, scopes: Collection[Scope] = (Scope.RUNS_READ,)) -> tuple[str, str]:
     """A key and its id."""
-    order = KeyOrder(typed_id("key", clock.new_uuid()), "usr_1", "test", frozenset({Scope.RUNS_READ}))
+    order = KeyOrder(typed_id("key", clock.new_uuid()), "usr_1", "test", frozenset(scopes))
     made = await ApiKeys(database, HASHER, longest_life=timedelta(days=365)).create(AUTHOR, order)
     assert made.secret is not None
     return made.secret, made.key.id
@@ -73,6 +73,47 @@ async def test_a_key_is_looked_up_again_after_its_time_in_memory(walled: Counted
     assert await keys.authenticate(secret)
     assert await keys.authenticate(secret)
     assert walled.looked_up == [1, 1]
+
+
+TENANT_ROW = "INSERT INTO tenants (id, version, name) VALUES ('ten_test', 1, 'test')"
+
+
+@pytest.mark.parametrize(
+    ("statements", "scopes"),
+    [
+        ((), {Scope.RUNS_READ, Scope.RUNS_WRITE}),
+        (
+            ("INSERT INTO users (id, tenant_id, version, role) VALUES ('usr_1', 'ten_test', 1, 'viewer')",),
+            {Scope.RUNS_READ},
+        ),
+        (
+            (
+                "INSERT INTO service_accounts (id, tenant_id, version, name, scope, secret_digest) "
+                "VALUES ('usr_1', 'ten_test', 1, 'test', 'runs:write usage:read', '')",
+            ),
+            {Scope.RUNS_WRITE},
+        ),
+        (
+            (
+                "INSERT INTO users (id, tenant_id, version, role, disabled_at) "
+                "VALUES ('usr_1', 'ten_test', 1, 'owner', now())",
+            ),
+            None,
+        ),
+        (("UPDATE tenants SET suspended_at = now()",), None),
+    ],
+    ids=["known to operators only", "a viewer", "a service account", "a disabled user", "of a suspended tenant"],
+)
+async def test_a_key_may_do_what_its_principal_may_still_do(
+    walled: Counted, newest_database_url: str, statements: tuple[str, ...], scopes: set[Scope] | None
+) -> None:
+    secret, _ = await make(walled, {Scope.RUNS_READ, Scope.RUNS_WRITE})
+    owner = Database(newest_database_url, connections=1)
+    for statement in (TENANT_ROW, *statements):
+        await owner.write(statement)
+    await owner.close()
+    principal = await lookup(walled).authenticate(secret)
+    assert (None if principal is None else principal.scopes) == scopes
 
 
 async def test_what_is_no_key_by_its_checksum_is_not_looked_up(walled: Counted) -> None:

@@ -29,14 +29,19 @@ GRANT UPDATE (version, expires_at, revoked_at, replaced_by) ON api_keys TO codea
 CREATE POLICY of_tenant ON api_keys TO codeagent_edge
     USING (tenant_id = (SELECT current_tenant())) WITH CHECK (tenant_id = (SELECT current_tenant()));
 
--- Whose keys these are, before it is known which tenant asks. Those that hold no more are not found.
+-- Whose keys these are, before it is known which tenant asks, and what their principals may do now: a user's role, a
+-- service account's scope, neither for a principal that only operators know. What holds no more is not found.
 CREATE FUNCTION find_api_keys_v1(p_digests bytea[])
 RETURNS TABLE (digest bytea, id text, tenant_id text, principal_id text, scopes text[], networks cidr[],
-               expires_at timestamptz)
+               expires_at timestamptz, role text, account_scope text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
-    SELECT k.digest, k.id, k.tenant_id, k.principal_id, k.scopes, k.networks, k.expires_at FROM api_keys k
+    SELECT k.digest, k.id, k.tenant_id, k.principal_id, k.scopes, k.networks, k.expires_at, u.role, a.scope
+    FROM api_keys k
+    LEFT JOIN tenants t ON t.id = k.tenant_id
+    LEFT JOIN users u ON u.id = k.principal_id AND u.tenant_id = k.tenant_id
+    LEFT JOIN service_accounts a ON a.id = k.principal_id AND a.tenant_id = k.tenant_id
     WHERE k.digest = ANY (p_digests) AND k.revoked_at IS NULL AND k.expires_at > clock_timestamp()
-          AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = k.tenant_id AND t.suspended_at IS NOT NULL)
+          AND t.suspended_at IS NULL AND u.disabled_at IS NULL AND a.disabled_at IS NULL
 $$;
 
 -- When keys were last used, once a minute at most. Nobody waits for the disk.
