@@ -131,8 +131,7 @@ class HttpServer:
 
 
 def _settle_memory() -> None:
-    """What was loaded at start lives as long as the process: the collector need not walk it again and again, which
-    would cost a tenth of a busy process's time."""
+    """What was loaded at start lives as long as the process: the collector need not walk it again and again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)

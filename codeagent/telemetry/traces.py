@@ -66,7 +66,7 @@ def span(
     topic are linked as well, so that a sampled consumer finds its producer."""
     context = parse_traceparent(parent)
     if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        # Nobody takes spans: only their ids are made, at a third of the cost.
+        # Nobody takes spans: only their ids are made, which costs much less.
         return trace.use_span(
             NonRecordingSpan(_successor(context)), record_exception=False, set_status_on_exception=False
         )
