@@ -163,4 +163,4 @@ def _malformed(secrets: Mapping[str, str]) -> Iterator[Problem]:
         try:
             SecretBox(parse_keys(text.splitlines()))
         except ValueError as error:
-            yield Problem(variable("kek"), f"is wrong: {error}", "run `codeagent keys new-kek`")
+            yield Problem(variable("kek"), f"is wrong: {error}", "run `codeagent kek new`")

@@ -1,4 +1,4 @@
-"""`codeagent keys`: the key-encryption keys that seal secrets in the database."""
+"""`codeagent kek`: the key-encryption keys that seal secrets in the database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, help="Key-encryption keys, which seal se
 FAILED, USAGE = 1, 2
 
 
-@app.command("new-kek")
+@app.command("new")
 def new_kek(
     name: Annotated[str | None, typer.Argument(help="Of the key; today's date without one.")] = None,
     file: Annotated[Path | None, typer.Option(help="Add it to this file instead of printing it.")] = None,

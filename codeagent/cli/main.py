@@ -28,7 +28,7 @@ app.add_typer(keys, name="key")
 app.add_typer(topics, name="topics")
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(config, name="config")
-app.add_typer(kek, name="keys")
+app.add_typer(kek, name="kek")
 app.add_typer(admin, name="admin")
 app.add_typer(auth, name="auth")
 

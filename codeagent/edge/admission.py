@@ -12,6 +12,7 @@ from fastapi.security import SecurityScopes
 from starlette.datastructures import Address
 
 from codeagent import clock
+from codeagent.edge.challenges import unauthenticated
 from codeagent.edge.context import EdgeContext, check_address, get_context, get_principal
 from codeagent.errors import CodeAgentError
 from codeagent.identity.principal import Principal
@@ -52,8 +53,8 @@ class Admission:
         return math.inf if expires is None else (expires - clock.now()).total_seconds()
 
 
-def unauthenticated(detail: str) -> CodeAgentError:
-    return CodeAgentError(detail, code="unauthenticated", status=401)
+def _ended(context: EdgeContext, detail: str) -> CodeAgentError:
+    return unauthenticated(context.policy.public_url, shown=True, detail=detail)
 
 
 def admit(context: EdgeContext, principal: Principal, client: Address | None, only_run: str | None = None) -> Admission:
@@ -61,7 +62,7 @@ def admit(context: EdgeContext, principal: Principal, client: Address | None, on
     `insufficient_scope` for one that may not read runs."""
     admission = Admission(principal, only_run, lambda: context.hub.closing, context.still_valid)
     if admission.ended() in {"token_expired", "revoked"}:
-        raise unauthenticated("The credential has ended.")
+        raise _ended(context, "The credential has ended.")
     check_address(principal, client)
     missing = [scope for scope in STREAM_SCOPES if not principal.may(scope)]
     if missing:
@@ -73,7 +74,7 @@ async def admit_ticket(context: EdgeContext, ticket: str, client: Address | None
     """Uses the ticket up."""
     redeemed = await context.tickets.redeem(ticket)
     if redeemed is None:
-        raise unauthenticated("The ticket is unknown, used or too old: ask for another.")
+        raise _ended(context, "The ticket is unknown, used or too old: ask for another.")
     return admit(context, redeemed.principal, client, redeemed.run_id)
 
 
@@ -89,7 +90,7 @@ async def get_admission(
         principal = await get_principal(request, SecurityScopes([scope.value for scope in STREAM_SCOPES]))
         return admit(context, principal, request.client)
     if not streams(request):
-        raise unauthenticated("A ticket opens an event stream and nothing else.")
+        raise _ended(context, "A ticket opens an event stream and nothing else.")
     return await admit_ticket(context, ticket, request.client)
 
 

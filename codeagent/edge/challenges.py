@@ -9,10 +9,11 @@ from codeagent.edge.problems import HttpProblem
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 
-def unauthenticated(public_url: str, *, shown: bool, expired: bool = False) -> HttpProblem:
-    """`shown`: there was a credential, which is not good."""
+def unauthenticated(public_url: str, *, shown: bool, expired: bool = False, detail: str = "") -> HttpProblem:
+    """`shown`: there was a credential, which is not good. `detail` where more can be said of it."""
     code = "token_expired" if expired else "unauthenticated"
-    detail = "The access token has expired." if expired else "A valid API key or access token is needed."
+    usual = "The access token has expired." if expired else "A valid API key or access token is needed."
+    detail = detail or usual
     attributes = {"error": "invalid_token", "error_description": detail} if shown else {}
     return HttpProblem(detail, code=code, status=401, headers=_challenge(public_url, attributes))
 

@@ -21,7 +21,7 @@ class CredentialSettings(Group):
 
     kek: Annotated[SecretStr | None, About(reloads=_RELOADED)] = None
     """Key-encryption keys that seal secrets in the database: lines of `name:base64`, the one in use first. Made by
-    `codeagent keys new-kek`."""
+    `codeagent kek new`."""
     vault_address: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+$", max_length=500)
     """HashiCorp Vault, or a server that speaks its KV version 2 API, as in `https://vault.example.com:8200`."""
     vault_mount: str = Field(default="secret", pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", max_length=200)

@@ -105,7 +105,7 @@ def _weak_secrets(facts: Facts) -> Iterator[Problem]:
             yield Problem(variable("providers_file"), f"has a key of {provider} that {fault}", "take the vendor's")
     for name, sealing in _keks(facts).items():
         if len(set(sealing)) < LEAST_DIFFERENT:
-            yield Problem(variable("kek"), f"has a key {name} that repeats itself", "run `codeagent keys new-kek`")
+            yield Problem(variable("kek"), f"has a key {name} that repeats itself", "run `codeagent kek new`")
 
 
 def _keks(facts: Facts) -> Mapping[str, bytes]:
@@ -199,7 +199,7 @@ def _missing_kek(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             variable("kek"),
             "is not set, so secrets, and the key that digests are made with, could not be sealed in the database",
-            "run `codeagent keys new-kek`",
+            "run `codeagent kek new`",
         )
 
 

@@ -8,7 +8,7 @@ import contextlib
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from codeagent.clock import new_uuid
-from codeagent.edge.admission import Admission, admit, admit_ticket, unauthenticated
+from codeagent.edge.admission import Admission, admit, admit_ticket
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.joined import LONGEST_SECONDS
 from codeagent.edge.websocket import frames
@@ -84,7 +84,7 @@ class Session:
                 return await admit_ticket(self._context, token, self._socket.client)
             principal = await self._context.authenticate(token)
             if principal is None:
-                raise unauthenticated("The key or token is not valid.")
+                raise Closed(Code.UNAUTHENTICATED, "unauthenticated")
             return admit(self._context, principal, self._socket.client)
         except Unavailable as error:
             raise Closed(Code.UNAVAILABLE, error.code) from None

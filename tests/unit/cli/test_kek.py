@@ -13,7 +13,7 @@ from codeagent.encryption import parse_keys
 
 
 def new_kek(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["keys", "new-kek", *arguments])
+    result = CliRunner().invoke(app, ["kek", "new", *arguments])
     return result.exit_code, result.output
 
 
