@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID
 
 from codeagent import clock
@@ -14,6 +15,7 @@ from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import CancelRun
 from codeagent.messages.envelope import Envelope, Headers, Message, to_headers
 from tests.integration.broker.conftest import Bench, eventually, sole
+from tests.services.kafka import ApacheKafka
 
 
 def cancel(run_id: str) -> tuple[Headers, bytes]:
@@ -119,3 +121,21 @@ async def test_a_run_in_trouble_keeps_its_order_and_holds_up_no_other(bench: Ben
     await running.stop()
     assert handler.handled.index("run_a") >= 19
     await asyncio.sleep(0)
+
+
+async def test_a_record_that_comes_after_a_quiet_while_is_handled_at_once(bench: Bench) -> None:
+    """Apache Kafka answers a waiting fetch when a record comes; whoever sleeps between two fetches is late."""
+    wait_ms = 1_500 if isinstance(bench.broker, ApacheKafka) else bench.connection.fetch_wait_ms
+    handler = Handler()
+    delivery = Delivery(bench.publisher, group=bench.group, handle=handler)
+    patient = replace(sole(bench.connection), fetch_wait_ms=wait_ms)
+    reading = GroupConsumer(patient, [bench.topic], group=bench.group, handle=delivery)
+    await reading.start()
+    await eventually(lambda: reading.ready)
+    await asyncio.sleep(2.1)  # past one fetch, in the middle of what would be a sleep
+    headers, value = cancel("run_a")
+    began = asyncio.get_running_loop().time()
+    await bench.send("run_a", value, headers)
+    await eventually(lambda: handler.handled == ["run_a"])
+    assert asyncio.get_running_loop().time() - began < 0.6
+    await reading.stop()
