@@ -6,6 +6,7 @@ import asyncio
 import io
 import tarfile
 import zipfile
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -254,3 +255,20 @@ async def test_without_a_broker_a_command_is_refused_unless_the_database_keeps_i
     again = await api.submit(wanted)
     assert again.status_code == 202
     assert "idempotent-replayed" not in again.headers
+
+
+async def test_a_command_that_was_noted_and_not_sent_is_kept_once_the_database_keeps_commands(
+    api: Api, durable: bool
+) -> None:
+    """`durable_accept` is turned on between a publish that failed and its repeat: the row is there, its command not."""
+    if durable:
+        return  # nothing is ever noted without its command
+    wanted = await body(api)
+    await api.publisher.stop()
+    assert (await api.submit(wanted)).status_code == 503
+    state = api.http._transport.app.state  # type: ignore[attr-defined]  # the application itself
+    state.context = replace(state.context, policy=replace(state.context.policy, durable_accept=True))
+    again = await api.submit(wanted)
+    assert again.status_code == 202
+    [row] = await api.database.fetch("SELECT key FROM outbox")
+    assert row["key"] == again.json()["id"] == api.handed_over[0].envelope.key

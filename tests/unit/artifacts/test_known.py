@@ -42,7 +42,7 @@ async def test_what_is_there_is_remembered_for_its_tenant_and_for_a_moment(
 
 async def test_what_is_missing_may_come_at_any_moment(store: Counted) -> None:
     remembered, digest = KnownArtifacts(store), await store.put("ten_a", b"archive")
-    assert not await remembered.exists("ten_b", digest)
+    assert [await remembered.exists("ten_b", digest) for _ in range(2)] == [False, False]
     await store.put("ten_b", b"archive")
     assert await remembered.exists("ten_b", digest)
 
