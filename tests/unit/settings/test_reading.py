@@ -15,7 +15,7 @@ from codeagent.settings.about import variable
 from codeagent.settings.profiles import PROFILES
 from codeagent.settings.variables import RENAMED, deprecations, file_variable, is_secret, wrong_variables
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NEEDED = {
     "CODEAGENT_DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/d",
     "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
