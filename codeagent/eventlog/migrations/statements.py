@@ -7,6 +7,8 @@ from importlib.resources import files
 
 from alembic import op
 
+from codeagent.errors import Rejected
+
 
 def run_scripts(*names: str) -> None:
     """Runs files of `sql/`, in order, in the transaction of the migration that calls it."""
@@ -14,6 +16,11 @@ def run_scripts(*names: str) -> None:
     for name in names:
         for statement in split_statements((folder / name).read_text()):
             op.get_bind().exec_driver_sql(statement)
+
+
+def refuse_downgrade() -> None:
+    """Every version's way back: facts are not taken back."""
+    raise Rejected("the event log is never taken back: restore a backup instead", code="no_downgrade")
 
 
 def split_statements(script: str) -> Iterator[str]:

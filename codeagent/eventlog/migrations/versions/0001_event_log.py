@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from codeagent.eventlog.migrations.statements import run_scripts
+from codeagent.eventlog.migrations.statements import refuse_downgrade, run_scripts
 
 revision = "0001"
 down_revision = None
@@ -14,5 +14,4 @@ def upgrade() -> None:
     run_scripts("0001_tables.sql", "0001_commit_step.sql", "0001_effects.sql", "0001_accept.sql")
 
 
-def downgrade() -> None:
-    raise NotImplementedError("the event log is never taken back: restore a backup instead")
+downgrade = refuse_downgrade

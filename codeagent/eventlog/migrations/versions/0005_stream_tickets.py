@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from codeagent.eventlog.migrations.statements import run_scripts
+from codeagent.eventlog.migrations.statements import refuse_downgrade, run_scripts
 
 revision = "0005"
 down_revision = "0004"
@@ -14,5 +14,4 @@ def upgrade() -> None:
     run_scripts("0005_stream_tickets.sql")
 
 
-def downgrade() -> None:
-    raise NotImplementedError("the event log is never taken back: restore a backup instead")
+downgrade = refuse_downgrade
