@@ -6,6 +6,7 @@
     │   ├── VersionMismatch  412, the client decided on what is no longer so
     │   └── InvalidInput   422, names the offending field
     ├── Conflict       the stream moved: read again, decide again
+    ├── Exhausted      too much at once or in a time: 429, come back after `retry_after` seconds
     ├── Unavailable    something outside failed: retry with back-off, then 503 or a dead letter
     │   └── OutcomeUnknown   a send or commit whose end was not seen: look before repeating
     └── Unreadable     the record cannot be understood: dead letter at once
@@ -15,6 +16,7 @@ Anything outside the tree is a bug: logged with its trace, dead-lettered, 500 at
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -66,6 +68,28 @@ class Conflict(CodeAgentError):
     code = "conflict"
     status = 409
     retryable = True
+
+
+class Exhausted(CodeAgentError):
+    """A limit is reached. `policies` names those that were, `headers` tells more of them."""
+
+    code = "quota_exceeded"
+    status = 429
+    retryable = True
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        retry_after: int = 1,
+        policies: tuple[str, ...] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after = retry_after
+        self.policies = policies
+        self.headers = dict(headers or {})
 
 
 class Unavailable(CodeAgentError):

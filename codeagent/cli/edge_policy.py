@@ -18,4 +18,6 @@ def edge_policy(settings: Settings, trusted_hosts: tuple[TrustedHost, ...]) -> E
         trusted_hosts=trusted_hosts,
         allowed_origins=settings.allowed_origins,
         public_url=public_url(settings),
+        trusted_proxies=tuple(str(network) for network in settings.trusted_proxies),
+        security_contact=settings.security_contact,
     )

@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 import uvloop
@@ -91,16 +91,26 @@ def bind(host: str, port: int) -> socket.socket:
 class HttpServer:
     """uvicorn on a socket of ours, stopped by us and by no signal."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        drain_seconds: float,
+        *,
+        protocol: type[asyncio.Protocol] | Literal["auto"] = "auto",
+        keep_alive_seconds: int = 75,
+    ) -> None:
         config = uvicorn.Config(
             app,
+            http=protocol,
+            # Who is believed about addresses is the application's to say.
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=True,
             timeout_graceful_shutdown=int(max(drain_seconds, 1)),
-            timeout_keep_alive=75,
-            h11_max_incomplete_event_size=32_768,
+            timeout_keep_alive=keep_alive_seconds,
             ws=BoundedWebSocket,
             ws_max_size=WEBSOCKET_FRAME_BYTES,
             ws_ping_interval=20.0,

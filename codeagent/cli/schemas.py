@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from codeagent import __version__
-from codeagent.broker.topics import TopicDefinition, load_topics
+from codeagent.broker.topics import load_topics
 from codeagent.edge.app import openapi
+from codeagent.edge.asyncapi import asyncapi
 from codeagent.messages.catalog import CURRENT, json_schema
-from codeagent.messages.results import Delta
 from codeagent.settings import Settings
 
 
@@ -29,91 +28,3 @@ def write_schemas(folder: Path) -> list[Path]:
         path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
         written.append(path)
     return written
-
-
-def asyncapi(topics: list[TopicDefinition]) -> dict[str, Any]:
-    """AsyncAPI 3 of the topics: one channel each, with what it carries, who writes and who reads."""
-    channels: dict[str, Any] = {}
-    operations: dict[str, Any] = {}
-    messages: dict[str, Any] = {}
-    for topic in topics:
-        names = [name.replace(".", "_") for name in topic.messages]
-        channels[topic.name] = {
-            "address": topic.name,
-            "description": topic.description,
-            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
-            "bindings": {
-                "kafka": {
-                    "topic": topic.name,
-                    "partitions": topic.partitions["medium"],
-                    "topicConfiguration": {
-                        "cleanup.policy": [topic.config["cleanup.policy"]],
-                        "retention.ms": int(topic.config["retention.ms"]),
-                    },
-                    "bindingVersion": "0.5.0",
-                }
-            },
-        }
-        for action, parties in (("send", topic.writers), ("receive", topic.readers)):
-            for party in parties:
-                operations[f"{party}.{action}.{topic.name}"] = {
-                    "action": action,
-                    "channel": {"$ref": f"#/channels/{_pointer(topic.name)}"},
-                }
-        for dotted, name in zip(topic.messages, names, strict=True):
-            messages[name] = _message(dotted)
-    return {
-        "asyncapi": "3.0.0",
-        "info": {"title": "CodeAgent", "version": __version__},
-        "defaultContentType": "application/json",
-        "channels": channels,
-        "operations": operations,
-        "components": {"messages": messages},
-    }
-
-
-def _pointer(text: str) -> str:
-    return text.replace("~", "~0").replace("/", "~1")
-
-
-def _message(dotted: str) -> dict[str, Any]:
-    name, dot, version = dotted.rpartition(".v")
-    if not dot:
-        schema = Delta.model_json_schema()
-        return {"name": dotted, "title": dotted, "payload": _draft7(schema)}
-    payload = CURRENT[name]
-    return {
-        "name": f"io.codeagent.{dotted}",
-        "title": f"{name} version {version}",
-        "summary": (payload.__doc__ or "").split("\n")[0],
-        "headers": {
-            "type": "object",
-            "required": ["ce_id", "ce_type", "ce_source", "ce_time", "ce_partitionkey", "ce_correlationid"],
-            "properties": {"ce_type": {"type": "string", "const": f"io.codeagent.{dotted}"}},
-        },
-        "correlationId": {"location": "$message.header#/ce_correlationid"},
-        "payload": _draft7(payload.model_json_schema(mode="serialization")),
-    }
-
-
-def _draft7(schema: dict[str, Any]) -> dict[str, Any]:
-    """AsyncAPI's own schema object knows `definitions`, and references inside one payload only."""
-    text = json.dumps(schema).replace('"$defs"', '"definitions"')
-    document: dict[str, Any] = json.loads(text)
-    inlined: dict[str, Any] = _inlined(document, document.get("definitions", {}))
-    return inlined
-
-
-def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(node, list):
-        return [_inlined(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    reference = node.get("$ref")
-    if isinstance(reference, str):
-        return _inlined(definitions[reference.rsplit("/", 1)[1]], definitions)
-    return {
-        name: _inlined(value, definitions)
-        for name, value in node.items()
-        if name not in {"definitions", "discriminator"}
-    }

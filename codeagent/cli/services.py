@@ -22,9 +22,10 @@ from codeagent.broker.topics import (
     SANDBOX_COMMANDS,
     SANDBOX_EVENTS,
     SANDBOX_WORKER,
+    load_topics,
 )
 from codeagent.cli.parts import Parts, assemble, finish
-from codeagent.cli.process import HttpServer, Process, bind
+from codeagent.cli.process import Process
 from codeagent.cli.secrets import provider_keys
 from codeagent.clock import new_uuid
 from codeagent.eventlog.accept import SubmissionLedger
@@ -184,8 +185,8 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.broker.tail import TopicTail
     from codeagent.cli.edge_policy import edge_policy
+    from codeagent.cli.edge_server import edge_server, traffic_control
     from codeagent.cli.identity import identify
-    from codeagent.edge.app import create_app
     from codeagent.edge.context import EdgeContext
     from codeagent.edge.live import LiveHub
     from codeagent.edge.views import RunViews
@@ -202,6 +203,7 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
     tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
     submissions = SubmissionLedger(parts.database)
     store = LocalArtifactStore(settings.artifacts_dir)
+    traffic = traffic_control(settings)
     context = EdgeContext(
         database=parts.database,
         log=tenant_log,
@@ -221,12 +223,13 @@ async def edge(settings: Settings, listener: socket.socket | None = None) -> Pro
         checks=parts.process.checks,
         policy=edge_policy(settings, trusted_hosts(settings)),
         features=parts.features,
+        topics=tuple(load_topics(settings.topics_dir)),
+        traffic=traffic,
     )
-    listening = listener if listener is not None else bind(settings.http_host, settings.http_port)
-    server = HttpServer(create_app(context), listening, settings.drain_seconds)
-    parts.process.start += [store.start, identity.start, hub.start, tail.start, server.start]
+    server = edge_server(settings, context, listener)
+    parts.process.start += [store.start, identity.start, hub.start, tail.start, traffic.start, server.start]
     # Streams are told to come back elsewhere before the server stops accepting.
-    parts.process.stop += [hub.stop, server.stop, submissions.close, identity.stop, tail.stop]
+    parts.process.stop += [hub.stop, server.stop, traffic.stop, submissions.close, identity.stop, tail.stop]
     return finish(parts)
 
 

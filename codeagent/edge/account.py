@@ -13,6 +13,7 @@ from codeagent.edge.authors import author_of
 from codeagent.edge.context import Caller, Context, Users
 from codeagent.edge.models import Strict
 from codeagent.edge.origins import origin_of
+from codeagent.edge.pages import next_link
 from codeagent.edge.problems import errors_of
 from codeagent.errors import NotFound, Rejected
 from codeagent.identity.principal import Principal
@@ -111,7 +112,7 @@ async def list_sessions(
     page = SessionPage(items=[SessionModel.of(session, user.credential_id) for session in found], next_cursor=following)
     headers = dict(PRIVATE)
     if following is not None:
-        headers["Link"] = f'</v1/auth/sessions?limit={limit}&cursor={following}>; rel="next"'
+        headers["Link"] = next_link("/v1/auth/sessions", limit=limit, cursor=following)
     return Response(page.model_dump_json(), headers=headers, media_type="application/json")
 
 

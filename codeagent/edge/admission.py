@@ -14,6 +14,7 @@ from starlette.datastructures import Address
 from codeagent import clock
 from codeagent.edge.challenges import unauthenticated
 from codeagent.edge.context import EdgeContext, check_address, get_context, get_principal
+from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.errors import CodeAgentError
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
@@ -90,8 +91,16 @@ async def get_admission(
         principal = await get_principal(request, SecurityScopes([scope.value for scope in STREAM_SCOPES]))
         return admit(context, principal, request.client)
     if not streams(request):
+        context.traffic.admit_anonymous(exchange_of(request))
         raise _ended(context, "A ticket opens an event stream and nothing else.")
-    return await admit_ticket(context, ticket, request.client)
+    exchange = exchange_of(request)
+    try:
+        admission = await admit_ticket(context, ticket, request.client)
+    except CodeAgentError:
+        context.traffic.admit_anonymous(exchange)
+        raise
+    context.traffic.admit(exchange, admission.principal)
+    return admission
 
 
 def streams(request: Request) -> bool:

@@ -13,6 +13,7 @@ from codeagent.edge.accept import idempotency_key
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, EdgeContext, KeyWriter
 from codeagent.edge.key_models import KeyBody, KeyModel, KeyPage, MadeKeyModel, RotateBody
+from codeagent.edge.pages import next_link
 from codeagent.edge.preconditions import check_match, etag
 from codeagent.edge.problems import errors_of
 from codeagent.errors import NotFound, Rejected
@@ -40,7 +41,7 @@ async def create_key(
     body: KeyBody,
     context: Context,
     caller: KeyWriter,
-    key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
 ) -> Response:
     """The answer shows the key, this once. A repeat under the same Idempotency-Key makes no second one and is answered
     200 with `key: null`: whoever lost the first answer revokes the key and makes another.
@@ -87,13 +88,14 @@ async def list_keys(
     keys, following = await context.keys.page(caller.tenant_id, principal_id=owner, after=cursor, limit=limit)
     headers = {"Cache-Control": "private, no-cache"}
     if following is not None:
-        headers["Link"] = f'</v1/api-keys?limit={limit}&cursor={following}>; rel="next"'
+        headers["Link"] = next_link("/v1/api-keys", limit=limit, cursor=following)
     page = KeyPage(items=[KeyModel.of(key) for key in keys], next_cursor=following)
     return Response(page.model_dump_json(), 200, headers, media_type="application/json")
 
 
 @router.get("/{key_id}", response_model=KeyModel, summary="A key, without the key")
 async def get_key(key_id: str, context: Context, caller: KeyWriter) -> Response:
+    """What is known of it, with the ETag that changing it takes."""
     key = await _visible(context, caller, key_id)
     headers = {"ETag": etag(key.version), "Cache-Control": "private, no-cache"}
     return Response(KeyModel.of(key).model_dump_json(), 200, headers, media_type="application/json")

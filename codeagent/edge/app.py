@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 
 from codeagent import __version__
 from codeagent.edge import (
     account,
     api_keys,
     artifacts,
+    contract,
     events,
     health,
     metadata,
@@ -21,14 +21,15 @@ from codeagent.edge import (
     service_accounts,
     tickets,
 )
+from codeagent.edge.compression import Compression
 from codeagent.edge.context import EdgeContext
-from codeagent.edge.middleware import RequestMiddleware
+from codeagent.edge.cors import Cors
+from codeagent.edge.middleware import RequestMiddleware, security_headers
+from codeagent.edge.openapi import build
+from codeagent.edge.traffic.addresses import Proxies
+from codeagent.edge.traffic.control import TrafficControl
 from codeagent.edge.websocket import route
 
-SHOWN_TO_PAGES = (
-    "ETag", "Link", "Location", "Retry-After", "Idempotent-Replayed", "X-Request-Id",
-)  # fmt: skip
-PREFLIGHT_SECONDS = 600
 DESCRIPTION = "Submit a task and a repository, watch an agent work on it, take the patch."
 
 
@@ -40,33 +41,41 @@ def create_app(context: EdgeContext | None) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
-        servers=[{"url": context.policy.public_url}] if context and context.policy.public_url else None,
+        openapi_url=None,
+        # A redirect would name whatever host the client has named.
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         # One span and one duration a request are made by `RequestMiddleware`; the framework would add four.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.context = context
+    app.state.documents = {}
+    app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
-    routers = (runs, events, tickets, route, artifacts, account, api_keys, service_accounts, oauth, metadata, health)
-    for router in (module.router for module in routers):
-        app.include_router(router)
-    if context and context.policy.allowed_origins:
-        # Callers show a key, never a cookie: pages need no credentials of the browser.
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(context.policy.allowed_origins),
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=list(SHOWN_TO_PAGES),
-            max_age=PREFLIGHT_SECONDS,
-        )
-    app.add_middleware(RequestMiddleware, max_body_bytes=context.policy.max_body_bytes if context else 1 << 20)
+    accounts = (account, api_keys, service_accounts, oauth, metadata)
+    for module in (runs, events, tickets, route, artifacts, *accounts, contract, health):
+        app.include_router(module.router)
+    if context is not None:
+        _add_middleware(app, context)
     return app
+
+
+def _add_middleware(app: FastAPI, context: EdgeContext) -> None:
+    """From the innermost to the outermost."""
+    policy = context.policy
+    always = security_headers(policy.public_url)
+    app.add_middleware(Compression)
+    app.add_middleware(
+        RequestMiddleware,
+        traffic=context.traffic,
+        proxies=Proxies(policy.trusted_proxies),
+        max_body_bytes=policy.max_body_bytes,
+        always=always,
+    )
+    if policy.allowed_origins:
+        app.add_middleware(Cors, origins=policy.allowed_origins, always=always)
 
 
 def openapi() -> dict[str, Any]:
     """The OpenAPI document, as committed under `schemas/`."""
-    document = create_app(None).openapi()
-    document["components"].setdefault("securitySchemes", {})["api_key"] = {"type": "http", "scheme": "bearer"}
-    document["security"] = [{"api_key": []}]
-    return document
+    return build(create_app(None))

@@ -17,15 +17,31 @@ from codeagent.artifacts.archive import ArchiveLimits, normalise
 from codeagent.artifacts.disk import explained
 from codeagent.edge.context import Context, RunReader, RunWriter
 from codeagent.edge.models import UploadModel
-from codeagent.edge.runs import ERRORS
+from codeagent.edge.parameters import IF_NONE_MATCH, taking
+from codeagent.edge.preconditions import not_modified
+from codeagent.edge.problems import problem
+from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.errors import NotFound, Rejected
 
-router = APIRouter(prefix="/v1", tags=["artifacts"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=["artifacts"])
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _UPLOADS = asyncio.Semaphore(4)
 
 
-@router.post("/artifacts", status_code=201, response_model=UploadModel, summary="Upload a source archive")
+@router.post(
+    "/artifacts",
+    status_code=201,
+    response_model=UploadModel,
+    response_description="The archive, as it was taken in.",
+    summary="Upload a source archive",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "A .tar, .tar.gz or .zip.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
 async def upload(request: Request, context: Context, caller: RunWriter) -> Response:
     """Takes a .tar, .tar.gz or .zip as the raw body and keeps it as a plain archive: files, directories and links
     that stay inside. `.git` directories are left out. The answer names the digest to start runs from."""
@@ -56,13 +72,27 @@ async def _receive(chunks: AsyncIterator[bytes], path: Path, limit: int) -> None
         await asyncio.to_thread(file.close)
 
 
-@router.get("/artifacts/{digest}", summary="Download an artifact", response_class=Response)
+@router.get(
+    "/artifacts/{digest}",
+    summary="Download an artifact",
+    response_class=Response,
+    response_description="All bytes.",
+    openapi_extra=taking(IF_NONE_MATCH),
+    responses={
+        200: {"content": {"application/octet-stream": {"example": "diff --git a/inventory/orders.py ..."}}},
+        206: {"description": "The bytes of the range.", "content": {"application/octet-stream": {}}},
+        304: {"description": "The client has it already."},
+        416: {},
+    },
+)
 async def download(
     digest: str,
+    request: Request,
     context: Context,
     caller: RunReader,
-    byte_range: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
-    if_none_match: Annotated[str | None, Header(alias="If-None-Match", max_length=500)] = None,
+    byte_range: Annotated[
+        str | None, Header(alias="Range", max_length=100, description="As in `bytes=0-1023`; one range.")
+    ] = None,
 ) -> Response:
     """The bytes, whole or in part (`Range`). They never change, so they may be cached for ever."""
     if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) is None:
@@ -78,11 +108,12 @@ async def download(
         "Cache-Control": "private, max-age=31536000, immutable",
         "Content-Disposition": "attachment",
     }
-    if if_none_match is not None and headers["ETag"] in if_none_match:
+    if not_modified(exchange_of(request).header(b"if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     start, end, status = _span(byte_range, size)
     if status == 416:
-        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+        detail = f"The artifact has {size} bytes."
+        return problem(416, "range_not_satisfiable", detail, headers={"Content-Range": f"bytes */{size}"})
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)

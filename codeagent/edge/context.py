@@ -13,8 +13,12 @@ from starlette.datastructures import Address
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import ArtifactStore
 from codeagent.broker.publisher import Publisher
+from codeagent.broker.topics import TopicDefinition
 from codeagent.edge.challenges import insufficient_scope, unauthenticated
 from codeagent.edge.live import LiveHub
+from codeagent.edge.negotiation import check_acceptable
+from codeagent.edge.traffic.control import TrafficControl
+from codeagent.edge.traffic.exchange import Exchange, exchange_of
 from codeagent.edge.views import RunViews
 from codeagent.errors import CodeAgentError
 from codeagent.eventlog.accept import SubmissionLedger
@@ -62,6 +66,10 @@ class EdgePolicy:
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages, besides our own, that may call the API and open a WebSocket."""
     sockets: SocketLimits = SocketLimits()
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose word on where a request comes from is taken."""
+    security_contact: str | None = None
+    """A URI that security.txt names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,9 @@ class EdgeContext:
     features: Features = field(default_factory=Features)
     users: UserAccess | None = None
     """Users and their tokens; None where there is no key to seal their secrets with."""
+    topics: tuple[TopicDefinition, ...] = ()
+    """What the AsyncAPI document is made from."""
+    traffic: TrafficControl = field(default_factory=TrafficControl)
 
 
 # Dependencies are coroutines, since the framework would send plain functions through a thread each.
@@ -103,25 +114,40 @@ async def get_users(request: Request) -> UserAccess:
     return users
 
 
+async def count_anonymous(request: Request) -> None:
+    """Of routes that ask for no credential: they are counted by the address they are called from."""
+    traffic: TrafficControl = request.app.state.traffic
+    traffic.admit_anonymous(exchange_of(request))
+
+
 async def get_principal(request: Request, needed: SecurityScopes) -> Principal:
     """The caller, who holds the scopes that the route needs. Raises `unauthenticated` or `insufficient_scope`."""
-    header = request.headers.get("authorization", "")
-    scheme, _, credentials = header.partition(" ")
-    key = credentials.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    context = await get_context(request)
-    public_url = context.policy.public_url
+    exchange = exchange_of(request)
+    context: EdgeContext = request.app.state.context
+    principal = await _authenticated(context, exchange)
+    context.traffic.admit(exchange, principal)
+    check_acceptable(exchange.header(b"accept"))
+    check_address(principal, request.client)
+    missing = [scope for scope in needed.scopes if not principal.may(Scope(scope))]
+    if missing:
+        raise insufficient_scope(context.policy.public_url, missing)
+    return principal
+
+
+async def _authenticated(context: EdgeContext, exchange: Exchange) -> Principal:
+    """Attempts that fail count against the address they come from."""
+    scheme, _, credentials = (exchange.header(b"authorization") or "").partition(" ")
+    key = credentials.strip() if scheme.lower() == "bearer" else exchange.header(b"x-api-key") or ""
     try:
         principal = await context.authenticate(key) if key else None
     except ExpiredToken:
         metrics.AUTH_FAILURES.labels("token_expired").inc()
-        raise unauthenticated(public_url, shown=True, expired=True) from None
+        context.traffic.admit_anonymous(exchange)
+        raise unauthenticated(context.policy.public_url, shown=True, expired=True) from None
     if principal is None:
         metrics.AUTH_FAILURES.labels("unknown_credential" if key else "no_credential").inc()
-        raise unauthenticated(public_url, shown=bool(key))
-    check_address(principal, request.client)
-    missing = [scope for scope in needed.scopes if not principal.may(Scope(scope))]
-    if missing:
-        raise insufficient_scope(public_url, missing)
+        context.traffic.admit_anonymous(exchange)
+        raise unauthenticated(context.policy.public_url, shown=bool(key))
     return principal
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from codeagent.edge.admission import StreamReader, streams
 from codeagent.edge.context import Context, EdgeContext
+from codeagent.edge.examples import EVENT_STREAM
 from codeagent.edge.feed import FeedSource
 from codeagent.edge.joined import EventStream, structured
 from codeagent.edge.models import FeedPage
-from codeagent.edge.runs import ERRORS
-from codeagent.edge.sse import TRANSPORT, sse_response
+from codeagent.edge.pages import next_link
+from codeagent.edge.sse import STREAM_ITEM, TRANSPORT, sse_response
+from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.errors import InvalidInput, Rejected
 from codeagent.eventlog.feed import Wanted
 from codeagent.eventlog.log import Cursor
 from codeagent.messages.catalog import RUN_EVENTS
 
-router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=["events"])
 LATEST = "latest"
 _TYPES = frozenset(event.NAME for event in RUN_EVENTS)
 
@@ -30,7 +31,8 @@ _TYPES = frozenset(event.NAME for event in RUN_EVENTS)
     "/events",
     response_model=FeedPage,
     summary="Events of all runs",
-    responses={200: {"content": {"text/event-stream": {}}}},
+    response_description="A page of events, or the stream.",
+    responses={200: {"content": {"text/event-stream": {"itemSchema": STREAM_ITEM, "example": EVENT_STREAM}}}},
 )
 async def get_feed(
     request: Request,
@@ -43,8 +45,10 @@ async def get_feed(
     after: Annotated[
         str | None, Query(max_length=40, description="A cursor, or `latest` for what is yet to come.")
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 200,
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=40)] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="Events a page.")] = 200,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", max_length=40, description="As `after`, and stronger.")
+    ] = None,
 ) -> Response:
     """With `Accept: text/event-stream` a stream that goes on until one side ends it; otherwise a page as JSON.
 
@@ -56,15 +60,14 @@ async def get_feed(
     wanted = await wanted_events(context, caller.tenant_id, types.split(",") if types else None, run_id)
     position = await feed_position(context, last_event_id if last_event_id is not None else after)
     if streams(request):
+        context.traffic.hold(exchange_of(request), caller.tenant_id)
         source = FeedSource(context.log, context.hub.feeds, caller.tenant_id, wanted, transport=TRANSPORT)
         return sse_response(EventStream(source, position, caller, heartbeat_seconds=context.policy.heartbeat_seconds))
     page = await context.log.feed(caller.tenant_id, position, limit, wanted)
     headers = {"Cache-Control": "private, no-cache"}
     following = str(page.cursor) if page.more else None
     if following is not None:
-        query = {"types": types, "run_id": run_id, "limit": limit, "after": following}
-        parameters = urlencode({name: value for name, value in query.items() if value is not None})
-        headers["Link"] = f'</v1/events?{parameters}>; rel="next"'
+        headers["Link"] = next_link("/v1/events", types=types, run_id=run_id, limit=limit, after=following)
     items = [structured(event) for event in page.events]
     return JSONResponse({"items": items, "next_cursor": following, "cursor": str(page.cursor)}, headers=headers)
 

@@ -54,6 +54,8 @@ class RunBody(Strict):
 
 
 class CancelBody(Strict):
+    """Why a run is canceled, for those who look at it later."""
+
     reason: str = Field(default="", max_length=1_000)
 
 
@@ -157,6 +159,8 @@ class RunSummary(BaseModel):
 
 
 class RunPage(BaseModel):
+    """Runs, newest first. `next_cursor` continues the list; None at its end."""
+
     items: list[RunSummary]
     next_cursor: str | None
 

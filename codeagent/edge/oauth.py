@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from codeagent.edge.context import Users
+from codeagent.edge.context import Users, count_anonymous
 from codeagent.edge.models import Strict
-from codeagent.edge.oauth_route import NO_STORE, PUBLIC, OAuthProblem, OAuthRoute, client_credentials
+from codeagent.edge.oauth_route import NO_STORE, OAuthProblem, OAuthRoute, client_credentials
 from codeagent.edge.origins import origin_of
 from codeagent.errors import NotFound
 from codeagent.eventlog.facts import Author
@@ -24,7 +24,13 @@ from codeagent.identity.user_access import UserAccess
 from codeagent.messages.identity_events import Revoked
 
 ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": OAuthProblem} for status in (400, 401, 413, 429, 501, 503)}
-router = APIRouter(prefix="/oauth2", tags=["oauth"], route_class=OAuthRoute, responses=ERRORS)
+router = APIRouter(
+    prefix="/oauth2",
+    tags=["oauth"],
+    route_class=OAuthRoute,
+    responses=ERRORS,
+    dependencies=[Depends(count_anonymous)],
+)
 
 
 class AuthorizeBody(Strict):
@@ -78,7 +84,7 @@ class RevokeForm(BaseModel):
     client_secret: str | None = Field(default=None, max_length=200)
 
 
-@router.post("/authorize", response_model=CodeModel, summary="Log in with e-mail and password", openapi_extra=PUBLIC)
+@router.post("/authorize", response_model=CodeModel, summary="Log in with e-mail and password")
 async def authorize(body: AuthorizeBody, request: Request, users: Users) -> Response:
     """Answers a code for `/oauth2/token`. JSON instead of a page, for our own clients `cli` and `console` alone: there
     is nobody else yet whom a user could let in."""
@@ -91,7 +97,7 @@ async def authorize(body: AuthorizeBody, request: Request, users: Users) -> Resp
     return JSONResponse(answer.model_dump(exclude_none=True), headers=NO_STORE)
 
 
-@router.post("/token", response_model=TokenModel, summary="Get an access token", openapi_extra=PUBLIC)
+@router.post("/token", response_model=TokenModel, summary="Get an access token")
 async def token(form: Annotated[TokenForm, Form()], request: Request, users: Users) -> Response:
     """For a code with its verifier, for a refresh token, or for a service account's secret.
 
@@ -130,7 +136,7 @@ def _given(value: str | None, name: str) -> str:
     return value
 
 
-@router.post("/revoke", summary="End the session of a token (RFC 7009)", openapi_extra=PUBLIC)
+@router.post("/revoke", summary="End the session of a token (RFC 7009)")
 async def revoke(form: Annotated[RevokeForm, Form()], request: Request, users: Users) -> Response:
     """200 also for a token that is not known, or not any more: it is not valid afterwards, which is what was asked."""
     client_id, secret = client_credentials(request, form.client_id, form.client_secret)

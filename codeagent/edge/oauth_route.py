@@ -14,14 +14,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from codeagent.edge.problems import headers_of
-from codeagent.errors import CodeAgentError, Unavailable
+from codeagent.edge.problems import headers_of, told
+from codeagent.errors import CodeAgentError, Exhausted, Unavailable
 from codeagent.identity.clients import OAuthError
 from codeagent.identity.throttle import Throttled
 
 NO_STORE = {"Cache-Control": "no-store"}
-PUBLIC: dict[str, Any] = {"security": []}
-"""In the OpenAPI document: for whoever has no token yet."""
 UNAVAILABLE = "temporarily_unavailable"
 RETRY_AFTER_SECONDS = 2
 
@@ -68,13 +66,13 @@ def _answer(error: CodeAgentError) -> Response:
     if isinstance(error, Unavailable):
         status, code = 503, UNAVAILABLE
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
-    elif isinstance(error, Throttled):
+    elif isinstance(error, (Throttled, Exhausted)):
         code = UNAVAILABLE
     elif not isinstance(error, OAuthError):
         code = "server_error" if status >= 500 else "invalid_request"
     if status == 401:
         headers.setdefault("WWW-Authenticate", 'Basic realm="codeagent"')
-    body = OAuthProblem(error=code, error_description=error.detail)
+    body = OAuthProblem(error=code, error_description=told(error))
     return JSONResponse(body.model_dump(), status, headers)
 
 

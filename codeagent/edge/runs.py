@@ -7,38 +7,56 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from codeagent.edge import preferences
 from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
 from codeagent.edge.admission import StreamReader, streams
-from codeagent.edge.context import Context, RunCanceler, RunReader, RunWriter
+from codeagent.edge.context import Context, EdgeContext, RunCanceler, RunReader, RunWriter
+from codeagent.edge.examples import EVENT_STREAM
 from codeagent.edge.joined import EventStream, structured
 from codeagent.edge.live import RunSource
 from codeagent.edge.models import CancelBody, EventPage, RunBody, RunModel, RunPage, RunSummary
-from codeagent.edge.problems import Problem
-from codeagent.edge.sse import TRANSPORT, sse_response
+from codeagent.edge.pages import next_link
+from codeagent.edge.parameters import IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, PREFER, taking
+from codeagent.edge.preconditions import check_match, etag, not_modified
+from codeagent.edge.preferences import Preferences
+from codeagent.edge.sse import STREAM_ITEM, TRANSPORT, sse_response
+from codeagent.edge.traffic.exchange import Exchange, exchange_of
+from codeagent.edge.waiting import ended
 from codeagent.errors import Conflict, Rejected
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import RunStatus
 from codeagent.projections.runs import list_runs
 from codeagent.projections.view import RunView
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (400, 401, 404, 422, 503)
-}
-router = APIRouter(prefix="/v1", tags=["runs"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=["runs"])
+
+_ENDED: dict[str, Any] = {"description": "The run, ended within the time of `Prefer: wait`.", "model": RunModel}
 
 
-@router.post("/runs", status_code=202, response_model=RunModel, summary="Start a run")
-async def submit_run(
-    body: RunBody,
-    context: Context,
-    caller: RunWriter,
-    key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
-) -> Response:
+@router.post(
+    "/runs",
+    status_code=202,
+    response_model=RunModel,
+    response_description="The run, accepted.",
+    summary="Start a run",
+    openapi_extra=taking(IDEMPOTENCY_KEY, PREFER),
+    responses={
+        200: _ENDED,
+        409: {"description": "The same request is being accepted elsewhere (`idempotency_in_progress`)."},
+        422: {"description": "A field cannot be accepted, or the Idempotency-Key was used for another body."},
+    },
+)
+async def submit_run(body: RunBody, request: Request, caller: RunWriter) -> Response:
     """Accepts a task. The answer comes once the command is safe; follow the `monitor` link to watch it work.
 
-    The same Idempotency-Key with the same body always names the same run.
+    The same Idempotency-Key with the same body always names the same run. With `Prefer: wait=30` the answer is the
+    ended run (200) if it ends within 30 seconds, and the accepted one (202) otherwise.
     """
-    accepted = await accept_run(context, caller, body, idempotency_key(key))
+    context: EdgeContext = request.app.state.context
+    exchange = exchange_of(request)
+    wanted = _preferences(exchange, request)
+    key = idempotency_key(exchange.header(b"idempotency-key"))
+    accepted = await accept_run(context, caller, body, key)
     run_id = accepted.command.run_id
     headers = {
         "Location": f"/v1/runs/{run_id}",
@@ -47,74 +65,127 @@ async def submit_run(
     }
     if accepted.repeated:
         headers["Idempotent-Replayed"] = "true"
-        return _run_response(await context.views.get(caller.tenant_id, run_id), 202, headers)
-    view = RunView(run_id, caller.tenant_id)
-    view.ordered(accepted.command, accepted.at)
-    return _run_response(view, 202, headers)
+        view = await context.views.get(caller.tenant_id, run_id)
+    else:
+        view = RunView(run_id, caller.tenant_id)
+        view.ordered(accepted.command, accepted.at)
+    if not wanted.wait_seconds:
+        return _run_response(view, 202, headers, wanted)
+    view = await ended(context, exchange, caller, view, wanted.wait_seconds)
+    return _run_response(view, 200 if view.status.terminal else 202, headers, wanted)
 
 
-def _run_response(view: RunView, status: int, headers: dict[str, str]) -> Response:
-    content = RunModel.of(view).model_dump_json().encode()
-    etag = {"ETag": f'"{view.version}"', "Cache-Control": "private, no-cache"}
-    return Response(content, status, {**etag, **headers}, media_type="application/json")
+def _preferences(exchange: Exchange, request: Request) -> Preferences:
+    # Looked for first: most requests have none, and the framework's list of values is slow to make.
+    return preferences.parse(request.headers.getlist("prefer") if b"prefer" in exchange.asked else ())
 
 
-@router.get("/runs", response_model=RunPage, summary="List runs, newest first")
+def _run_response(
+    view: RunView, status: int, headers: dict[str, str], wanted: Preferences = preferences.NONE
+) -> Response:
+    content = b"" if wanted.minimal else RunModel.of(view).model_dump_json().encode()
+    told = {"ETag": etag(view.version), "Cache-Control": "private, no-cache", "Vary": "Prefer", **headers}
+    if wanted is not preferences.NONE and (applied := wanted.applied()):
+        told["Preference-Applied"] = applied
+    return Response(content, status, told, media_type="application/json" if content else None)
+
+
+@router.get("/runs", response_model=RunPage, response_description="A page of runs.", summary="List runs, newest first")
 async def get_runs(
     context: Context,
     caller: RunReader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-    status: RunStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="Runs a page.")] = 50,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
+    status: Annotated[RunStatus | None, Query(description="Only runs of this status.")] = None,
 ) -> Response:
-    """The list follows the log with a short delay; `/v1/runs/{id}` is always up to date."""
+    """The list follows the log with a short delay; `/v1/runs/{id}` is always up to date.
+
+    Pages do not overlap and leave nothing out: runs that begin meanwhile stand before the first page.
+    """
     rows, following = await list_runs(context.database, caller.tenant_id, status=status, after=cursor, limit=limit)
     page = RunPage(items=[RunSummary.of(row) for row in rows], next_cursor=following)
-    headers = {}
+    headers = {"Cache-Control": "private, no-cache"}
     if following is not None:
-        headers["Link"] = f'</v1/runs?limit={limit}&cursor={following}>; rel="next"'
+        headers["Link"] = next_link("/v1/runs", status=status, limit=limit, cursor=following)
     return Response(page.model_dump_json(), 200, headers, media_type="application/json")
 
 
-@router.get("/runs/{run_id}", response_model=RunModel, summary="A run as it is now")
-async def get_run(
-    run_id: str,
-    context: Context,
-    caller: RunReader,
-    if_none_match: Annotated[str | None, Header(alias="If-None-Match")] = None,
+@router.get(
+    "/runs/{run_id}",
+    response_model=RunModel,
+    response_description="The run. With `Prefer: wait`, one that has ended.",
+    summary="A run as it is now",
+    openapi_extra=taking(IF_NONE_MATCH, PREFER),
+    responses={
+        202: {"description": "The run, which has not ended within the time of `Prefer: wait`.", "model": RunModel},
+        304: {"description": "The run is still at the version that If-None-Match names."},
+    },
+)
+async def get_run(run_id: str, request: Request, context: Context, caller: RunReader) -> Response:
+    """The run with all that its events have told so far. `Prefer: wait=30` answers when it has ended (200), or after
+    30 seconds with what there is (202)."""
+    exchange = exchange_of(request)
+    wanted = _preferences(exchange, request)
+    view = await context.views.get(caller.tenant_id, run_id)
+    if wanted.wait_seconds:
+        view = await ended(context, exchange, caller, view, wanted.wait_seconds)
+    tag = etag(view.version)
+    if not_modified(exchange.header(b"if-none-match"), tag):
+        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Prefer"})
+    # A client that asks for a representation gets one, whatever it prefers to be spared after a change.
+    wanted = Preferences(wanted.wait_seconds)
+    return _run_response(view, 202 if wanted.wait_seconds and not view.status.terminal else 200, {}, wanted)
+
+
+@router.post(
+    "/runs/{run_id}/cancel",
+    status_code=202,
+    response_model=RunModel,
+    response_description="The run, as it is before it has stopped.",
+    summary="Cancel a run",
+    openapi_extra=taking(IF_MATCH, PREFER),
+    responses={
+        409: {"description": "The run has ended otherwise (`invalid_state_transition`)."},
+        412: {"description": "The run has moved on since the version that If-Match names."},
+    },
+)
+async def cancel_run(
+    run_id: str, request: Request, context: Context, caller: RunCanceler, body: CancelBody | None = None
 ) -> Response:
-    view = await context.views.get(caller.tenant_id, run_id)
-    if if_none_match is not None and f'"{view.version}"' in if_none_match:
-        return Response(status_code=304, headers={"ETag": f'"{view.version}"'})
-    return _run_response(view, 200, {})
-
-
-@router.post("/runs/{run_id}/cancel", status_code=202, response_model=RunModel, summary="Cancel a run")
-async def cancel_run(run_id: str, context: Context, caller: RunCanceler, body: CancelBody | None = None) -> Response:
     """Asks the run to stop. It ends `canceled` within seconds, or otherwise if it ended first."""
+    exchange = exchange_of(request)
+    wanted = Preferences(minimal=_preferences(exchange, request).minimal)
     view = await context.views.get(caller.tenant_id, run_id)
+    if (decided_on := exchange.header(b"if-match")) is not None:
+        check_match(decided_on, view.version)
     if view.status is RunStatus.CANCELED:
-        return _run_response(view, 202, {})
+        return _run_response(view, 202, {}, wanted)
     if view.status.terminal:
         raise Conflict(f"The run has already ended ({view.status}).", code="invalid_state_transition")
     await accept_cancel(context, caller, run_id, body.reason if body is not None else "")
-    return _run_response(view, 202, {"Location": f"/v1/runs/{run_id}"})
+    return _run_response(view, 202, {"Location": f"/v1/runs/{run_id}"}, wanted)
 
 
 @router.get(
     "/runs/{run_id}/events",
     response_model=EventPage,
+    response_description="A page of events, or the stream.",
     summary="A run's events",
-    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "Nothing will follow."}},
+    responses={
+        200: {"content": {"text/event-stream": {"itemSchema": STREAM_ITEM, "example": EVENT_STREAM}}},
+        204: {"description": "Nothing will follow: the run has ended, and the client has all of it."},
+    },
 )
 async def get_events(
     run_id: str,
     request: Request,
     context: Context,
     caller: StreamReader,
-    after: Annotated[str | None, Query(max_length=20)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 200,
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
+    after: Annotated[str | None, Query(max_length=20, description="Version of the newest event that is known.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="Events a page.")] = 200,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", max_length=20, description="As `after`, and stronger.")
+    ] = None,
 ) -> Response:
     """With `Accept: text/event-stream` a stream that goes on until the run ends; otherwise a page as JSON.
 
@@ -127,6 +198,7 @@ async def get_events(
     if streams(request):
         if view.status.terminal and position == view.version:
             return Response(status_code=204)
+        context.traffic.hold(exchange_of(request), caller.tenant_id)
         source = RunSource(context.log, context.hub, view.tenant_id, view.run_id, transport=TRANSPORT)
         return sse_response(EventStream(source, position, caller, heartbeat_seconds=context.policy.heartbeat_seconds))
     events = await context.log.read_stream(caller.tenant_id, run_stream(run_id), position, limit)
@@ -134,7 +206,7 @@ async def get_events(
     following = events[-1].version if more else None
     headers = {"Cache-Control": "private, no-cache"}
     if following is not None:
-        headers["Link"] = f'</v1/runs/{run_id}/events?limit={limit}&after={following}>; rel="next"'
+        headers["Link"] = next_link(f"/v1/runs/{run_id}/events", limit=limit, after=following)
     page = {"items": [structured(event) for event in events], "next_after": following, "head": view.version}
     return JSONResponse(page, headers=headers)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import KeyWriter, Users
 from codeagent.edge.models import Strict
+from codeagent.edge.pages import next_link
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.identity.principal import Principal
@@ -76,16 +77,18 @@ async def list_accounts(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
+    """Those that can still get tokens."""
     found, following = await users.service_accounts.list(caller.tenant_id, cursor, limit)
     page = ServiceAccountPage(items=[ServiceAccountModel.of(account) for account in found], next_cursor=following)
     headers = {"Cache-Control": "private, no-cache"}
     if following is not None:
-        headers["Link"] = f'</v1/service-accounts?limit={limit}&cursor={following}>; rel="next"'
+        headers["Link"] = next_link("/v1/service-accounts", limit=limit, cursor=following)
     return Response(page.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.get("/{account_id}", response_model=ServiceAccountModel, summary="A service account")
 async def read(account_id: str, caller: KeyWriter, users: Users) -> Response:
+    """What is known of it, without its secret."""
     account = await users.service_accounts.read(caller.tenant_id, account_id)
     headers = {"Cache-Control": "private, no-cache"}
     return Response(ServiceAccountModel.of(account).model_dump_json(), headers=headers, media_type="application/json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -12,6 +13,17 @@ from codeagent.edge.joined import EventStream, P
 
 TRANSPORT = "sse"
 SEND_TIMEOUT_SECONDS = 30
+STREAM_ITEM: dict[str, Any] = {
+    "type": "object",
+    "description": "One Server-Sent Event.",
+    "properties": {
+        "event": {"type": "string", "description": "The event's name, such as `run.completed`."},
+        "id": {"type": "string", "description": "The run's version; absent on events that are only live."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer", "description": "Milliseconds until the client should come back."},
+    },
+    "required": ["event", "data"],
+}
 
 
 async def _server_sent(stream: EventStream[P]) -> AsyncIterator[ServerSentEvent]:

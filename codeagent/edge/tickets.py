@@ -9,9 +9,8 @@ from fastapi.responses import Response
 
 from codeagent.edge.context import Context, RunReader
 from codeagent.edge.models import TicketBody, TicketModel
-from codeagent.edge.runs import ERRORS
 
-router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=["events"])
 
 
 @router.post("/stream-tickets", status_code=201, response_model=TicketModel, summary="Get a ticket for a stream")

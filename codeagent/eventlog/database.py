@@ -36,9 +36,9 @@ async def _translated(*, writes: bool) -> AsyncIterator[None]:
     try:
         yield
     except asyncpg.UniqueViolationError as error:
-        raise Conflict(f"already there: {error.constraint_name}") from error
+        raise Conflict("This is there already.") from error
     except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
-        raise Conflict("concurrent change") from error
+        raise Conflict("It was changed at the same moment. Look again.") from error
     except _OUT_OF_RESOURCES as error:
         detail = f"the database has run out of something ({type(error).__name__})"
         raise Unavailable(detail, code="database_unavailable") from error

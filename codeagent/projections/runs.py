@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -184,15 +185,21 @@ async def list_runs(
     )
     found = [RunRow(**dict(row)) for row in rows[:limit]]
     more = len(rows) > limit
-    return found, f"{found[-1].created_at.isoformat()}~{found[-1].run_id}" if more else None
+    return found, _cursor(found[-1]) if more else None
+
+
+def _cursor(row: RunRow) -> str:
+    """The place of a run in the list, opaque to clients: what comes after it does not depend on what is added."""
+    return urlsafe_b64encode(f"{row.created_at.isoformat()}~{row.run_id}".encode()).decode().rstrip("=")
 
 
 def _parse(cursor: str) -> tuple[datetime, str]:
     try:
-        created_at, run_id = cursor.split("~")
-        parsed = datetime.fromisoformat(created_at.replace(" ", "+"))
+        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        created_at, run_id = text.split("~")
+        parsed = datetime.fromisoformat(created_at)
     except ValueError:
-        raise Rejected("not a cursor of this list", code="malformed_cursor") from None
-    if parsed.tzinfo is None:
-        raise Rejected("not a cursor of this list", code="malformed_cursor")
+        raise Rejected("This is no cursor of this list.", code="malformed_cursor") from None
+    if parsed.tzinfo is None or "\x00" in run_id:
+        raise Rejected("This is no cursor of this list.", code="malformed_cursor")
     return parsed, run_id

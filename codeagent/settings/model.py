@@ -9,16 +9,26 @@ from codeagent.settings.credentials import CredentialSettings
 from codeagent.settings.http import HttpSettings
 from codeagent.settings.operations import OperationSettings
 from codeagent.settings.storage import StorageSettings
+from codeagent.settings.traffic import TrafficSettings
 from codeagent.settings.variables import FormerNames, ProfileDefaults, SecretFiles
 from codeagent.settings.work import WorkSettings
 
-GROUPS = (OperationSettings, StorageSettings, BrokerSettings, HttpSettings, WorkSettings, CredentialSettings)
+GROUPS = (
+    OperationSettings,
+    StorageSettings,
+    BrokerSettings,
+    HttpSettings,
+    TrafficSettings,
+    WorkSettings,
+    CredentialSettings,
+)
 """In the order in which they are documented."""
 
 
 class Settings(
     CredentialSettings,
     WorkSettings,
+    TrafficSettings,
     HttpSettings,
     BrokerSettings,
     StorageSettings,

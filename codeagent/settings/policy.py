@@ -179,6 +179,12 @@ def _plaintext_vault(facts: Facts) -> Iterator[Problem]:
     return _plaintext("vault_address", facts.settings.vault_address, "every secret")
 
 
+def _plaintext_valkey(facts: Facts) -> Iterator[Problem]:
+    url = urlsplit(facts.secret("valkey_url"))
+    if url.scheme in {"valkey", "redis"} and url.password and not is_local(url.hostname or ""):
+        yield Problem(variable("valkey_url"), "sends a password over the network as plain text", "use valkeys://")
+
+
 def _plaintext_provider(facts: Facts) -> Iterator[Problem]:
     for provider in facts.providers:
         if provider.api_key is not None or provider.api_key_file is not None:
@@ -224,6 +230,7 @@ RULES: tuple[Rule, ...] = (
     Rule("plaintext_database", _plaintext_database, waiver=Risk.PLAINTEXT_DATABASE),
     Rule("plaintext_traces", _plaintext_traces, waiver=Risk.PLAINTEXT_TRACES),
     Rule("plaintext_vault", _plaintext_vault),
+    Rule("plaintext_valkey", _plaintext_valkey, frozenset({EDGE})),
     Rule("plaintext_provider", _plaintext_provider, frozenset({"provider-worker"}), Risk.PLAINTEXT_PROVIDER),
     Rule("missing_kek", _missing_kek, frozenset({EDGE, RELAY})),
     Rule("missing_pepper", _missing_pepper, frozenset({EDGE})),

@@ -59,6 +59,17 @@ PROJECTION_LAG = _gauge(
 STREAM_CONNECTIONS = _gauge("codeagent_stream_connections", "Open streams", ("transport",))
 WEBSOCKETS_CLOSED = _counter("codeagent_websockets_closed_total", "WebSockets that were closed from here", ("code",))
 STREAM_DROPPED = _counter("codeagent_stream_dropped_total", "Deltas dropped for slow clients", ("transport",))
+RATELIMIT_REJECTIONS = _counter("codeagent_ratelimit_rejections_total", "Requests answered 429", ("policy",))
+RATELIMIT_SHARED = _gauge(
+    "codeagent_ratelimit_shared", "1 while rates are counted together with other processes, 0 in this one alone"
+)
+HTTP_ACTIVE = _gauge("http_server_active_requests", "Requests at work, streams and waits left out")
+HTTP_SHED = _counter("codeagent_requests_shed_total", "Requests answered 503 to keep the others going", ("reason",))
+HTTP_OVERDUE = _counter("codeagent_requests_overdue_total", "Requests given up, by what took too long", ("phase",))
+LOOP_LAG = _gauge("codeagent_event_loop_lag_seconds", "How late the event loop is")
+DEPRECATED_REQUESTS = _counter(
+    "codeagent_deprecated_requests_total", "Requests to routes that are going to be removed", ("http_route",)
+)
 IDEMPOTENCY_REPLAYS = _counter("codeagent_idempotency_replays_total", "Requests answered as repeats")
 GENAI_DURATION = _histogram(
     "gen_ai_client_operation_duration_seconds",

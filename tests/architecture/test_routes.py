@@ -10,7 +10,8 @@ from fastapi.routing import RouteContext, iter_route_contexts
 
 from codeagent.edge.admission import get_admission
 from codeagent.edge.app import create_app
-from codeagent.edge.context import get_principal
+from codeagent.edge.context import count_anonymous, get_principal
+from codeagent.edge.middleware import HEALTH_PATHS
 
 PUBLIC = {
     "/livez": "whoever runs it asks whether it lives",
@@ -19,6 +20,11 @@ PUBLIC = {
     "/version": "what is running is no secret",
     "/metrics": "scrapers have no key; it names no tenant",
     "/openapi.json": "the contract is public",
+    "/asyncapi.json": "as above",
+    "/v1/schemas": "as above",
+    "/v1/schemas/{name}/{version}": "as above",
+    "/.well-known/security.txt": "whoever has found something has no key",
+    "/.well-known/api-catalog": "clients read it before they have anything",
     "/oauth2/authorize": "it asks for the password",
     "/oauth2/token": "it asks for a code, a refresh token or a secret",
     "/oauth2/revoke": "whoever holds a token may end it",
@@ -68,8 +74,11 @@ def has_caller(route: RouteContext) -> bool:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{'/'.join(sorted(route.methods or ()))} {route.path}")
 def test_a_route_asks_for_a_scope_unless_it_is_listed_as_public(route: RouteContext) -> None:
     if route.path in PUBLIC:
-        assert not str(route.path).startswith("/v1")
+        assert not str(route.path).startswith("/v1") or str(route.path).startswith("/v1/schemas")
         assert not has_caller(route)
+        if route.path not in HEALTH_PATHS:
+            dependant: Dependant = route.original_route.dependant
+            assert any(each.call is count_anonymous for each in dependencies(dependant)), "nobody counts its callers"
     elif route.path in OWN:
         assert has_caller(route)
     elif route.path in STREAMS:

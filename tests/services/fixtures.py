@@ -18,6 +18,7 @@ from codeagent.errors import Rejected
 from tests.services.kafka import ApacheKafka, missing_for_kafka
 from tests.services.postgres import PostgresCluster, server_postgres
 from tests.services.small_disk import MakeDisk, claimed, mounted
+from tests.services.valkey import ValkeyServer
 
 _used: list[str] = []
 
@@ -92,6 +93,18 @@ def any_postgres(request: pytest.FixtureRequest) -> PostgresCluster:
     """Runs a test once on the bundled and once on the oldest supported PostgreSQL."""
     cluster: PostgresCluster = request.getfixturevalue(request.param)
     return cluster
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """A Valkey of one's own: it starts in a tenth of a second."""
+    server = ValkeyServer()
+    try:
+        server.start()
+        _used.append(f"cache: Valkey {server.version()}")
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(params=["mounted", "claimed"])

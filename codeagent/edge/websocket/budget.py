@@ -22,5 +22,5 @@ class FrameBudget:
         self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
         self._at = now
         if self._left < 1:
-            raise Closed(Code.TOO_MANY_FRAMES, "too_many_frames")
+            raise Closed(Code.TOO_MANY, "too_many_frames")
         self._left -= 1

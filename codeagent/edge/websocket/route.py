@@ -30,6 +30,8 @@ def _refusal(socket: WebSocket, context: EdgeContext) -> Response | None:
     """What keeps the handshake from being completed, as a plain HTTP answer."""
     if context.hub.closing:
         return problem(503, "unavailable", "This server is stopping: connect again.")
+    if context.traffic.load.refusal() is not None:
+        return problem(503, "temporary_reduced_capacity", "Too much is going on. Try again soon.")
     origin, host = socket.headers.get("origin"), socket.headers.get("host", "")
     if not may_connect(origin, host, context.policy.allowed_origins):
         return problem(403, "origin_not_allowed", "Pages of this origin may not connect.")

@@ -11,11 +11,12 @@ from codeagent.clock import new_uuid
 from codeagent.edge.admission import Admission, admit, admit_ticket
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.joined import LONGEST_SECONDS
+from codeagent.edge.traffic.addresses import origin_of
 from codeagent.edge.websocket import frames
 from codeagent.edge.websocket.budget import FrameBudget
 from codeagent.edge.websocket.closing import Closed, Code, Gone
 from codeagent.edge.websocket.subscriptions import Subscriptions
-from codeagent.errors import CodeAgentError, Unavailable
+from codeagent.errors import CodeAgentError, Exhausted, Unavailable
 from codeagent.identity.tickets import is_ticket
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -59,6 +60,16 @@ class Session:
 
     async def _serve(self, ticket: str | None) -> None:
         self._admission = await self._authenticated(ticket)
+        try:
+            self._context.traffic.load.open_stream(self._admission.tenant_id)
+        except CodeAgentError as error:
+            raise Closed(Code.TOO_MANY if error.status == 429 else Code.UNAVAILABLE, error.code) from None
+        try:
+            await self._follow()
+        finally:
+            self._context.traffic.load.close_stream(self._admission.tenant_id)
+
+    async def _follow(self) -> None:
         await self._greet()
         async with asyncio.TaskGroup() as tasks:
             subscriptions = Subscriptions(self._context, self, self._send, tasks)
@@ -89,7 +100,15 @@ class Session:
         except Unavailable as error:
             raise Closed(Code.UNAVAILABLE, error.code) from None
         except CodeAgentError as error:
+            self._count_failure()
             raise Closed(Code.FORBIDDEN if error.status == 403 else Code.UNAUTHENTICATED, error.code) from None
+
+    def _count_failure(self) -> None:
+        """Guesses count against the address, whichever way they come in."""
+        try:
+            self._context.traffic.rates.admit_anonymous(origin_of(self._socket.scope))
+        except Exhausted:
+            raise Closed(Code.TOO_MANY, "quota_exceeded") from None
 
     async def _greet(self) -> None:
         expires = self.admission.principal.expires_at

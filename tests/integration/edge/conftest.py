@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
@@ -19,6 +20,8 @@ from codeagent.broker.topics import load_topics
 from codeagent.edge.app import create_app
 from codeagent.edge.context import EdgeContext, EdgePolicy
 from codeagent.edge.live import LiveHub
+from codeagent.edge.traffic.control import TrafficControl
+from codeagent.edge.traffic.policy import TrafficPolicy
 from codeagent.edge.views import RunViews
 from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.eventlog.accept import SubmissionLedger
@@ -35,6 +38,7 @@ from tests.integration.edge.gateway import Edge, Keys, running_edge
 from tests.integration.edge.served import ServedEdge, served_edge
 
 MAX_BODY = 100_000
+TOPICS = load_topics(Settings.model_fields["topics_dir"].default)
 
 
 @dataclass
@@ -48,7 +52,14 @@ class Api:
     walled: Database
     publisher: Publisher
     context: EdgeContext
+    traffic: TrafficControl
     handed_over: list[OutboxRow] = field(default_factory=list)
+    app: FastAPI = field(default_factory=FastAPI)
+    key: str = ""
+
+    def limit(self, **changes: float) -> None:
+        """Changes times and numbers of the traffic policy from now on."""
+        self.traffic.policy = replace(self.traffic.policy, **changes)  # type: ignore[arg-type]
 
     async def submit(self, body: object, key: str | None = "k1") -> httpx2.Response:
         headers = {} if key is None else {"Idempotency-Key": key}
@@ -56,7 +67,13 @@ class Api:
 
 
 def context(
-    database: Database, publisher: Publisher, keys: KeyRing, api: Api, folder: Path, durable: bool, features: Features
+    database: Database,
+    publisher: Publisher,
+    keys: KeyRing,
+    api: Api,
+    folder: Path,
+    policy: EdgePolicy,
+    features: Features,
 ) -> EdgeContext:
     async def authenticate(key: str) -> Principal | None:
         return keys.authenticate(key)
@@ -78,14 +95,39 @@ def context(
         keys=ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         supports_model=lambda model: model in {"builtin/repair", "test/model"},
         checks={},
-        policy=EdgePolicy(
-            durable_accept=durable,
-            default_model="builtin/repair",
-            max_body_bytes=MAX_BODY,
-            max_upload_bytes=1 << 20,
-            submit_expiry_seconds=60,
-        ),
+        policy=policy,
         features=features,
+        topics=tuple(TOPICS),
+        traffic=api.traffic,
+    )
+
+
+_made: set[str] = set()
+
+
+async def make_topics(connection: KafkaConnection) -> None:
+    """Once for each broker of the session."""
+    if connection.bootstrap_servers not in _made:
+        admin = TopicAdmin(connection, replication=1, configurable=False)
+        await admin.apply(wanted_topics(TOPICS, "dev"))
+        _made.add(connection.bootstrap_servers)
+
+
+@pytest.fixture
+def traffic_policy() -> TrafficPolicy:
+    """For modules to override."""
+    return TrafficPolicy()
+
+
+@pytest.fixture
+def edge_policy(durable: bool) -> EdgePolicy:
+    """For modules to override."""
+    return EdgePolicy(
+        durable_accept=durable,
+        default_model="builtin/repair",
+        max_body_bytes=MAX_BODY,
+        max_upload_bytes=1 << 20,
+        submit_expiry_seconds=60,
     )
 
 
@@ -102,12 +144,16 @@ def durable(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 async def api(
-    newest_database_url: str, embedded_broker: EmbeddedBroker, tmp_path: Path, durable: bool, features: Features
+    newest_database_url: str,
+    embedded_broker: EmbeddedBroker,
+    tmp_path: Path,
+    edge_policy: EdgePolicy,
+    traffic_policy: TrafficPolicy,
+    features: Features,
 ) -> AsyncIterator[Api]:
     database, walled = Database(newest_database_url), Database(newest_database_url, role=EDGE_ROLE)
     connection = KafkaConnection(embedded_broker.bootstrap_servers, "test", idempotent=False, timeout_seconds=2.0)
-    admin = TopicAdmin(connection, replication=1, configurable=False)
-    await admin.apply(wanted_topics(load_topics(Settings.model_fields["topics_dir"].default), "dev"))
+    await make_topics(connection)
     publisher = Publisher(connection)
     await publisher.start()
     mine, theirs = new_key(), new_key()
@@ -117,13 +163,16 @@ async def api(
             digest_of_key(theirs): Principal("ten_theirs", "usr_theirs", "key_theirs"),
         }
     )
-    made = Api(None, None, database, walled, publisher, None)  # type: ignore[arg-type]  # the rest follows
-    made.context = context(walled, publisher, keys, made, tmp_path / "artifacts", durable, features)
-    app = create_app(made.context)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    traffic = TrafficControl(traffic_policy)
+    made = Api(None, None, database, walled, publisher, None, traffic)  # type: ignore[arg-type]  # the rest follows
+    made.context = context(walled, publisher, keys, made, tmp_path / "artifacts", edge_policy, features)
+    made.app, made.key = create_app(made.context), mine
+    transport = httpx2.ASGITransport(app=made.app, raise_app_exceptions=False)
     made.http = httpx2.AsyncClient(transport=transport, base_url="http://edge", headers={"X-API-Key": mine})
     made.stranger = httpx2.AsyncClient(transport=transport, base_url="http://edge", headers={"X-API-Key": theirs})
+    await traffic.start()
     yield made
+    await traffic.stop()
     await made.http.aclose()
     await made.stranger.aclose()
     await publisher.stop()

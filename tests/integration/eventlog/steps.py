@@ -20,7 +20,7 @@ def new_run() -> str:
     return typed_id("run", clock.new_uuid())
 
 
-def cause(run_id: str) -> Envelope:
+def cause(run_id: str, tenant: str = TENANT) -> Envelope:
     command_id = clock.new_uuid()
     return Envelope(
         id=command_id,
@@ -28,7 +28,7 @@ def cause(run_id: str) -> Envelope:
         version=1,
         source="/test",
         time=clock.now(),
-        tenant_id=TENANT,
+        tenant_id=tenant,
         key=run_id,
         correlation_id=command_id,
     )
@@ -41,7 +41,7 @@ def prepared(run_id: str, after: int, facts: Sequence[Event], envelope: Envelope
             stream_id=run_stream(run_id),
             version=after + number,
             event_id=clock.new_uuid(),
-            tenant_id=TENANT,
+            tenant_id=envelope.tenant_id,
             occurred_at=clock.now(),
             metadata=metadata_for(envelope, run_id),
         )
@@ -59,13 +59,14 @@ def step(
     handled: UUID | None = None,
     cancel_effects: bool = False,
     close: bool = False,
+    tenant: str = TENANT,
 ) -> Step:
-    envelope = cause(run_id)
+    envelope = cause(run_id, tenant)
     return Step(
         run_id=run_id,
         stream_id=run_stream(run_id),
         expected_version=expected,
-        tenant_id=TENANT,
+        tenant_id=tenant,
         cause=envelope,
         events=prepared(run_id, expected, facts, envelope),
         outbox_id=clock.new_uuid(),

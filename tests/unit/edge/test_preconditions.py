@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.preconditions import check_match, etag, not_modified
 from codeagent.errors import CodeAgentError
 
 
@@ -28,3 +28,14 @@ def test_no_tag_and_an_old_or_weak_one_do_not(header: str | None, status: int, c
     with pytest.raises(CodeAgentError) as refused:
         check_match(header, 3)
     assert (refused.value.status, refused.value.code) == (status, code)
+
+
+@pytest.mark.parametrize("header", ['"3"', 'W/"3"', '"1", "3"', "*"])
+@pytest.mark.parametrize("tag", ['"3"', 'W/"3"'])
+def test_what_the_client_has_is_not_sent_again(header: str, tag: str) -> None:
+    assert not_modified(header, tag)
+
+
+@pytest.mark.parametrize("header", [None, "", '"33"', "3", '"2"'])
+def test_what_it_has_not_is_sent(header: str | None) -> None:
+    assert not not_modified(header, '"3"')

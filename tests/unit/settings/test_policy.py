@@ -87,6 +87,7 @@ BROKEN: list[tuple[str, Facts, str, str]] = [
     ("plaintext_database", knowing(database_url=URL.partition("?")[0]), "DATABASE_URL", "over the network"),
     ("plaintext_traces", having(otlp_endpoint="http://collector:4318/v1/traces"), "OTLP_ENDPOINT", "plain text"),
     ("plaintext_vault", having(vault_address="http://vault:8200"), "VAULT_ADDRESS", "every secret"),
+    ("plaintext_valkey", knowing(valkey_url=f"valkey://:{STRONG}@valkey:6379/0"), "VALKEY_URL", "sends a password"),
     ("plaintext_provider", replace(SOUND, providers=[VENDOR]), "PROVIDERS_FILE", "the key of local"),
     ("weak_secret", knowing(api_key_pepper=f"{STRONG}{STRONG},changeme"), "API_KEY_PEPPER", "is an example"),
     ("missing_kek", having(kek=None), "KEK", "is not set"),
