@@ -20,6 +20,7 @@ from codeagent.flags.evaluation import Features, features_of
 from codeagent.flags.file_provider import FileProvider
 from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.sweeps import SweepLoop
+from codeagent.sandboxes.sources import TrustedHost
 from codeagent.secrets.store import SecretStore
 from codeagent.settings import Settings
 from codeagent.telemetry.logs import configure_logs
@@ -127,3 +128,7 @@ def finish(parts: Parts, listener: socket.socket | None = None, *, measure: bool
         process.start.insert(0, monitor.start)
         process.stop.append(monitor.stop)
     return process
+
+
+def trusted_hosts(settings: Settings) -> tuple[TrustedHost, ...]:
+    return tuple(TrustedHost(known.host, known.port, known.certificates) for known in settings.trusted_git_hosts)

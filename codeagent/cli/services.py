@@ -22,21 +22,18 @@ from codeagent.broker.topics import (
     SANDBOX_COMMANDS,
     SANDBOX_EVENTS,
     SANDBOX_WORKER,
-    load_topics,
 )
-from codeagent.cli.parts import Parts, assemble, finish
+from codeagent.cli.parts import Parts, assemble, finish, trusted_hosts
 from codeagent.cli.process import Process
 from codeagent.cli.secrets import provider_keys
 from codeagent.clock import new_uuid
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.effects import EffectsLedger
-from codeagent.eventlog.tenants import TenantLog
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
 from codeagent.projections.runs import RunsProjector
 from codeagent.relay.retention import RetentionLoop
-from codeagent.sandboxes.sources import TrustedHost
 from codeagent.settings import Settings
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -121,10 +118,6 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
     return finish(parts, listener)
 
 
-def trusted_hosts(settings: Settings) -> tuple[TrustedHost, ...]:
-    return tuple(TrustedHost(known.host, known.port, known.certificates) for known in settings.trusted_git_hosts)
-
-
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.sandboxes.protocol import IsolationLevel, Limits
@@ -181,56 +174,9 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
 
 
 async def edge(settings: Settings, listener: socket.socket | None = None) -> Process:
-    from codeagent.artifacts.known import KnownArtifacts
-    from codeagent.artifacts.store import LocalArtifactStore
-    from codeagent.broker.tail import TopicTail
-    from codeagent.cli.edge_policy import edge_policy
-    from codeagent.cli.edge_server import edge_server, traffic_control
-    from codeagent.cli.identity import identify
-    from codeagent.edge.context import EdgeContext
-    from codeagent.edge.live import LiveHub
-    from codeagent.edge.views import RunViews
-    from codeagent.identity.tickets import StreamTickets
-    from codeagent.providers.registry import ProviderRegistry
+    from codeagent.cli.edge_service import edge_service
 
-    parts = await assemble("edge", settings)
-    settings = parts.settings
-    tenant_log = TenantLog(parts.database)
-    identity = identify(settings, parts.database, parts.box)
-    parts.process.checks["revocations"] = identity.revocations.current
-    hub = LiveHub(tenant_log)
-    identity.revocations.notify(hub.recheck)
-    tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
-    submissions = SubmissionLedger(parts.database)
-    store = LocalArtifactStore(settings.artifacts_dir)
-    traffic = traffic_control(settings)
-    context = EdgeContext(
-        database=parts.database,
-        log=tenant_log,
-        submissions=submissions,
-        publisher=parts.publisher,
-        hand_over=parts.outbox.answer,
-        store=store,
-        known=KnownArtifacts(store),
-        hub=hub,
-        views=RunViews(tenant_log, submissions),
-        authenticate=identity.authenticate,
-        still_valid=identity.still_valid,
-        tickets=StreamTickets(parts.database),
-        keys=identity.keys,
-        users=identity.users,
-        supports_model=ProviderRegistry(settings.providers()).supports,
-        checks=parts.process.checks,
-        policy=edge_policy(settings, trusted_hosts(settings)),
-        features=parts.features,
-        topics=tuple(load_topics(settings.topics_dir)),
-        traffic=traffic,
-    )
-    server = edge_server(settings, context, listener)
-    parts.process.start += [store.start, identity.start, hub.start, tail.start, traffic.start, server.start]
-    # Streams are told to come back elsewhere before the server stops accepting.
-    parts.process.stop += [hub.stop, server.stop, traffic.stop, submissions.close, identity.stop, tail.stop]
-    return finish(parts)
+    return await edge_service(settings, listener)
 
 
 Role = Callable[[Settings, socket.socket | None], Coroutine[Any, Any, Process]]

@@ -32,7 +32,7 @@ IfMatch = Annotated[str | None, Header(alias="If-Match", description="The key's 
     "",
     status_code=201,
     response_model=MadeKeyModel,
-    summary="Make a key",
+    summary="Make an API key",
     responses={
         200: {"model": MadeKeyModel, "description": "A repeat: the key was made before, and is not shown again."}
     },

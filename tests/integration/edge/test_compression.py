@@ -11,8 +11,8 @@ from fastapi import Response
 
 from codeagent.edge.compression import MINIMUM_BYTES
 from tests.integration.edge.conftest import Api
-from tests.integration.edge.wire import Answer, Served, serve
 from tests.integration.edge.test_api import body
+from tests.integration.edge.wire import Answer, Served, serve
 
 pytestmark = pytest.mark.parametrize("durable", [True], indirect=True, ids=["durable"])
 

@@ -11,8 +11,8 @@ import pytest
 from codeagent.edge.connections import ConnectionLimits
 from codeagent.edge.traffic.control import LOOK_SECONDS
 from tests.integration.edge.conftest import MAX_BODY, Api
-from tests.integration.edge.wire import Answer, Connection, Served, serve
 from tests.integration.edge.test_api import body
+from tests.integration.edge.wire import Answer, Connection, Served, serve
 
 pytestmark = pytest.mark.parametrize("durable", [True], indirect=True, ids=["durable"])
 

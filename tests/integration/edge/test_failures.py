@@ -15,8 +15,8 @@ from codeagent.edge.traffic.addresses import Proxies
 from codeagent.edge.traffic.control import TrafficControl
 from codeagent.errors import CodeAgentError, OutcomeUnknown, Unavailable
 from tests.integration.edge.conftest import Api
-from tests.integration.edge.wire import serve
 from tests.integration.edge.test_api import body, code
+from tests.integration.edge.wire import serve
 
 pytestmark = pytest.mark.parametrize("durable", [True], indirect=True, ids=["durable"])
 

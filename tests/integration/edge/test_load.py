@@ -13,8 +13,8 @@ import pytest
 from codeagent.edge.context import RunReader
 from codeagent.edge.traffic.policy import Rate, RateClass, TrafficPolicy
 from tests.integration.edge.conftest import Api
-from tests.integration.edge.wire import serve
 from tests.integration.edge.test_api import body, code
+from tests.integration.edge.wire import serve
 
 pytestmark = pytest.mark.parametrize("durable", [True], indirect=True, ids=["durable"])
 

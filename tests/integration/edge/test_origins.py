@@ -50,4 +50,6 @@ async def test_without_origins_no_page_is_admitted_and_the_document_names_the_pu
     assert "access-control-allow-origin" not in answer.headers
     policy = replace(api.context.policy, public_url="https://api.example.com")
     app = create_app(replace(api.context, policy=policy))
-    assert app.openapi()["servers"] == [{"url": "https://api.example.com"}]
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://edge") as client:
+        document = (await client.get("/openapi.json")).json()
+    assert document["servers"] == [{"url": "https://api.example.com"}]

@@ -16,8 +16,8 @@ from codeagent.messages.envelope import Event, to_headers
 from codeagent.messages.events import RunCompleted
 from codeagent.projections.view import RunView
 from tests.integration.edge.conftest import Api
-from tests.integration.edge.wire import serve
 from tests.integration.edge.test_api import body, code
+from tests.integration.edge.wire import serve
 from tests.integration.eventlog.steps import commit_step, started, step
 
 pytestmark = pytest.mark.parametrize("durable", [True], indirect=True, ids=["durable"])

@@ -1,0 +1,67 @@
+"""The edge's half of the composition root."""
+
+from __future__ import annotations
+
+import socket
+
+from codeagent.artifacts.known import KnownArtifacts
+from codeagent.artifacts.store import LocalArtifactStore
+from codeagent.broker.tail import TopicTail
+from codeagent.broker.topics import RUN_DELTAS, RUN_EVENTS, load_topics
+from codeagent.cli.edge_policy import edge_policy
+from codeagent.cli.edge_server import edge_server, traffic_control
+from codeagent.cli.identity import Identity, identify
+from codeagent.cli.parts import Parts, assemble, finish, trusted_hosts
+from codeagent.cli.process import Process
+from codeagent.edge.context import EdgeContext
+from codeagent.edge.live import LiveHub
+from codeagent.edge.views import RunViews
+from codeagent.eventlog.accept import SubmissionLedger
+from codeagent.eventlog.tenants import TenantLog
+from codeagent.identity.tickets import StreamTickets
+from codeagent.providers.registry import ProviderRegistry
+from codeagent.settings import Settings
+
+
+def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
+    settings = parts.settings
+    tenant_log, submissions = TenantLog(parts.database), SubmissionLedger(parts.database)
+    store = LocalArtifactStore(settings.artifacts_dir)
+    return EdgeContext(
+        database=parts.database,
+        log=tenant_log,
+        submissions=submissions,
+        publisher=parts.publisher,
+        hand_over=parts.outbox.answer,
+        store=store,
+        known=KnownArtifacts(store),
+        hub=LiveHub(tenant_log),
+        views=RunViews(tenant_log, submissions),
+        authenticate=identity.authenticate,
+        still_valid=identity.still_valid,
+        tickets=StreamTickets(parts.database),
+        keys=identity.keys,
+        users=identity.users,
+        supports_model=ProviderRegistry(settings.providers()).supports,
+        checks=parts.process.checks,
+        policy=edge_policy(settings, trusted_hosts(settings)),
+        features=parts.features,
+        topics=tuple(load_topics(settings.topics_dir)),
+        traffic=traffic_control(settings),
+    )
+
+
+async def edge_service(settings: Settings, listener: socket.socket | None = None) -> Process:
+    parts = await assemble("edge", settings)
+    process, settings = parts.process, parts.settings
+    identity = identify(settings, parts.database, parts.box)
+    process.checks["revocations"] = identity.revocations.current
+    context = edge_context(parts, identity)
+    hub, traffic = context.hub, context.traffic
+    identity.revocations.notify(hub.recheck)
+    tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
+    server = edge_server(settings, context, listener)
+    process.start += [context.store.start, identity.start, hub.start, tail.start, traffic.start, server.start]
+    # Streams are told to come back elsewhere before the server stops accepting.
+    process.stop += [hub.stop, server.stop, traffic.stop, context.submissions.close, identity.stop, tail.stop]
+    return finish(parts)
