@@ -101,7 +101,7 @@ async def openapi_document(request: Request) -> Response:
     },
 )
 async def asyncapi_document(request: Request) -> Response:
-    """Every topic, with its messages, who writes them and who reads them, in AsyncAPI 3."""
+    """Every topic and the WebSocket, with their messages, who writes and who reads them, in AsyncAPI 3."""
     context: EdgeContext = request.app.state.context
     made = await _document(request, "asyncapi", lambda: asyncapi(context.topics))
     return made.answer(request, "application/json", SHORTLY)

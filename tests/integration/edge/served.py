@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -21,6 +22,7 @@ from codeagent.cli.process import HttpServer
 from codeagent.edge.live import LiveHub
 from codeagent.edge.traffic.control import TrafficControl
 from codeagent.edge.traffic.policy import TrafficPolicy
+from codeagent.edge.websocket.schema import websocket_messages
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.keys import KeyRing, digest_of_key, new_key
@@ -30,6 +32,9 @@ from tests.integration.edge.contexts import edge_context, edge_policy, listening
 from tests.integration.eventlog.steps import TENANT
 
 SUBPROTOCOL = "cloudevents.json"
+PAYLOADS = {
+    message["name"]: message["payload"] for name, message in websocket_messages().items() if name.startswith("server_")
+}
 EXPIRES_SECONDS = 1.0
 
 
@@ -106,8 +111,11 @@ class Socket:
         await self.connection.send(json.dumps(frame))
 
     async def next(self) -> dict[str, Any]:
+        """The next frame, which is as it is documented for its type."""
         async with asyncio.timeout(10):
-            return dict(json.loads(await self.connection.recv()))
+            frame = dict(json.loads(await self.connection.recv()))
+        jsonschema.validate(frame, PAYLOADS[frame["type"]])
+        return frame
 
     async def until(self, kind: str) -> dict[str, Any]:
         """The next frame of a type; what comes before it is left out."""
