@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -21,6 +22,15 @@ from codeagent.embedded.postgres import EmbeddedPostgres
 from codeagent.eventlog import migrate
 from codeagent.settings import Settings
 from tests.services.kafka import ApacheKafka, missing_for_kafka
+
+
+NO_LIMITS: dict[str, Any] = {
+    "rate_submit": "100000000/second",
+    "rate_write": "100000000/second",
+    "rate_read": "100000000/second",
+    "max_loop_lag_seconds": 60.0,
+}
+"""What an edge costs is measured, not what it refuses: every request is counted, and none turned away."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,7 @@ def _ground(name: str, directory: Path, url: str, servers: str) -> Ground:
         provider_slots=200,
         sandbox_slots=200,
         sandbox_workspaces=1000,
+        **NO_LIMITS,
     )
     return Ground(name, settings, directory)
 

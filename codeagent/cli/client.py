@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx2
 
+from codeagent.cli import patience
 from codeagent.cli.connection import Connection
 
 TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
@@ -18,12 +20,14 @@ LONGEST_WAIT_SECONDS = 10.0
 
 
 class ApiError(Exception):
-    """An answer that is not a success: its stable code and what it says."""
+    """An answer that is not a success: its stable code and what it says. `retry_after` is in seconds."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(f"{detail} ({code})")
+    def __init__(self, status: int, code: str, detail: str, *, retry_after: float = 0.0) -> None:
+        later = f", again in {math.ceil(retry_after)} s" if retry_after > patience.LONGEST_PAUSE_SECONDS else ""
+        super().__init__(f"{detail} ({code}{later})")
         self.status = status
         self.code = code
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,14 @@ class Client:
         return _checked(_patiently(lambda: self._http.post("/v1/runs", json=body, headers=headers)))
 
     def run(self, run_id: str) -> dict[str, Any]:
-        return _checked(self._http.get(f"/v1/runs/{run_id}"))
+        return _checked(_patiently(lambda: self._http.get(f"/v1/runs/{run_id}")))
 
     def cancel(self, run_id: str) -> None:
-        _checked(self._http.post(f"/v1/runs/{run_id}/cancel", json={}))
+        """Repeats are one order."""
+        _checked(_patiently(lambda: self._http.post(f"/v1/runs/{run_id}/cancel", json={})))
 
     def artifact(self, digest: str) -> bytes:
-        answer = self._http.get(f"/v1/artifacts/{digest}")
+        answer = _patiently(lambda: self._http.get(f"/v1/artifacts/{digest}"))
         if answer.status_code != 200:
             _checked(answer)
         return answer.content
@@ -88,10 +93,11 @@ class Client:
             except httpx2.TransportError:
                 pass
             except ApiError as error:
-                if error.status != 503:
+                if error.status not in {429, 503} or error.retry_after > patience.LONGEST_PAUSE_SECONDS:
                     raise
+                wait = max(wait, error.retry_after)
             if not ended:
-                time.sleep(wait)
+                time.sleep(patience.jittered(wait))
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
     def _stream(self, run_id: str, newest: int) -> Iterator[ServerEvent]:
@@ -108,18 +114,11 @@ class Client:
 
 
 def _patiently(send: Callable[[], httpx2.Response]) -> httpx2.Response:
-    """The answer to a request that may be repeated, asked for again while the server is away or has no room."""
-    for wait in (0.5, 1.0, 2.0, 4.0, None):
-        try:
-            answer = send()
-        except httpx2.TransportError as error:
-            if wait is None:
-                raise ApiError(0, "unreachable", f"the server does not answer: {error}") from error
-        else:
-            if answer.status_code not in {503, 409} or wait is None:
-                return answer
-        time.sleep(wait)
-    raise AssertionError("unreachable: the last round returns or raises")
+    """The answer to a request that may be repeated. Raises `ApiError` where there is none."""
+    try:
+        return patience.patiently(send)
+    except httpx2.TransportError as error:
+        raise ApiError(0, "unreachable", f"the server does not answer: {error}") from error
 
 
 def _parse(lines: Iterator[str]) -> Iterator[ServerEvent]:
@@ -151,5 +150,8 @@ def _checked(answer: httpx2.Response) -> dict[str, Any]:
     detail = str(problem.get("detail", answer.reason_phrase))
     fields = "; ".join(f"{item['pointer']}: {item['detail']}" for item in problem.get("errors", []))
     raise ApiError(
-        answer.status_code, str(problem.get("code", "unknown")), f"{detail} {fields}".strip() if fields else detail
+        answer.status_code,
+        str(problem.get("code", "unknown")),
+        f"{detail} {fields}".strip() if fields else detail,
+        retry_after=patience.retry_after(answer) or 0.0,
     )

@@ -288,7 +288,7 @@ def admin_suspend(tenant_id: Annotated[str, typer.Argument()], data_dir: DataDir
 
 @admin.command("resume")
 def admin_resume(tenant_id: Annotated[str, typer.Argument()], data_dir: DataDir = None) -> None:
-    """Let a suspended tenant in again, eleven minutes after it was suspended at the earliest."""
+    """Let a suspended tenant in again, on every edge within a second."""
     from codeagent.cli.administer import change_tenant
 
     raise typer.Exit(change_tenant(data_dir, tenant_id, suspended=False))

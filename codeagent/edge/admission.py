@@ -15,7 +15,7 @@ from codeagent import clock
 from codeagent.edge.challenges import unauthenticated
 from codeagent.edge.context import EdgeContext, check_address, get_context, get_principal
 from codeagent.edge.traffic.exchange import exchange_of
-from codeagent.errors import CodeAgentError
+from codeagent.errors import CodeAgentError, Unavailable
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
 
@@ -96,6 +96,8 @@ async def get_admission(
     exchange = exchange_of(request)
     try:
         admission = await admit_ticket(context, ticket, request.client)
+    except Unavailable:
+        raise
     except CodeAgentError:
         context.traffic.admit_anonymous(exchange)
         raise

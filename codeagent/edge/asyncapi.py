@@ -1,4 +1,4 @@
-"""The AsyncAPI document: what the topics carry, who writes and who reads."""
+"""The AsyncAPI document: what the topics and the WebSocket carry, who writes and who reads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from codeagent import __version__
 from codeagent.broker.topics import TopicDefinition
+from codeagent.edge.websocket.schema import CHANNEL, websocket_channel, websocket_messages, websocket_operations
 from codeagent.messages.catalog import CURRENT
 from codeagent.messages.results import Delta
 
 
 def asyncapi(topics: Sequence[TopicDefinition]) -> dict[str, Any]:
-    """AsyncAPI 3 of the topics: one channel each, with what it carries, who writes and who reads."""
+    """AsyncAPI 3 of the topics and the WebSocket: one channel each, with what it carries, who writes and who reads."""
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     messages: dict[str, Any] = {}
@@ -43,6 +44,9 @@ def asyncapi(topics: Sequence[TopicDefinition]) -> dict[str, Any]:
                 }
         for dotted, name in zip(topic.messages, names, strict=True):
             messages[name] = _message(dotted)
+    channels[CHANNEL] = websocket_channel()
+    operations |= websocket_operations()
+    messages |= websocket_messages()
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "CodeAgent", "version": __version__},

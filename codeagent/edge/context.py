@@ -60,6 +60,7 @@ class EdgePolicy:
     max_upload_bytes: int
     submit_expiry_seconds: int
     public_url: str = "http://127.0.0.1:8080"
+    """Where clients reach the edge, without a slash at its end."""
     agents: frozenset[str] = frozenset({"coder"})
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0

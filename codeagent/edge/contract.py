@@ -67,8 +67,9 @@ class Document:
 async def _document(request: Request, name: str, make: Callable[[], Any]) -> Document:
     """Made once, when somebody asks for it: it takes a moment, which nobody else should wait for."""
     documents: dict[str, Document] = request.app.state.documents
-    if name not in documents:
-        documents[name] = await asyncio.to_thread(lambda: Document.of(make()))
+    async with request.app.state.making:
+        if name not in documents:
+            documents[name] = await asyncio.to_thread(lambda: Document.of(make()))
     return documents[name]
 
 
@@ -100,7 +101,7 @@ async def openapi_document(request: Request) -> Response:
     },
 )
 async def asyncapi_document(request: Request) -> Response:
-    """Every topic, with its messages, who writes them and who reads them, in AsyncAPI 3."""
+    """Every topic and the WebSocket, with their messages, who writes and who reads them, in AsyncAPI 3."""
     context: EdgeContext = request.app.state.context
     made = await _document(request, "asyncapi", lambda: asyncapi(context.topics))
     return made.answer(request, "application/json", SHORTLY)
@@ -152,8 +153,7 @@ async def security_txt(request: Request) -> Response:
         raise NotFound("No contact is configured.")
     expires = (clock.now() + CONTACT_HOLDS).replace(hour=0, minute=0, second=0, microsecond=0)
     lines = [f"Contact: {policy.security_contact}", f"Expires: {expires:%Y-%m-%dT%H:%M:%SZ}", "Preferred-Languages: en"]
-    if policy.public_url is not None:
-        lines.append(f"Canonical: {policy.public_url.rstrip('/')}/.well-known/security.txt")
+    lines.append(f"Canonical: {policy.public_url}/.well-known/security.txt")
     return Response("\n".join(lines) + "\n", headers={"Cache-Control": SHORTLY}, media_type="text/plain")
 
 
@@ -169,7 +169,7 @@ _LINKSET = 'application/linkset+json; profile="https://www.rfc-editor.org/info/r
 )
 async def api_catalog(request: Request) -> Response:
     """RFC 9727: links to the OpenAPI and AsyncAPI documents, the schemas, and the status."""
-    base = (request.app.state.context.policy.public_url or "").rstrip("/")
+    base = request.app.state.context.policy.public_url
     links = {
         "anchor": f"{base}/",
         "service-desc": [

@@ -43,11 +43,11 @@ async def get_feed(
     ] = None,
     run_id: Annotated[str | None, Query(max_length=40, description="Only this run's.")] = None,
     after: Annotated[
-        str | None, Query(max_length=40, description="A cursor, or `latest` for what is yet to come.")
+        str | None, Query(max_length=200, description="A cursor, or `latest` for what is yet to come.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Events a page.")] = 200,
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", max_length=40, description="As `after`, and stronger.")
+        str | None, Header(alias="Last-Event-ID", max_length=200, description="As `after`, and stronger.")
     ] = None,
 ) -> Response:
     """With `Accept: text/event-stream` a stream that goes on until one side ends it; otherwise a page as JSON.

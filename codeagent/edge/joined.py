@@ -129,13 +129,11 @@ class EventStream(Generic[P]):
         life: Life,
         *,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
-        longest_seconds: float = LONGEST_SECONDS,
     ) -> None:
         self._source: Source[P] = source
         self._after: P = after
         self._life = life
         self._heartbeat = heartbeat_seconds
-        self._longest = longest_seconds
         self._reason: str | None = None
         self._subscriber: Subscriber[P] | None = None
         self._attempts: dict[str, int] = {}
@@ -154,7 +152,7 @@ class EventStream(Generic[P]):
     async def frames(self) -> AsyncGenerator[Frame]:
         """Subscribes first, then reads the log, then drains what came meanwhile: nothing can fall in between."""
         yield control("stream.open", {"position": str(self._after)})
-        deadline = asyncio.get_running_loop().time() + self._longest
+        deadline = asyncio.get_running_loop().time() + LONGEST_SECONDS
         with self._source.subscribe(self._after) as subscriber:
             self._subscriber = subscriber
             while not self._over(deadline):

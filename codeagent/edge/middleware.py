@@ -37,12 +37,12 @@ HEALTH_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/metrics", "/versio
 """Never shed: who watches the process must see it when it is busiest."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Any other word is one value in metrics: clients must not be able to make as many as they like."""
+"""Any other word is one name in traces and metrics: clients must not be able to make as many as they like."""
 
 
-def security_headers(public_url: str | None) -> tuple[tuple[bytes, bytes], ...]:
+def security_headers(public_url: str) -> tuple[tuple[bytes, bytes], ...]:
     """Those of every answer. Browsers are held to TLS where clients reach the edge by it."""
-    return (*ALWAYS, HSTS) if public_url is not None and public_url.startswith("https://") else ALWAYS
+    return (*ALWAYS, HSTS) if public_url.startswith("https://") else ALWAYS
 
 
 class RequestMiddleware:
@@ -77,7 +77,8 @@ class RequestMiddleware:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         always: Headers = [*self._always, (b"x-request-id", request_id.encode())]
         parent = headers.get(b"traceparent")
-        method, most = scope["method"], None if scope["path"] in UPLOAD_PATHS else self._most
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        most = None if scope["path"] in UPLOAD_PATHS else self._most
         with span(method, SpanKind.SERVER, parent=None if parent is None else parent.decode("latin-1")) as current:
             exchange = Exchange(scope, receive, send, headers, most, always)
             await self._serve(exchange)
@@ -124,7 +125,6 @@ def _overdue(phase: str) -> Response:
 
 def _observe(exchange: Exchange, method: str, current: Span) -> None:
     route, status = route_of(exchange.scope), exchange.status
-    method = method if method in _METHODS else "_OTHER"
     if current.is_recording():
         current.update_name(f"{method} {route}")
         current.set_attributes(

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from codeagent.edge.problems import headers_of, told
+from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.errors import CodeAgentError, Exhausted, Unavailable
 from codeagent.identity.clients import OAuthError
 from codeagent.identity.throttle import Throttled
@@ -41,13 +42,13 @@ class OAuthRoute(APIRoute):
             try:
                 await _refuse_repeats(request)
                 return await handler(request)
-            except RequestValidationError as error:
-                names = sorted({".".join(str(part) for part in item["loc"][1:]) or "body" for item in error.errors()})
-                return _answer(OAuthError("invalid_request", f"Missing or malformed: {', '.join(names)}."[:300]))
-            except HTTPException as error:
-                return _answer(OAuthError("invalid_request", str(error.detail), status=error.status_code))
-            except CodeAgentError as error:
-                return _answer(error)
+            except (RequestValidationError, HTTPException, CodeAgentError) as error:
+                try:
+                    # What cannot be read gets here before a dependency has counted it.
+                    request.app.state.traffic.admit_refused(exchange_of(request))
+                except Exhausted as exhausted:
+                    return _answer(exhausted)
+                return _answer(_in_its_words(error))
 
         return handle
 
@@ -58,6 +59,15 @@ async def _refuse_repeats(request: Request) -> None:
         form = await request.form()
         if len(form.multi_items()) != len(form):
             raise OAuthError("invalid_request", "A parameter stands there twice.")
+
+
+def _in_its_words(error: RequestValidationError | HTTPException | CodeAgentError) -> CodeAgentError:
+    if isinstance(error, CodeAgentError):
+        return error
+    if isinstance(error, HTTPException):
+        return OAuthError("invalid_request", str(error.detail), status=error.status_code)
+    names = sorted({".".join(str(part) for part in item["loc"][1:]) or "body" for item in error.errors()})
+    return OAuthError("invalid_request", f"Missing or malformed: {', '.join(names)}."[:300])
 
 
 def _answer(error: CodeAgentError) -> Response:

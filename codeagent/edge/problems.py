@@ -157,12 +157,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if request.scope.get("route") is None:
-            # No route has counted this request: whoever looks for ways in is counted here.
-            try:
-                app.state.traffic.admit_anonymous(exchange_of(request))
-            except Exhausted as exhausted:
-                return from_error(exhausted)
+        # Who looks for ways in, or sends what nobody can read, gets here before any route has counted it.
+        try:
+            app.state.traffic.admit_refused(exchange_of(request))
+        except Exhausted as exhausted:
+            return from_error(exhausted)
         code = _STATUS_CODES.get(error.status_code, "malformed_request")
         headers = dict(error.headers or {})
         if error.status_code == 405:
@@ -172,6 +171,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
+        try:
+            app.state.traffic.admit_refused(exchange_of(request))
+        except Exhausted as exhausted:
+            return from_error(exhausted)
         return _validation(error, request.headers.get("content-type", ""))
 
     @app.exception_handler(Exception)

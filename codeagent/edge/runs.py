@@ -181,10 +181,12 @@ async def get_events(
     request: Request,
     context: Context,
     caller: StreamReader,
-    after: Annotated[str | None, Query(max_length=20, description="Version of the newest event that is known.")] = None,
+    after: Annotated[
+        str | None, Query(max_length=200, description="Version of the newest event that is known.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Events a page.")] = 200,
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", max_length=20, description="As `after`, and stronger.")
+        str | None, Header(alias="Last-Event-ID", max_length=200, description="As `after`, and stronger.")
     ] = None,
 ) -> Response:
     """With `Accept: text/event-stream` a stream that goes on until the run ends; otherwise a page as JSON.

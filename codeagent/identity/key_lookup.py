@@ -50,7 +50,7 @@ class DatabaseKeys:
         used: Callable[[str], None],
         *,
         known_seconds: float = 60.0,
-        unknown_seconds: float = 2.0,
+        unknown_seconds: float = 0.5,
         most: int = MOST_KNOWN,
     ) -> None:
         self._database = database

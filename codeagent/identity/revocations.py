@@ -53,6 +53,12 @@ async def revoke(change: Change, kind: Kind, identifier: str, until: datetime, a
     await change.rows("SELECT pg_notify($1, '')", CHANNEL)
 
 
+async def lift_tenant(change: Change) -> None:
+    """Takes back what shut out a whole tenant, in the transaction that lets it in again, and tells the edges."""
+    await change.rows("DELETE FROM revocations WHERE tenant_id = current_tenant() AND kind = $1", Kind.TENANT.value)
+    await change.rows("SELECT pg_notify($1, '')", CHANNEL)
+
+
 Handle = tuple[str, str, str]
 """A tenant, a kind and an id: nothing that one tenant revokes touches another."""
 
@@ -134,12 +140,21 @@ class Revocations:
         started = time.monotonic()
         async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
             rows = await self._database.fetch("SELECT * FROM read_revocations_v1($1)", self._since)
-        for row in rows:
-            if row["kind"] is not None:
-                handle = (row["tenant_id"], row["kind"], row["id"])
-                self._take(handle, started + row["begins_in"], started + row["ends_in"])
-        self._since = rows[0]["horizon"]
+            for row in rows:
+                if row["kind"] is not None:
+                    handle = (row["tenant_id"], row["kind"], row["id"])
+                    self._take(handle, started + row["begins_in"], started + row["ends_in"])
+            self._since = rows[0]["horizon"]
+            await self._lift()
         self._looked = started
+
+    async def _lift(self) -> None:
+        """A tenant may be resumed before its revocation has had its time. Those are few, and none for long."""
+        for handle in [handle for handle in {*self._held, *self._coming} if handle[1] == Kind.TENANT]:
+            resumed = "SELECT FROM tenants WHERE id = $1 AND suspended_at IS NULL"
+            if await self._database.fetch(resumed, handle[0], tenant=handle[0]):
+                self._held.pop(handle, None)
+                self._coming.pop(handle, None)
 
     def _take(self, handle: Handle, begins: float, ends: float) -> None:
         earlier, later = self._coming.get(handle, (begins, ends))

@@ -14,7 +14,7 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, Change, ControlPlane
 from codeagent.identity.digests import DigestSource
 from codeagent.identity.passwords import Passwords, check_password, temporary_password
-from codeagent.identity.revocations import Kind, revoke
+from codeagent.identity.revocations import Kind, lift_tenant, revoke
 from codeagent.identity.scopes import Role
 from codeagent.identity.sessions import SessionPolicy
 from codeagent.identity.users import NewUser, check_email, create_user
@@ -77,9 +77,13 @@ async def suspend_tenant(database: Database, tenant_id: str, policy: SessionPoli
 
 
 async def resume_tenant(database: Database, tenant_id: str) -> None:
-    """Logins and refreshes work again. Raises `NotFound` for no such tenant, or one that is not suspended."""
+    """Every credential that has not ended meanwhile is good again, on every edge within a second.
+
+    Raises `NotFound` for no such tenant, or one that is not suspended.
+    """
     async with _operating(database, tenant_id) as change:
         await _mark(change, tenant_id, TenantResumed(tenant_id=tenant_id), suspended=False)
+        await lift_tenant(change)
 
 
 async def _mark(change: Change, tenant_id: str, fact: Event, *, suspended: bool) -> None:

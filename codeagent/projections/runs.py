@@ -6,7 +6,7 @@ import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from codeagent import clock
@@ -14,6 +14,7 @@ from codeagent.errors import CodeAgentError, Rejected, Unreadable
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import Cursor, EventLog, cursor_of
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.messages.ids import parse_typed_id
 from codeagent.projections.view import RunView
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -197,9 +198,10 @@ def _parse(cursor: str) -> tuple[datetime, str]:
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         created_at, run_id = text.split("~")
-        parsed = datetime.fromisoformat(created_at)
-    except ValueError:
+        # In UTC, as the database will have it: some moments do not exist there.
+        parsed = datetime.fromisoformat(created_at).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise Rejected("This is no cursor of this list.", code="malformed_cursor") from None
-    if parsed.tzinfo is None or "\x00" in run_id:
+    if parse_typed_id("run", run_id) is None:
         raise Rejected("This is no cursor of this list.", code="malformed_cursor")
     return parsed, run_id

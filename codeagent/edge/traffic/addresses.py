@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from starlette.types import Scope
 
@@ -32,7 +32,7 @@ class Proxies:
 
     def _is_trusted(self, host: str) -> bool:
         try:
-            address = ip_address(host)
+            address = _address(host)
         except ValueError:
             return False
         return any(address in network for network in self._networks)
@@ -70,19 +70,24 @@ def _host(text: str) -> str | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return str(ip_address(text))
+        return str(_address(text))
     except ValueError:
         return None
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """A server on IPv6 sees IPv4 clients as IPv6 addresses: both spellings are one. Raises `ValueError`."""
+    address = ip_address(text)
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def origin_of(scope: Scope) -> str:
     """Names who is asking without a credential, for counting: a digest, and one for all of an IPv6 network."""
     host = scope["client"][0] if scope.get("client") else ""
     try:
-        address = ip_address(host)
+        address = _address(host)
     except ValueError:
         return "unknown"
     if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        address = mapped if mapped is not None else ip_network(f"{address}/64", strict=False).network_address
+        address = IPv6Address(int(address) >> 64 << 64)
     return sha256(str(address).encode()).hexdigest()[:20]

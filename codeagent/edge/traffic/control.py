@@ -9,7 +9,7 @@ from typing import Protocol
 from codeagent.edge.traffic.addresses import origin_of
 from codeagent.edge.traffic.exchange import Exchange, route_of
 from codeagent.edge.traffic.load import Load
-from codeagent.edge.traffic.policy import TrafficPolicy, class_of
+from codeagent.edge.traffic.policy import RateClass, TrafficPolicy, class_of
 from codeagent.edge.traffic.rates import RateLimits
 from codeagent.identity.principal import Principal
 from codeagent.telemetry import metrics
@@ -74,6 +74,7 @@ class TrafficControl:
         """Counts a request of a known caller. Raises `Exhausted`."""
         scope = exchange.scope
         kind = class_of(scope["method"], scope["path"])
+        exchange.counted = True
         exchange.headers += self.rates.admit(kind, caller.credential_id, caller.tenant_id)
         if not exchange.tenant_id:
             self.load.enter_tenant(caller.tenant_id)
@@ -81,7 +82,19 @@ class TrafficControl:
 
     def admit_anonymous(self, exchange: Exchange) -> None:
         """Counts a request that nobody answers for, by where it comes from. Raises `Exhausted`."""
+        exchange.counted = True
         exchange.headers += self.rates.admit_anonymous(origin_of(exchange.scope))
+
+    def admit_refused(self, exchange: Exchange) -> None:
+        """Counts a request that failed before anybody asked who sends it. Raises `Exhausted`."""
+        if not exchange.counted:
+            self.admit_anonymous(exchange)
+
+    def admit_stream(self, caller: Principal) -> None:
+        """Counts a WebSocket, which is no exchange: `load.close_stream` when it ends. Raises `Exhausted` or
+        `Unavailable`."""
+        self.rates.admit(RateClass.READ, caller.credential_id, caller.tenant_id)
+        self.load.open_stream(caller.tenant_id)
 
     def hold(self, exchange: Exchange, tenant_id: str) -> None:
         """From now on this request is a stream: open for long, idle mostly. Raises `Exhausted` or `Unavailable`."""

@@ -31,6 +31,7 @@ class Exchange:
         "_task",
         "asked",
         "complete",
+        "counted",
         "headers",
         "overdue",
         "progress",
@@ -60,6 +61,8 @@ class Exchange:
         self._always = always
         self._task = asyncio.current_task()
         self.headers: Headers = []
+        self.counted = False
+        """Whether somebody's rate has paid for it."""
         self.started = self.progress = time.perf_counter()
         self.received = 0
         self.reading = False
@@ -93,9 +96,9 @@ class Exchange:
         message = await self._receive()
         self.reading = False
         self.received += len(message.get("body", b""))
+        self.progress = time.perf_counter()
         if not message.get("more_body", False):
             self.complete = True
-            self.progress = time.perf_counter()
         if self._most is not None and self.received > self._most:
             # Of this kind, since the framework turns any other error of a read into a 400.
             raise HTTPException(413, f"The body is larger than {self._most} bytes.", {"Connection": "close"})

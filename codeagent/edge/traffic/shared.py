@@ -90,7 +90,7 @@ class SharedCounts:
             for some in _batches(waiting, MOST_AT_ONCE):
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await asyncio.gather(*(self._exchange(counter) for counter in some))
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, ValueError) as error:  # the last one for what is no number
             self._rates.unshared |= {counter for counter in waiting if counter.unsent}
             self._tell(together=False, why=type(error).__name__)
             return False

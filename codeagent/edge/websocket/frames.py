@@ -86,6 +86,29 @@ def parse(text: str) -> FromClient:
         raise Closed(Code.UNKNOWN_FRAME, "unknown_frame") from None
 
 
+_STRING = {"type": "string"}
+_NUMBER = {"type": "number"}
+_OBJECT = {"type": "object"}
+_SUBSCRIPTION = {"subscription": _STRING}
+SERVER_FRAMES: dict[str, dict[str, dict[str, Any]]] = {
+    "ready": {
+        "connection": _STRING,
+        "heartbeat_seconds": _NUMBER,
+        "subscriptions": {"type": "integer"},
+        "expires_at": {"type": ["string", "null"], "format": "date-time"},
+    },
+    "pong": {},
+    "error": {"code": _STRING, "detail": _STRING, "subscription": {"type": ["string", "null"]}},
+    "event": {**_SUBSCRIPTION, "position": _STRING, "event": _OBJECT},
+    "delta": {**_SUBSCRIPTION, "name": _STRING, "data": _OBJECT},
+    "stream.open": {**_SUBSCRIPTION, "position": _STRING},
+    "stream.heartbeat": {**_SUBSCRIPTION, "position": _STRING},
+    "stream.lagging": {**_SUBSCRIPTION, "dropped": {"type": "integer"}},
+    "stream.end": {**_SUBSCRIPTION, "reason": _STRING},
+}
+"""Every frame that a client may be sent, with the JSON Schema of each of its fields."""
+
+
 def server_frame(name: str, **fields: Any) -> str:
     """A frame of the server's own: `ready`, `pong`, `error`."""
     return orjson.dumps({"type": name, **fields}).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -59,9 +60,10 @@ class Session:
                     await self._socket.close(closed.code, closed.reason)
 
     async def _serve(self, ticket: str | None) -> None:
-        self._admission = await self._authenticated(ticket)
+        with self._counting():
+            self._admission = await self._authenticated(ticket)
         try:
-            self._context.traffic.load.open_stream(self._admission.tenant_id)
+            self._context.traffic.admit_stream(self._admission.principal)
         except CodeAgentError as error:
             raise Closed(Code.TOO_MANY if error.status == 429 else Code.UNAVAILABLE, error.code) from None
         try:
@@ -100,15 +102,21 @@ class Session:
         except Unavailable as error:
             raise Closed(Code.UNAVAILABLE, error.code) from None
         except CodeAgentError as error:
-            self._count_failure()
             raise Closed(Code.FORBIDDEN if error.status == 403 else Code.UNAUTHENTICATED, error.code) from None
 
-    def _count_failure(self) -> None:
-        """Guesses count against the address, whichever way they come in."""
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Who is not let in is counted by address: guesses are, whichever way they come in."""
         try:
-            self._context.traffic.rates.admit_anonymous(origin_of(self._socket.scope))
-        except Exhausted:
-            raise Closed(Code.TOO_MANY, "quota_exceeded") from None
+            yield
+        except Closed as refused:
+            if refused.code is Code.UNAVAILABLE:
+                raise
+            try:
+                self._context.traffic.rates.admit_anonymous(origin_of(self._socket.scope))
+            except Exhausted as exhausted:
+                raise Closed(Code.TOO_MANY, exhausted.code) from None
+            raise
 
     async def _greet(self) -> None:
         expires = self.admission.principal.expires_at
@@ -163,7 +171,8 @@ class Session:
 
     async def _renew(self, frame: frames.Auth) -> None:
         """A newer credential of the same caller: what is open goes on."""
-        renewed, present = await self._admitted(frame.token), self.admission
+        with self._counting():
+            renewed, present = await self._admitted(frame.token), self.admission
         if (renewed.tenant_id, renewed.principal.id, renewed.only_run) != (
             present.tenant_id,
             present.principal.id,

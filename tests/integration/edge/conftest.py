@@ -4,36 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 
-from codeagent.artifacts.known import KnownArtifacts
-from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.admin import TopicAdmin, wanted_topics
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.publisher import Publisher
 from codeagent.broker.topics import load_topics
 from codeagent.edge.app import create_app
 from codeagent.edge.context import EdgeContext, EdgePolicy
-from codeagent.edge.live import LiveHub
 from codeagent.edge.traffic.control import TrafficControl
 from codeagent.edge.traffic.policy import TrafficPolicy
-from codeagent.edge.views import RunViews
 from codeagent.embedded.broker import EmbeddedBroker
-from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
-from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
+from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.flags.evaluation import Features
-from codeagent.identity.api_keys import ApiKeys
-from codeagent.identity.keys import KeyHasher, KeyRing, digest_of_key, new_key
+from codeagent.identity.keys import KeyRing, digest_of_key, new_key
 from codeagent.identity.principal import Principal
-from codeagent.identity.tickets import StreamTickets
 from codeagent.settings import Settings
+from tests.integration.edge import contexts
 from tests.integration.edge.gateway import Edge, Keys, running_edge
 from tests.integration.edge.served import ServedEdge, served_edge
 
@@ -78,23 +71,14 @@ def context(
     async def authenticate(key: str) -> Principal | None:
         return keys.authenticate(key)
 
-    log, submissions, store = TenantLog(database), SubmissionLedger(database), LocalArtifactStore(folder)
-    return EdgeContext(
-        database=database,
-        log=log,
-        submissions=submissions,
+    return contexts.edge_context(
+        database,
+        folder,
         publisher=publisher,
         hand_over=api.handed_over.append,
-        store=store,
-        known=KnownArtifacts(store),
-        hub=LiveHub(log),
-        views=RunViews(log, submissions),
         authenticate=authenticate,
         still_valid=keys.knows,
-        tickets=StreamTickets(database),
-        keys=ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         supports_model=lambda model: model in {"builtin/repair", "test/model"},
-        checks={},
         policy=policy,
         features=features,
         topics=tuple(TOPICS),
@@ -122,13 +106,7 @@ def traffic_policy() -> TrafficPolicy:
 @pytest.fixture
 def edge_policy(durable: bool) -> EdgePolicy:
     """For modules to override."""
-    return EdgePolicy(
-        durable_accept=durable,
-        default_model="builtin/repair",
-        max_body_bytes=MAX_BODY,
-        max_upload_bytes=1 << 20,
-        submit_expiry_seconds=60,
-    )
+    return contexts.edge_policy(durable_accept=durable, max_body_bytes=MAX_BODY)
 
 
 @pytest.fixture

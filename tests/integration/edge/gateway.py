@@ -6,35 +6,23 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from codeagent import clock
-from codeagent.artifacts.known import KnownArtifacts
-from codeagent.artifacts.store import LocalArtifactStore
-from codeagent.broker.connection import KafkaConnection
-from codeagent.broker.publisher import Publisher
 from codeagent.cli.identity import Identity, identify, secret_box
-from codeagent.cli.process import HttpServer, bind
-from codeagent.edge.app import create_app
-from codeagent.edge.context import EdgeContext, EdgePolicy
-from codeagent.edge.live import LiveHub
-from codeagent.edge.views import RunViews
 from codeagent.encryption import new_key_line
-from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
+from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.keys import digest_of_key, new_key
 from codeagent.identity.scopes import SCOPES_OF, Role
-from codeagent.identity.tickets import StreamTickets
 from codeagent.settings import Settings, read_settings
+from tests.integration.edge.contexts import NO_BROKER, edge_context, edge_policy, listening
 from tests.services.deaf import DeafDatabase
 
 MINE, OTHERS = "ten_mine", "ten_others"
-NO_BROKER = "127.0.0.1:1"
 KEK = new_key_line("test")
 
 
@@ -116,51 +104,33 @@ def settings_of(url: str, folder: Path, **more: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running_edge(url: str, folder: Path, keys: Keys, *, deaf: bool = False, **more: Any) -> AsyncIterator[Edge]:
+async def running_edge(
+    database_url: str, folder: Path, keys: Keys, *, deaf: bool = False, **more: Any
+) -> AsyncIterator[Edge]:
     """`deaf`: notifications do not reach it."""
-    settings = settings_of(url, folder, **more)
-    database = (DeafWatched if deaf else Watched)(url, connections=4, role=EDGE_ROLE)
+    settings = settings_of(database_url, folder, **more)
+    database = (DeafWatched if deaf else Watched)(database_url, connections=4, role=EDGE_ROLE)
     database.queries = []
     identity = identify(settings, database, secret_box(settings))
-    log, submissions, store = TenantLog(database), SubmissionLedger(database), LocalArtifactStore(folder / "artifacts")
-    hub = LiveHub(log)
-    identity.revocations.notify(hub.recheck)
-    context = EdgeContext(
-        database=database,
-        log=log,
-        submissions=submissions,
-        publisher=Publisher(KafkaConnection(NO_BROKER, "test", idempotent=False, timeout_seconds=1.0)),
-        hand_over=lambda _: None,
-        store=store,
-        known=KnownArtifacts(store),
-        hub=hub,
-        views=RunViews(log, submissions),
+    context = edge_context(
+        database,
+        folder / "artifacts",
         authenticate=identity.authenticate,
         still_valid=identity.still_valid,
-        tickets=StreamTickets(database),
         keys=identity.keys,
         users=identity.users,
-        supports_model=lambda _: True,
         checks={"revocations": identity.revocations.current},
-        policy=EdgePolicy(
-            durable_accept=True,
-            default_model="builtin/repair",
-            max_body_bytes=100_000,
-            max_upload_bytes=1 << 20,
-            submit_expiry_seconds=60,
-        ),
+        policy=edge_policy(trusted_proxies=tuple(str(network) for network in settings.trusted_proxies)),
     )
-    await store.start()
+    identity.revocations.notify(context.hub.recheck)
+    await context.store.start()
     await identity.start()
-    listener = bind("127.0.0.1", 0)
-    server = HttpServer(create_app(context), listener, 2.0)
-    await server.start()
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
-        async with httpx2.AsyncClient(base_url=address, timeout=timedelta(seconds=20).total_seconds()) as http:
+        async with (
+            listening(context, 2.0) as (url, _),
+            httpx2.AsyncClient(base_url=url, timeout=20.0, trust_env=False) as http,
+        ):
             yield Edge(http, database, identity, keys)
     finally:
-        await hub.stop()
-        await server.stop()
         await identity.stop()
         await database.close()

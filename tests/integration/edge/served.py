@@ -6,34 +6,35 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from codeagent import clock
-from codeagent.broker.connection import KafkaConnection
-from codeagent.broker.publisher import Publisher
-from codeagent.cli.process import HttpServer, bind
-from codeagent.edge.app import create_app
-from codeagent.edge.context import EdgeContext, EdgePolicy, SocketLimits
+from codeagent.cli.process import HttpServer
 from codeagent.edge.live import LiveHub
-from codeagent.edge.views import RunViews
-from codeagent.eventlog.accept import SubmissionLedger
+from codeagent.edge.traffic.control import TrafficControl
+from codeagent.edge.traffic.policy import TrafficPolicy
+from codeagent.edge.websocket.schema import websocket_messages
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
-from codeagent.identity.api_keys import ApiKeys
-from codeagent.identity.keys import KeyHasher, KeyRing, digest_of_key, new_key
+from codeagent.eventlog.tenants import EDGE_ROLE
+from codeagent.identity.keys import KeyRing, digest_of_key, new_key
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
-from codeagent.identity.tickets import StreamTickets
+from tests.integration.edge.contexts import edge_context, edge_policy, listening
 from tests.integration.eventlog.steps import TENANT
 
 SUBPROTOCOL = "cloudevents.json"
+PAYLOADS = {
+    message["name"]: message["payload"] for name, message in websocket_messages().items() if name.startswith("server_")
+}
 EXPIRES_SECONDS = 1.0
 
 
@@ -57,12 +58,12 @@ class ServedEdge:
     url: str
     hub: LiveHub
     keys: dict[str, str]
-    revoked: set[str] = field(default_factory=set)
-    server: HttpServer | None = None
+    traffic: TrafficControl
+    server: HttpServer
+    revoked: set[str]
 
     async def stop(self) -> None:
         await self.hub.stop()
-        assert self.server is not None
         await self.server.stop()
 
     def revoke(self, name: str) -> None:
@@ -110,8 +111,11 @@ class Socket:
         await self.connection.send(json.dumps(frame))
 
     async def next(self) -> dict[str, Any]:
+        """The next frame, which is as it is documented for its type."""
         async with asyncio.timeout(10):
-            return dict(json.loads(await self.connection.recv()))
+            frame = dict(json.loads(await self.connection.recv()))
+        jsonschema.validate(frame, PAYLOADS[frame["type"]])
+        return frame
 
     async def until(self, kind: str) -> dict[str, Any]:
         """The next frame of a type; what comes before it is left out."""
@@ -134,53 +138,28 @@ class Socket:
 
 @asynccontextmanager
 async def served_edge(
-    database_url: str, *, heartbeat_seconds: float = 15.0, sockets: SocketLimits | None = None
+    database_url: str, *, traffic: TrafficPolicy | None = None, **policy: Any
 ) -> AsyncIterator[ServedEdge]:
     """On a database of its own or another's, without a broker: live records are handed to its hub by the test."""
     database = Database(database_url, role=EDGE_ROLE)
-    log, submissions = TenantLog(database), SubmissionLedger(database)
     principals = _principals()
     keys = {name: new_key() for name in principals}
     ring = KeyRing({digest_of_key(keys[name]): principal for name, principal in principals.items()})
-    edge = ServedEdge("", LiveHub(log), keys)
+    revoked: set[str] = set()
 
     async def authenticate(key: str) -> Principal | None:
         return ring.authenticate(key)
 
-    policy = EdgePolicy(
-        durable_accept=True,
-        default_model="builtin/repair",
-        max_body_bytes=10_000,
-        max_upload_bytes=10_000,
-        submit_expiry_seconds=60,
-        heartbeat_seconds=heartbeat_seconds,
-        allowed_origins=("https://console.example.com",),
-        sockets=sockets or SocketLimits(),
-    )
-    context = EdgeContext(
-        database=database,
-        log=log,
-        submissions=submissions,
-        publisher=Publisher(KafkaConnection("127.0.0.1:1", "test")),
-        hand_over=lambda _: None,
-        store=None,  # type: ignore[arg-type]  # nothing here has artifacts
-        known=None,  # type: ignore[arg-type]
-        hub=edge.hub,
-        views=RunViews(log, submissions),
+    context = edge_context(
+        database,
+        Path("unused"),  # nothing here has artifacts
         authenticate=authenticate,
-        still_valid=lambda principal: principal.credential_id not in edge.revoked,
-        tickets=StreamTickets(database),
-        keys=ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
-        supports_model=lambda _: True,
-        checks={},
-        policy=policy,
+        still_valid=lambda principal: principal.credential_id not in revoked,
+        policy=edge_policy(max_body_bytes=10_000, allowed_origins=("https://console.example.com",), **policy),
+        traffic=TrafficControl(traffic),
     )
-    listener = bind("127.0.0.1", 0)
-    edge.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    edge.server = HttpServer(create_app(context), listener, 1.0)
-    await edge.server.start()
     try:
-        yield edge
+        async with listening(context) as (url, server):
+            yield ServedEdge(url, context.hub, keys, context.traffic, server, revoked)
     finally:
-        await edge.stop()
         await database.close()

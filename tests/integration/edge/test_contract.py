@@ -55,7 +55,7 @@ async def test_the_openapi_document_is_served_and_not_sent_twice(anonymous: Api)
 async def test_the_asyncapi_document_is_served_too(anonymous: Api) -> None:
     answer = await anonymous.http.get("/asyncapi.json")
     document = answer.json()
-    assert set(document["channels"]) == {topic.name for topic in TOPICS}
+    assert set(document["channels"]) == {"websocket", *(topic.name for topic in TOPICS)}
     again = await anonymous.http.get("/asyncapi.json", headers={"If-None-Match": answer.headers["etag"]})
     assert again.status_code == 304
 

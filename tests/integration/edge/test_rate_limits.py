@@ -105,6 +105,26 @@ async def test_what_needs_no_credential_is_limited_by_address(api: Api) -> None:
         assert 429 not in statuses[:-1], path
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "content"),
+    [
+        ("POST", "/v1/runs", b"{"),
+        ("POST", "/v1/runs", b"{}"),
+        ("DELETE", "/v1/runs", b""),
+        ("POST", "/oauth2/token", b"a=1&a=2"),
+        ("POST", "/oauth2/authorize", b"{"),
+    ],
+)
+async def test_what_is_refused_before_anybody_asks_for_a_credential_is_limited_by_address(
+    nobody: httpx2.AsyncClient, method: str, path: str, content: bytes
+) -> None:
+    kind = "application/x-www-form-urlencoded" if b"=" in content else "application/json"
+    answers = [await nobody.request(method, path, content=content, headers={"Content-Type": kind}) for _ in range(5)]
+    assert answers[-1].status_code == 429
+    assert 429 not in [answer.status_code for answer in answers[:-1]]
+    assert int(answers[-1].headers["retry-after"]) > 0
+
+
 async def test_health_is_not_limited(api: Api, nobody: httpx2.AsyncClient) -> None:
     assert {(await nobody.get("/livez")).status_code for _ in range(10)} == {200}
 

@@ -14,6 +14,7 @@ import pytest
 from codeagent import clock
 from codeagent.broker.tail import LiveRecord
 from codeagent.broker.topics import RUN_DELTAS, RUN_EVENTS
+from codeagent.edge import joined
 from codeagent.edge.admission import Admission
 from codeagent.edge.joined import MOST_BUFFERED, EventStream
 from codeagent.edge.live import LiveHub, RunSource
@@ -207,6 +208,16 @@ async def test_a_credential_that_expires_ends_the_stream_at_that_moment(database
     await watcher.next()
     assert await watcher.next() == ("stream.end", {"reason": "token_expired"})
     assert watcher.versions == [1]
+
+
+async def test_no_stream_goes_on_for_ever(database: Database, log: TenantLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joined, "LONGEST_SECONDS", 0.1)
+    run_id = new_run()
+    await commit_step(database, step(run_id, 0, [started()]))
+    watcher = Watcher(log, LiveHub(log), run_id, heartbeat=0.05)
+    while (said := await watcher.next())[0] != "stream.end":
+        pass
+    assert said == ("stream.end", {"reason": "reconnect"})
 
 
 async def test_a_revoked_credential_sees_nothing_of_what_comes_after(database: Database, log: TenantLog) -> None:

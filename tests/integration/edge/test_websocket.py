@@ -271,7 +271,10 @@ class TestAuthentication:
             assert await still_lives(other)
 
     async def test_a_revocation_that_nobody_tells_is_found_at_the_heartbeat(self, module_database_url: str) -> None:
-        async with served_edge(module_database_url, heartbeat_seconds=0.1) as served, served.session() as socket:
+        async with (
+            served_edge(module_database_url, heartbeat_seconds=0.1) as served,
+            served.session() as socket,
+        ):
             served.revoked.add("key_mine")
             assert await socket.closed() == (4401, "revoked")
 

@@ -5,39 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from codeagent import clock
-from codeagent.artifacts.known import KnownArtifacts
-from codeagent.artifacts.store import LocalArtifactStore
-from codeagent.broker.connection import KafkaConnection
-from codeagent.broker.publisher import Publisher
 from codeagent.edge.app import create_app
-from codeagent.edge.context import EdgeContext, EdgePolicy
-from codeagent.edge.live import LiveHub
-from codeagent.edge.views import RunViews
 from codeagent.encryption import SecretBox
-from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
-from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
-from codeagent.identity.api_keys import ApiKeys
+from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.authenticator import Authenticator
-from codeagent.identity.keys import KeyHasher, KeyRing, digest_of_key, new_key
+from codeagent.identity.keys import KeyRing, digest_of_key, new_key
 from codeagent.identity.passwords import Passwords
 from codeagent.identity.principal import Principal
 from codeagent.identity.revocations import Revocations
 from codeagent.identity.scopes import Role
 from codeagent.identity.tenants import FirstTenant, bootstrap
-from codeagent.identity.tickets import StreamTickets
 from codeagent.identity.user_access import UserAccess, UserPolicy
 from codeagent.identity.users import NewUser, create_user
+from tests.integration.edge.contexts import edge_context, edge_policy
 from tests.integration.identity.oauth_client import OAuthClient
 
 ISSUER = "https://agents.example.org"
@@ -122,31 +112,12 @@ def make_edge(
     async def known(key: str) -> Principal | None:
         return keys.authenticate(key)
 
-    log, submissions, store = TenantLog(walled), SubmissionLedger(walled), LocalArtifactStore(folder)
-    context = EdgeContext(
-        database=walled,
-        log=log,
-        submissions=submissions,
-        publisher=Publisher(KafkaConnection("127.0.0.1:1", "test", idempotent=False)),
-        hand_over=lambda _: None,
-        store=store,
-        known=KnownArtifacts(store),
-        hub=LiveHub(log),
-        views=RunViews(log, submissions),
+    context = edge_context(
+        walled,
+        folder,
         authenticate=Authenticator(known, [users.tokens.authenticate], revocations),
         still_valid=lambda caller: not revocations.revoked(caller),
-        tickets=StreamTickets(walled),
-        keys=ApiKeys(walled, KeyHasher(), longest_life=timedelta(days=365)),
-        supports_model=lambda _: True,
-        checks={},
-        policy=EdgePolicy(
-            durable_accept=True,
-            default_model="builtin/repair",
-            max_body_bytes=100_000,
-            max_upload_bytes=1 << 20,
-            submit_expiry_seconds=60,
-            public_url=ISSUER,
-        ),
+        policy=edge_policy(public_url=ISSUER),
         users=users,
     )
     return Edge(create_app(context), users, revocations)

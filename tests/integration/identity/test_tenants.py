@@ -16,10 +16,14 @@ from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.api_keys import ApiKeys, KeyOrder
 from codeagent.identity.key_lookup import DatabaseKeys
 from codeagent.identity.keys import KeyHasher
+from codeagent.identity.principal import Principal
+from codeagent.identity.revocations import Revocations
 from codeagent.identity.scopes import Scope
 from codeagent.identity.sessions import SessionPolicy
 from codeagent.identity.tenants import FirstTenant, bootstrap, resume_tenant, suspend_tenant
 from tests.integration.identity.conftest import BOX, EMAIL, TENANT, World, cheap_passwords
+from tests.integration.identity.test_revocations import WITHIN_SECONDS, until
+from tests.services.deaf import DeafDatabase
 
 TABLES = ("tenants", "users", "passwords", "login_sessions", "refresh_tokens", "authorization_codes")
 
@@ -57,6 +61,36 @@ async def test_a_suspended_tenant_is_out_within_a_moment_and_in_again_when_it_is
         await resume_tenant(world.database, "ten_none")
     facts = [event.type for event in await world.facts(f"tenant-{TENANT}")]
     assert facts == ["tenant.created", "tenant.suspended", "tenant.resumed"]
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["told", "has to look"])
+async def test_a_tenant_that_is_resumed_at_once_goes_on_where_it_was_on_every_edge(world: World, deaf: bool) -> None:
+    """What was revoked by itself stays so."""
+    client, logged_out = await world.owner(), await world.owner("console")
+    assert (await logged_out.call("POST", "/oauth2/logout")).status_code == 204
+    other = (DeafDatabase if deaf else Database)(world.url, connections=2, role=EDGE_ROLE)
+    there = Revocations(other)
+    principal = Principal(TENANT, world.user_id, "ses_1", token_id="jti_1")
+    await there.start()
+    taken = []
+    # The best of three: a busy machine may stop any process for longer than this.
+    for _ in range(3):
+        await suspend_tenant(world.database, TENANT, SessionPolicy())
+        await until(lambda: there.revoked(principal))
+        await world.edge.revocations.look()
+        assert (await client.get("/v1/me")).status_code == 401
+        await resume_tenant(world.database, TENANT)
+        taken.append(await until(lambda: not there.revoked(principal)))
+    assert min(taken) < WITHIN_SECONDS
+    # An edge that has just started reads what still stands there.
+    fresh = Revocations(other)
+    await fresh.look()
+    assert not fresh.revoked(principal)
+    await world.edge.revocations.look()
+    assert (await client.get("/v1/me")).status_code == 200
+    assert (await logged_out.get("/v1/me")).status_code == 401
+    await there.stop()
+    await other.close()
 
 
 async def test_a_suspended_tenants_api_keys_are_refused_until_it_is_resumed(world: World) -> None:

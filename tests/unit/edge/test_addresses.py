@@ -53,6 +53,11 @@ def test_of_what_a_proxy_says_the_last_that_is_no_proxy_counts(forwarded: str, c
     assert found["headers"] == []
 
 
+def test_an_ipv4_address_is_the_same_one_as_an_ipv6_server_sees_it() -> None:
+    found = resolved(Proxies(["10.0.0.0/8"]), scope("::ffff:10.0.0.1", ("x-forwarded-for", "::ffff:198.51.100.7")))
+    assert found["client"][0] == "198.51.100.7"
+
+
 def test_a_list_in_several_lines_is_one_list() -> None:
     lines = ("x-forwarded-for", "198.51.100.7"), ("x-forwarded-for", "10.1.1.1")
     assert resolved(Proxies(["10.0.0.0/8"]), scope("10.0.0.1", *lines))["client"][0] == "198.51.100.7"

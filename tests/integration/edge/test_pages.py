@@ -1,0 +1,187 @@
+"""Lists in pages: in order, each item once and none left out, whatever is added meanwhile."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from codeagent import clock
+from codeagent.edge.app import openapi
+from codeagent.eventlog.log import EventLog
+from codeagent.projections.runs import RunsProjector
+from tests.integration.eventlog.steps import commit_step, new_run, started, step
+from tests.integration.identity.conftest import EMAIL, PASSWORD, TENANT, World, world
+from tests.integration.identity.oauth_client import OAuthClient
+
+__all__ = ["world"]  # a fixture
+Add = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One list: its route, the path to ask for, how one item is added, and how its pages are named.
+
+    `key` tells items apart. Lists of what is newest first grow before the first page, the others behind the last.
+    """
+
+    route: str
+    path: str
+    add: Add
+    cursor: str = "cursor"
+    following: str = "next_cursor"
+    newest_first: bool = True
+    most: int = 200
+    key: str = "id"
+
+
+@dataclass
+class Installation:
+    """An owner who is logged in, and a run of theirs."""
+
+    world: World
+    owner: OAuthClient
+    run_id: str
+    version: int = 0
+
+    async def add_run(self) -> None:
+        await commit_step(self.world.database, step(new_run(), 0, [started()], tenant=TENANT))
+        await RunsProjector(self.world.database, EventLog(self.world.database)).catch_up()
+
+    async def add_event(self) -> None:
+        await commit_step(self.world.database, step(self.run_id, self.version, [started()], tenant=TENANT))
+        self.version += 1
+
+    async def log_in(self) -> None:
+        client = self.world.client()
+        (await client.log_in(EMAIL, PASSWORD)).raise_for_status()
+
+    async def post(self, path: str, **body: object) -> None:
+        headers = {"Authorization": f"Bearer {self.owner.access}", "Idempotency-Key": str(clock.new_uuid())}
+        answer = await self.owner.http.post(path, json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+
+    def listings(self) -> dict[str, Listing]:
+        async def key() -> None:
+            await self.post("/v1/api-keys", name="test", scopes=["runs:read"])
+
+        async def account() -> None:
+            await self.post("/v1/service-accounts", name="test", scopes=["runs:read"])
+
+        behind: dict[str, Any] = {"cursor": "after", "newest_first": False, "most": 500}
+        events = f"/v1/runs/{self.run_id}/events"
+        made = (
+            Listing("/v1/runs", "/v1/runs", self.add_run),
+            Listing("/v1/api-keys", "/v1/api-keys", key),
+            Listing("/v1/service-accounts", "/v1/service-accounts", account),
+            Listing("/v1/auth/sessions", "/v1/auth/sessions", self.log_in),
+            Listing("/v1/runs/{run_id}/events", events, self.add_event, following="next_after", **behind),
+            Listing("/v1/events", "/v1/events", self.add_event, **behind),
+        )
+        return {listing.route: listing for listing in made}
+
+
+LISTS = [
+    "/v1/api-keys",
+    "/v1/auth/sessions",
+    "/v1/events",
+    "/v1/runs",
+    "/v1/runs/{run_id}/events",
+    "/v1/service-accounts",
+]
+
+
+@pytest.fixture
+async def installed(world: World) -> Installation:
+    return Installation(world, await world.owner(), new_run())
+
+
+def next_of(answer: httpx2.Response) -> str | None:
+    link = answer.headers.get("link")
+    if link is None:
+        return None
+    assert link.startswith("<")
+    assert link.endswith('>; rel="next"')
+    return str(link[1:].partition(">")[0])
+
+
+def test_every_list_is_here() -> None:
+    paged = [
+        path
+        for path, item in openapi()["paths"].items()
+        if any(parameter["name"] == "limit" for parameter in item.get("get", {}).get("parameters", ()))
+    ]
+    assert sorted(paged) == LISTS
+
+
+@pytest.mark.parametrize("route", LISTS)
+async def test_the_next_links_lead_through_everything_once_while_items_are_added(
+    installed: Installation, route: str
+) -> None:
+    listing = installed.listings()[route]
+    for _ in range(5):
+        await listing.add()
+    everything = (await installed.owner.get(f"{listing.path}?limit={listing.most}")).json()
+    assert everything[listing.following] is None
+    expected = [item[listing.key] for item in everything["items"]]
+    seen: list[str] = []
+    following: str | None = f"{listing.path}?limit=2"
+    while following is not None:
+        answer = await installed.owner.get(following)
+        page, following = answer.json(), next_of(answer)
+        assert len(page["items"]) <= 2
+        assert (following is None) == (page[listing.following] is None)
+        seen += [item[listing.key] for item in page["items"]]
+        # One for a page of two: so a list that grows at its end has one.
+        await listing.add()
+    if listing.newest_first:
+        assert seen == expected
+        assert len(expected) >= 5
+    else:
+        assert seen[: len(expected)] == expected
+        assert len(set(seen)) == len(seen) > len(expected)
+
+
+GARBAGE = (
+    "x",
+    "~",
+    "%00",
+    "%F0%9F%A6%8A",
+    "-1",
+    "1.5",
+    "9" * 15 + "x",
+    urlsafe_b64encode(b"0001-01-01T00:00:00+23:59~run_x").decode(),
+    urlsafe_b64encode(b"2026-01-01T00:00:00~run_x").decode(),
+)
+
+
+async def test_a_cursor_that_is_none_of_this_list_is_refused(installed: Installation) -> None:
+    listings = list(installed.listings().values())
+    cursors = {}
+    for listing in listings:
+        for _ in range(2):
+            await listing.add()
+        page = (await installed.owner.get(f"{listing.path}?limit=1")).json()
+        cursors[listing.route] = page[listing.following]
+    for listing in listings:
+        own = cursors[listing.route]
+        assert (await installed.owner.get(f"{listing.path}?{listing.cursor}={own}")).status_code == 200
+        for cursor in {*GARBAGE, *cursors.values()} - {own}:
+            answer = await installed.owner.get(f"{listing.path}?{listing.cursor}={cursor}")
+            found = answer.status_code, answer.json()["code"]
+            assert found == (400, "malformed_cursor"), (listing.route, cursor)
+
+
+async def test_a_page_has_a_least_and_a_most(installed: Installation) -> None:
+    await installed.add_event()
+    for listing in installed.listings().values():
+        for limit in (1, listing.most):
+            assert (await installed.owner.get(f"{listing.path}?limit={limit}")).status_code == 200
+        for beyond in (0, -1, listing.most + 1, "x"):
+            answer = await installed.owner.get(f"{listing.path}?limit={beyond}")
+            assert answer.status_code == 422, (listing.route, beyond)
+            assert answer.json()["errors"][0]["pointer"] == "query:limit"
