@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.tail import TopicTail
@@ -41,6 +42,7 @@ def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
         still_valid=identity.still_valid,
         tickets=StreamTickets(parts.database),
         keys=identity.keys,
+        agents=AgentRegistry.on(parts.database),
         users=identity.users,
         supports_model=ProviderRegistry(settings.providers()).supports,
         checks=parts.process.checks,

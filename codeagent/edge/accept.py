@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from codeagent import clock
+from codeagent.agent_registry.agent import run_limits
 from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.models import GitSourceBody, RunBody
@@ -17,6 +18,7 @@ from codeagent.eventlog.accept import Submission
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.flags.features import GIT_SOURCES, RUNS_SUBMISSION
 from codeagent.identity.principal import Principal
+from codeagent.identity.scopes import Scope
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import CancelRun, SubmitRun
 from codeagent.messages.envelope import Command, Envelope, to_headers
@@ -100,18 +102,20 @@ async def accept_cancel(context: EdgeContext, caller: Principal, run_id: str, re
 
 
 async def _submit_command(context: EdgeContext, caller: Principal, body: RunBody, run_id: str) -> SubmitRun:
-    model = body.model or context.policy.default_model
-    if body.agent not in context.policy.agents:
-        raise InvalidInput(f"There is no agent {body.agent!r}.", code="unsupported_agent", pointer="/agent")
+    resolver, drafts = context.agents.resolver, caller.may(Scope.AGENTS_WRITE)
+    agent = await resolver.resolve(caller.tenant_id, body.agent, drafts=drafts)
+    model = body.model or agent.model or context.policy.default_model
     if not context.supports_model(model):
         raise InvalidInput(f"There is no model {model!r}.", code="unsupported_model", pointer="/model")
     return SubmitRun(
         run_id=run_id,
         task=body.task,
         source=await _source(context, caller, body),
-        agent=body.agent,
+        agent=agent.name,
+        agent_version=agent.number,
+        definition=agent.definition,
         model=model,
-        limits=body.limits.limits(),
+        limits=run_limits(body.limits, agent.limits),
         fingerprint=sha256(body.__pydantic_serializer__.to_json(body)).hexdigest(),
     )
 

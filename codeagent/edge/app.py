@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from codeagent import __version__
 from codeagent.edge import (
     account,
+    agent_versions,
+    agents,
     api_keys,
     artifacts,
     contract,
@@ -53,7 +55,8 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
     accounts = (account, api_keys, service_accounts, oauth, metadata)
-    for module in (runs, events, tickets, route, artifacts, *accounts, contract, health):
+    work = (runs, events, tickets, route, artifacts, agents, agent_versions)
+    for module in (*work, *accounts, contract, health):
         app.include_router(module.router)
     if context is not None:
         _add_middleware(app, context)

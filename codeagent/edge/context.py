@@ -10,6 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import SecurityScopes
 from starlette.datastructures import Address
 
+from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import ArtifactStore
 from codeagent.broker.publisher import Publisher
@@ -60,7 +61,6 @@ class EdgePolicy:
     max_upload_bytes: int
     submit_expiry_seconds: int
     public_url: str = "http://127.0.0.1:8080"
-    agents: frozenset[str] = frozenset({"coder"})
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
     allowed_origins: tuple[str, ...] = ()
@@ -89,6 +89,7 @@ class EdgeContext:
     calls `hub.recheck` to have them ask at once."""
     tickets: StreamTickets
     keys: ApiKeys
+    agents: AgentRegistry
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""
@@ -170,4 +171,6 @@ Caller = Annotated[Principal, _holding()]
 RunReader = Annotated[Principal, _holding(Scope.RUNS_READ)]
 RunWriter = Annotated[Principal, _holding(Scope.RUNS_WRITE)]
 RunCanceler = Annotated[Principal, _holding(Scope.RUNS_CANCEL)]
+AgentReader = Annotated[Principal, _holding(Scope.AGENTS_READ)]
+AgentWriter = Annotated[Principal, _holding(Scope.AGENTS_WRITE)]
 KeyWriter = Annotated[Principal, _holding(Scope.KEYS_WRITE)]

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.admin import TopicAdmin, wanted_topics
@@ -93,6 +94,7 @@ def context(
         still_valid=keys.knows,
         tickets=StreamTickets(database),
         keys=ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
+        agents=AgentRegistry.on(database),
         supports_model=lambda model: model in {"builtin/repair", "test/model"},
         checks={},
         policy=policy,

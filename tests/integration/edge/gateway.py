@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from codeagent import clock
+from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.connection import KafkaConnection
@@ -139,6 +140,7 @@ async def running_edge(url: str, folder: Path, keys: Keys, *, deaf: bool = False
         still_valid=identity.still_valid,
         tickets=StreamTickets(database),
         keys=identity.keys,
+        agents=AgentRegistry.on(database),
         users=identity.users,
         supports_model=lambda _: True,
         checks={"revocations": identity.revocations.current},

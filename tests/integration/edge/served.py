@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from codeagent import clock
+from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.publisher import Publisher
 from codeagent.cli.process import HttpServer, bind
@@ -171,6 +172,7 @@ async def served_edge(
         still_valid=lambda principal: principal.credential_id not in edge.revoked,
         tickets=StreamTickets(database),
         keys=ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
+        agents=AgentRegistry.on(database),
         supports_model=lambda _: True,
         checks={},
         policy=policy,
