@@ -20,12 +20,14 @@ from codeagent.edge.views import RunViews
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.tickets import StreamTickets
+from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
 from codeagent.settings import Settings
 
 
 def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
     settings = parts.settings
+    registry = ProviderRegistry(settings.providers())
     tenant_log, submissions = TenantLog(parts.database), SubmissionLedger(parts.database)
     store = LocalArtifactStore(settings.artifacts_dir)
     return EdgeContext(
@@ -44,12 +46,13 @@ def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
         keys=identity.keys,
         agents=AgentRegistry.on(parts.database),
         users=identity.users,
-        supports_model=ProviderRegistry(settings.providers()).supports,
+        supports_model=registry.supports,
         checks=parts.process.checks,
         policy=edge_policy(settings, trusted_hosts(settings)),
         features=parts.features,
         topics=tuple(load_topics(settings.topics_dir)),
         traffic=traffic_control(settings),
+        offers=Offers(registry.settings()),
     )
 
 

@@ -19,6 +19,7 @@ from codeagent.edge import (
     metadata,
     oauth,
     problems,
+    providers,
     runs,
     service_accounts,
     tickets,
@@ -55,7 +56,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
     accounts = (account, api_keys, service_accounts, oauth, metadata)
-    work = (runs, events, tickets, route, artifacts, agents, agent_versions)
+    work = (runs, events, tickets, route, artifacts, agents, agent_versions, providers)
     for module in (*work, *accounts, contract, health):
         app.include_router(module.router)
     if context is not None:

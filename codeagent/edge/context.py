@@ -33,6 +33,8 @@ from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
 from codeagent.identity.tickets import StreamTickets
 from codeagent.identity.user_access import UserAccess
+from codeagent.providers.offers import Offers
+from codeagent.providers.registry import ProviderRegistry
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -100,6 +102,8 @@ class EdgeContext:
     topics: tuple[TopicDefinition, ...] = ()
     """What the AsyncAPI document is made from."""
     traffic: TrafficControl = field(default_factory=TrafficControl)
+    offers: Offers = field(default_factory=lambda: Offers(ProviderRegistry().settings()))
+    """What callers may know of the model providers."""
 
 
 # Dependencies are coroutines, since the framework would send plain functions through a thread each.
@@ -173,4 +177,5 @@ RunWriter = Annotated[Principal, _holding(Scope.RUNS_WRITE)]
 RunCanceler = Annotated[Principal, _holding(Scope.RUNS_CANCEL)]
 AgentReader = Annotated[Principal, _holding(Scope.AGENTS_READ)]
 AgentWriter = Annotated[Principal, _holding(Scope.AGENTS_WRITE)]
+ProviderReader = Annotated[Principal, _holding(Scope.PROVIDERS_READ)]
 KeyWriter = Annotated[Principal, _holding(Scope.KEYS_WRITE)]

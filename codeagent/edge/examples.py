@@ -96,6 +96,20 @@ _AGENT_VERSION: dict[str, Any] = {
     "created_by": "usr_1",
     "created_at": MORNING,
 }
+_PROVIDER: dict[str, Any] = {
+    "name": "openai",
+    "kind": "openai",
+    "host": None,
+    "key_configured": True,
+    "models": ["openai/gpt-5"],
+}
+_MODEL: dict[str, Any] = {
+    "id": "openai/gpt-5",
+    "provider": "openai",
+    "is_default": True,
+    "context_window": 400_000,
+    "prices": {"input_usd": "1.25", "output_usd": "10", "cache_read_usd": "0.125", "cache_write_usd": "1.25"},
+}
 _KEY: dict[str, Any] = {
     "id": KEY_ID,
     "name": "CI",
@@ -158,6 +172,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "VersionBody": {**_DEFINED, "tools": ["read_file", "search"]},
     "AgentVersionModel": _AGENT_VERSION,
     "AgentVersionPage": {"items": [_AGENT_VERSION], "next_cursor": "3"},
+    "ProviderPage": {"items": [_PROVIDER], "next_cursor": None},
+    "OfferedModelPage": {"items": [_MODEL], "next_cursor": None},
     "KeyBody": {"name": "CI", "scopes": ["runs:read", "runs:write"], "networks": ["192.0.2.0/24"]},
     "RotateBody": {"overlap_seconds": 3_600},
     "KeyModel": _KEY,

@@ -31,6 +31,8 @@ from codeagent.eventlog.tenants import EDGE_ROLE, TenantLog
 from codeagent.identity.keys import digest_of_key, new_key
 from codeagent.identity.scopes import SCOPES_OF, Role
 from codeagent.identity.tickets import StreamTickets
+from codeagent.providers.offers import Offers
+from codeagent.providers.registry import ProviderRegistry
 from codeagent.settings import Settings, read_settings
 from tests.services.deaf import DeafDatabase
 
@@ -151,6 +153,7 @@ async def running_edge(url: str, folder: Path, keys: Keys, *, deaf: bool = False
             max_upload_bytes=1 << 20,
             submit_expiry_seconds=60,
         ),
+        offers=Offers(ProviderRegistry(settings.providers()).settings()),
     )
     await store.start()
     await identity.start()

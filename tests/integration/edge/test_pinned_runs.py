@@ -27,7 +27,7 @@ from codeagent.providers.retry import ResilientProvider
 from codeagent.providers.scripted import ScriptedProvider
 from codeagent.workers.deltas import unsent
 from codeagent.workers.provider import ProviderPerformer
-from tests.integration.edge.defined_agents import define, move, refused, run
+from tests.integration.edge.defined_agents import GIT, define, move, post, refused, run
 from tests.integration.edge.gateway import MINE, Edge
 from tests.integration.workers.system import Bench, answered
 
@@ -113,6 +113,19 @@ async def test_a_run_cannot_have_what_is_not_for_new_runs(edge: Edge) -> None:
         assert answer.json()["errors"][0]["pointer"] == "/agent"
     theirs = await run(edge, "reader", key=edge.keys.stranger)
     assert refused(theirs) == none
+
+
+async def test_a_repeat_of_what_was_accepted_is_no_new_run_and_not_refused(edge: Edge) -> None:
+    await define(edge, "reader", {})
+    await move(edge, "reader", "versions/1/promote")
+    body = {"task": "look", "source": GIT, "agent": "reader"}
+    first = await post(edge, "/v1/runs", body, "k")
+    await edge.call(edge.keys.owner, "DELETE", "/v1/agents/reader", headers={"If-Match": "*"})
+    repeat = await post(edge, "/v1/runs", body, "k")
+    assert (repeat.status_code, repeat.json()["id"]) == (202, first.json()["id"])
+    assert repeat.headers["idempotent-replayed"] == "true"
+    for changed, key in ((body, "k2"), ({**body, "task": "another"}, "k")):
+        assert refused(await post(edge, "/v1/runs", changed, key)) == (422, "unsupported_agent")
 
 
 async def test_a_draft_is_tried_by_those_who_may_write_agents(edge: Edge) -> None:
