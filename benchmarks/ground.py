@@ -23,7 +23,6 @@ from codeagent.eventlog import migrate
 from codeagent.settings import Settings
 from tests.services.kafka import ApacheKafka, missing_for_kafka
 
-
 NO_LIMITS: dict[str, Any] = {
     "rate_submit": "100000000/second",
     "rate_write": "100000000/second",

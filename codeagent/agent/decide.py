@@ -173,7 +173,7 @@ def _advance(draft: Draft) -> None:
     while draft.state.queue:
         call = draft.state.queue[0]
         try:
-            arguments = None if call.arguments_ref else tools.parse(call)
+            arguments = _arguments(draft.state, call)
         except tools.BadToolCall as error:
             draft.tool_failed(call, error.code, str(error))
             continue
@@ -186,6 +186,12 @@ def _advance(draft: Draft) -> None:
         _collect(draft, _spoken_ending(draft.state))
     else:
         _think(draft)
+
+
+def _arguments(state: RunState, call: ToolCall) -> tools.ToolArguments | None:
+    """None where they are too long to travel: whoever carries the call out reads them. Raises `BadToolCall`."""
+    tools.check_offered(call.name, state.tools)
+    return None if call.arguments_ref else tools.parse(call)
 
 
 def _spoken_ending(state: RunState) -> Ending:

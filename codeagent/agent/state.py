@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import singledispatch
 from uuid import UUID
 
+from codeagent.agent import tools
 from codeagent.messages import events
 from codeagent.messages.conversation import FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
@@ -56,6 +57,12 @@ class RunState:
         if self.submitted is None:
             raise ValueError("the run has not been submitted")
         return self.submitted
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Names of the tools that the run's agent may call."""
+        definition = self.run.definition
+        return tools.NAMES if definition is None else definition.tools
 
     @property
     def deadline_at(self) -> datetime:

@@ -81,6 +81,9 @@ TOOLS: dict[str, type[ToolArguments]] = {
 }
 
 
+NAMES = tuple(TOOLS)
+
+
 class BadToolCall(ValueError):
     """A call that cannot be carried out; the text tells the model why. `code` is stable."""
 
@@ -90,10 +93,12 @@ class BadToolCall(ValueError):
 
 
 @cache
-def specs() -> tuple[ToolSpec, ...]:
-    """The tools as offered to a model."""
+def specs(offered: tuple[str, ...] = NAMES) -> tuple[ToolSpec, ...]:
+    """The tools as offered to a model. Names that are none of ours offer nothing."""
     return tuple(
-        ToolSpec(name=name, description=tool.DESCRIPTION, parameters=_parameters(tool)) for name, tool in TOOLS.items()
+        ToolSpec(name=name, description=tool.DESCRIPTION, parameters=_parameters(tool))
+        for name, tool in TOOLS.items()
+        if name in offered
     )
 
 
@@ -105,11 +110,16 @@ def _parameters(tool: type[ToolArguments]) -> dict[str, Any]:
     return schema
 
 
+def check_offered(name: str, offered: tuple[str, ...] = NAMES) -> None:
+    """Raises `BadToolCall`: to a model, a tool that it is not offered is none."""
+    if name not in offered or name not in TOOLS:
+        raise BadToolCall("unsupported_tool", f"There is no tool {name!r}. Tools: {', '.join(offered)}.")
+
+
 def parse(call: ToolCall) -> ToolArguments:
     """The call's arguments, typed. Raises `BadToolCall` for an unknown tool or arguments that do not fit."""
-    tool = TOOLS.get(call.name)
-    if tool is None:
-        raise BadToolCall("unsupported_tool", f"There is no tool {call.name!r}. Tools: {', '.join(TOOLS)}.")
+    check_offered(call.name)
+    tool = TOOLS[call.name]
     try:
         document = from_json(call.arguments or "{}")
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.tail import TopicTail
@@ -19,12 +20,14 @@ from codeagent.edge.views import RunViews
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.tickets import StreamTickets
+from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
 from codeagent.settings import Settings
 
 
 def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
     settings = parts.settings
+    registry = ProviderRegistry(settings.providers())
     tenant_log, submissions = TenantLog(parts.database), SubmissionLedger(parts.database)
     store = LocalArtifactStore(settings.artifacts_dir)
     return EdgeContext(
@@ -41,13 +44,15 @@ def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
         still_valid=identity.still_valid,
         tickets=StreamTickets(parts.database),
         keys=identity.keys,
+        agents=AgentRegistry.on(parts.database),
         users=identity.users,
-        supports_model=ProviderRegistry(settings.providers()).supports,
+        supports_model=registry.supports,
         checks=parts.process.checks,
         policy=edge_policy(settings, trusted_hosts(settings)),
         features=parts.features,
         topics=tuple(load_topics(settings.topics_dir)),
         traffic=traffic_control(settings),
+        offers=Offers(registry.settings()),
     )
 
 

@@ -9,14 +9,16 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from codeagent import clock
+from codeagent.agent_registry.agent import run_limits
 from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.models import GitSourceBody, RunBody
-from codeagent.errors import InvalidInput, Rejected, Unavailable
+from codeagent.errors import InvalidInput, NotFound, Rejected, Unavailable
 from codeagent.eventlog.accept import Submission
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.flags.features import GIT_SOURCES, RUNS_SUBMISSION
 from codeagent.identity.principal import Principal
+from codeagent.identity.scopes import Scope
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import CancelRun, SubmitRun
 from codeagent.messages.envelope import Command, Envelope, to_headers
@@ -45,11 +47,11 @@ def idempotency_key(header: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRun:
-    """`repeated`: an earlier request under the same key had ordered the run; `command` was not sent again."""
+    """`command` is None where an earlier request under the same key had ordered the run, and nothing was sent."""
 
-    command: SubmitRun
+    run_id: str
     at: datetime
-    repeated: bool
+    command: SubmitRun | None
 
 
 async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key: str) -> AcceptedRun:
@@ -62,7 +64,13 @@ async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key
             retry_after=SWITCHED_OFF_SECONDS,
         )
     run_id = typed_id("run", derived_uuid(caller.tenant_id, caller.id, "POST /v1/runs", key))
-    command = await _submit_command(context, caller, body, run_id)
+    try:
+        command = await _submit_command(context, caller, body, run_id)
+    except Rejected:
+        if await _accepted_before(context, caller, run_id, _fingerprint(body)):
+            metrics.IDEMPOTENCY_REPLAYS.inc()
+            return AcceptedRun(run_id, clock.now(), None)
+        raise
     envelope = _envelope(context, caller, command, run_id, "submit")
     row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
     durable, request = context.policy.durable_accept, encode_data(command)
@@ -73,7 +81,7 @@ async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key
         raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
     if accepted.accepted and not accepted.inserted:
         metrics.IDEMPOTENCY_REPLAYS.inc()
-        return AcceptedRun(command, envelope.time, repeated=True)
+        return AcceptedRun(run_id, envelope.time, None)
     if durable:
         if not accepted.inserted:
             # Noted without an outbox row, before `durable_accept` was turned on, and never sent.
@@ -84,7 +92,18 @@ async def accept_run(context: EdgeContext, caller: Principal, body: RunBody, key
         await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), request)
         context.submissions.confirm(run_id)
     metrics.COMMAND_ACCEPT.labels("run.submit").observe(time.perf_counter() - started)
-    return AcceptedRun(command, envelope.time, repeated=False)
+    return AcceptedRun(run_id, envelope.time, command)
+
+
+async def _accepted_before(context: EdgeContext, caller: Principal, run_id: str, fingerprint: str) -> bool:
+    """Whether what is refused now was accepted once: an agent may have been archived since, a model removed."""
+    noted = await context.submissions.find(caller.tenant_id, run_id)
+    if noted is not None:
+        return noted.accepted and noted.fingerprint == fingerprint
+    try:
+        return (await context.views.get(caller.tenant_id, run_id)).fingerprint == fingerprint
+    except NotFound:
+        return False
 
 
 async def accept_cancel(context: EdgeContext, caller: Principal, run_id: str, reason: str) -> None:
@@ -100,20 +119,26 @@ async def accept_cancel(context: EdgeContext, caller: Principal, run_id: str, re
 
 
 async def _submit_command(context: EdgeContext, caller: Principal, body: RunBody, run_id: str) -> SubmitRun:
-    model = body.model or context.policy.default_model
-    if body.agent not in context.policy.agents:
-        raise InvalidInput(f"There is no agent {body.agent!r}.", code="unsupported_agent", pointer="/agent")
+    resolver, drafts = context.agents.resolver, caller.may(Scope.AGENTS_WRITE)
+    agent = await resolver.resolve(caller.tenant_id, body.agent, drafts=drafts)
+    model = body.model or agent.model or context.policy.default_model
     if not context.supports_model(model):
         raise InvalidInput(f"There is no model {model!r}.", code="unsupported_model", pointer="/model")
     return SubmitRun(
         run_id=run_id,
         task=body.task,
         source=await _source(context, caller, body),
-        agent=body.agent,
+        agent=agent.name,
+        agent_version=agent.number,
+        definition=agent.definition,
         model=model,
-        limits=body.limits.limits(),
-        fingerprint=sha256(body.__pydantic_serializer__.to_json(body)).hexdigest(),
+        limits=run_limits(body.limits, agent.limits),
+        fingerprint=_fingerprint(body),
     )
+
+
+def _fingerprint(body: RunBody) -> str:
+    return sha256(body.__pydantic_serializer__.to_json(body)).hexdigest()
 
 
 async def _source(context: EdgeContext, caller: Principal, body: RunBody) -> Source:

@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from codeagent import __version__
 from codeagent.edge import (
     account,
+    agent_versions,
+    agents,
     api_keys,
     artifacts,
     contract,
@@ -18,6 +20,7 @@ from codeagent.edge import (
     metadata,
     oauth,
     problems,
+    providers,
     runs,
     service_accounts,
     tickets,
@@ -54,7 +57,8 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
     accounts = (account, api_keys, service_accounts, oauth, metadata)
-    for module in (runs, events, tickets, route, artifacts, *accounts, contract, health):
+    work = (runs, events, tickets, route, artifacts, agents, agent_versions, providers)
+    for module in (*work, *accounts, contract, health):
         app.include_router(module.router)
     if context is not None:
         _add_middleware(app, context)

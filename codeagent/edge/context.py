@@ -10,6 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import SecurityScopes
 from starlette.datastructures import Address
 
+from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import ArtifactStore
 from codeagent.broker.publisher import Publisher
@@ -32,6 +33,8 @@ from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
 from codeagent.identity.tickets import StreamTickets
 from codeagent.identity.user_access import UserAccess
+from codeagent.providers.offers import Offers
+from codeagent.providers.registry import ProviderRegistry
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -61,7 +64,6 @@ class EdgePolicy:
     submit_expiry_seconds: int
     public_url: str = "http://127.0.0.1:8080"
     """Where clients reach the edge, without a slash at its end."""
-    agents: frozenset[str] = frozenset({"coder"})
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
     allowed_origins: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ class EdgeContext:
     calls `hub.recheck` to have them ask at once."""
     tickets: StreamTickets
     keys: ApiKeys
+    agents: AgentRegistry
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""
@@ -100,6 +103,8 @@ class EdgeContext:
     topics: tuple[TopicDefinition, ...] = ()
     """What the AsyncAPI document is made from."""
     traffic: TrafficControl = field(default_factory=TrafficControl)
+    offers: Offers = field(default_factory=lambda: Offers(ProviderRegistry().settings()))
+    """What callers may know of the model providers."""
 
 
 # Dependencies are coroutines, since the framework would send plain functions through a thread each.
@@ -171,4 +176,7 @@ Caller = Annotated[Principal, _holding()]
 RunReader = Annotated[Principal, _holding(Scope.RUNS_READ)]
 RunWriter = Annotated[Principal, _holding(Scope.RUNS_WRITE)]
 RunCanceler = Annotated[Principal, _holding(Scope.RUNS_CANCEL)]
+AgentReader = Annotated[Principal, _holding(Scope.AGENTS_READ)]
+AgentWriter = Annotated[Principal, _holding(Scope.AGENTS_WRITE)]
+ProviderReader = Annotated[Principal, _holding(Scope.PROVIDERS_READ)]
 KeyWriter = Annotated[Principal, _holding(Scope.KEYS_WRITE)]

@@ -11,6 +11,7 @@ import orjson
 
 RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
 KEY_ID = "key_01k5h3v9q7e6t8w2x4y6z8a0b2"
+AGENT_ID = "agt_01k5h3v9q7e6t8w2x4y6z8a0b4"
 ACCOUNT_ID = "sva_01k5h3v9q7e6t8w2x4y6z8a0b3"
 DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 SOURCE = {"kind": "archive", "digest": DIGEST}
@@ -64,6 +65,50 @@ _EVENT: dict[str, Any] = {
     "sequence": "00000000000000000002",
     "datacontenttype": "application/json",
     "data": {"attempt": 1},
+}
+_AGENT: dict[str, Any] = {
+    "id": AGENT_ID,
+    "name": "reviewer",
+    "description": "Reads and reports.",
+    "builtin": False,
+    "active_version": 3,
+    "former_version": 2,
+    "latest_version": 3,
+    "version": 9,
+    "created_by": "usr_1",
+    "created_at": MORNING,
+    "updated_at": LATER,
+    "archived_at": None,
+}
+_DEFINED: dict[str, Any] = {
+    "instructions": "Change nothing. Report what you find.",
+    "model": "builtin/repair",
+    "tools": ["read_file", "search", "submit"],
+    "limits": {"max_steps": 20, "max_cost_usd": "0.50"},
+}
+_AGENT_VERSION: dict[str, Any] = {
+    "agent_id": AGENT_ID,
+    "agent": "reviewer",
+    "number": 3,
+    "state": "active",
+    **_DEFINED,
+    "digest": DIGEST,
+    "created_by": "usr_1",
+    "created_at": MORNING,
+}
+_PROVIDER: dict[str, Any] = {
+    "name": "openai",
+    "kind": "openai",
+    "host": None,
+    "key_configured": True,
+    "models": ["openai/gpt-5"],
+}
+_MODEL: dict[str, Any] = {
+    "id": "openai/gpt-5",
+    "provider": "openai",
+    "is_default": True,
+    "context_window": 400_000,
+    "prices": {"input_usd": "1.25", "output_usd": "10", "cache_read_usd": "0.125", "cache_write_usd": "1.25"},
 }
 _KEY: dict[str, Any] = {
     "id": KEY_ID,
@@ -120,6 +165,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "dropped": 0,
         "href": f"/v1/artifacts/{DIGEST}",
     },
+    "AgentBody": {"name": "reviewer", "description": "Reads and reports."},
+    "AgentChanges": {"description": "Reads, and reports what it finds."},
+    "AgentModel": _AGENT,
+    "AgentPage": {"items": [_AGENT], "next_cursor": None},
+    "VersionBody": {**_DEFINED, "tools": ["read_file", "search"]},
+    "AgentVersionModel": _AGENT_VERSION,
+    "AgentVersionPage": {"items": [_AGENT_VERSION], "next_cursor": "3"},
+    "ProviderPage": {"items": [_PROVIDER], "next_cursor": None},
+    "OfferedModelPage": {"items": [_MODEL], "next_cursor": None},
     "KeyBody": {"name": "CI", "scopes": ["runs:read", "runs:write"], "networks": ["192.0.2.0/24"]},
     "RotateBody": {"overlap_seconds": 3_600},
     "KeyModel": _KEY,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from codeagent.messages.values import Digest, RunLimits, RunStatus
+from codeagent.messages.values import Digest, LimitsAsked, RunStatus
 from codeagent.projections.runs import RunRow
 from codeagent.projections.view import RunView
 
@@ -30,17 +29,8 @@ class GitSourceBody(Strict):
     ref: str = Field(default="HEAD", max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
 
 
-class LimitsBody(Strict):
+class LimitsBody(LimitsAsked, extra="forbid"):
     """What the run may use; what is left out takes its default."""
-
-    max_steps: int | None = Field(default=None, ge=1, le=1000)
-    max_tokens: int | None = Field(default=None, ge=1_000, le=100_000_000)
-    max_cost_usd: Decimal | None = Field(default=None, gt=0, le=100_000)
-    deadline_seconds: int | None = Field(default=None, ge=5, le=86_400)
-    command_timeout_seconds: int | None = Field(default=None, ge=1, le=1800)
-
-    def limits(self) -> RunLimits:
-        return RunLimits.model_validate(self.model_dump(exclude_none=True))
 
 
 class RunBody(Strict):
@@ -48,7 +38,12 @@ class RunBody(Strict):
 
     task: str = Field(min_length=1, max_length=32_000, examples=["Make the tests pass."])
     source: Annotated[ArchiveSourceBody | GitSourceBody, Field(discriminator="kind")]
-    agent: str = Field(default="coder", max_length=100)
+    agent: str = Field(
+        default="coder",
+        max_length=100,
+        description="Name of the agent, whose active version the run is given, or `name@number` for another one.",
+        examples=["coder", "reviewer@3"],
+    )
     model: str | None = Field(default=None, max_length=200, examples=["builtin/repair"])
     limits: LimitsBody = LimitsBody()
 

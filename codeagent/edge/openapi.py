@@ -22,6 +22,8 @@ TAGS = {
     "runs": "One execution of a task by an agent: submit it, watch it, cancel it.",
     "events": "What happens in all runs of a tenant, as pages and as a stream.",
     "artifacts": "Big bytes, named by their digest: source archives in, patches and outputs out.",
+    "agents": "What does the work: definitions as data, in versions that never change.",
+    "providers": "What agents think with: the models that runs may name.",
     "account": "What callers may know and do about themselves.",
     "API keys": "Credentials for programs: make, rotate and revoke them.",
     "service accounts": "Programs that act in the tenant's name.",

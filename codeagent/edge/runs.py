@@ -57,13 +57,13 @@ async def submit_run(body: RunBody, request: Request, caller: RunWriter) -> Resp
     wanted = _preferences(exchange, request)
     key = idempotency_key(exchange.header(b"idempotency-key"))
     accepted = await accept_run(context, caller, body, key)
-    run_id = accepted.command.run_id
+    run_id = accepted.run_id
     headers = {
         "Location": f"/v1/runs/{run_id}",
         "Retry-After": "1",
         "Link": f'</v1/runs/{run_id}/events>; rel="monitor"',
     }
-    if accepted.repeated:
+    if accepted.command is None:
         headers["Idempotent-Replayed"] = "true"
         view = await context.views.get(caller.tenant_id, run_id)
     else:

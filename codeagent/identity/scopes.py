@@ -16,6 +16,7 @@ class Scope(StrEnum):
     PROJECTS_WRITE = "projects:write"
     AGENTS_READ = "agents:read"
     AGENTS_WRITE = "agents:write"
+    PROVIDERS_READ = "providers:read"
     APPROVALS_WRITE = "approvals:write"
     WEBHOOKS_WRITE = "webhooks:write"
     KEYS_WRITE = "keys:write"
@@ -37,7 +38,7 @@ class Role(StrEnum):
 
 ALL = frozenset(Scope)
 _BY_NAME = {scope.value: scope for scope in Scope}
-_READS = frozenset({Scope.RUNS_READ, Scope.PROJECTS_READ, Scope.AGENTS_READ, Scope.USAGE_READ})
+_READS = frozenset({Scope.RUNS_READ, Scope.PROJECTS_READ, Scope.AGENTS_READ, Scope.PROVIDERS_READ, Scope.USAGE_READ})
 _WORK = frozenset({Scope.RUNS_WRITE, Scope.RUNS_CANCEL, Scope.PROJECTS_WRITE, Scope.APPROVALS_WRITE})
 
 SCOPES_OF: dict[Role, frozenset[Scope]] = {

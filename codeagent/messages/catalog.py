@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from codeagent.errors import Unreadable
-from codeagent.messages import commands, events, identity_events, key_events, results
+from codeagent.messages import agent_events, commands, events, identity_events, key_events, results
 from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Payload, from_headers
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -53,6 +53,13 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     identity_events.ServiceAccountDisabled,
     identity_events.SigningKeyPublished,
     identity_events.SigningKeyRemoved,
+    agent_events.AgentCreated,
+    agent_events.AgentUpdated,
+    agent_events.AgentArchived,
+    agent_events.AgentVersionCreated,
+    agent_events.AgentVersionPromoted,
+    agent_events.AgentRolledBack,
+    agent_events.AgentVersionRetired,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

@@ -8,11 +8,12 @@ from uuid import UUID
 from pydantic import Field
 
 from codeagent.messages.envelope import Command
-from codeagent.messages.values import Digest, Operation, RunLimits, Source
+from codeagent.messages.values import AgentDefinition, Digest, Operation, RunLimits, Source, absent
 
 
 class SubmitRun(Command):
-    """Start a run. `fingerprint` is the digest of the request's body, so that a key reused for another body is seen."""
+    """Start a run. `definition` is the version of its agent, None for the built-in one; `fingerprint` is the digest of
+    the request's body, so that a key reused for another body is seen."""
 
     NAME: ClassVar[str] = "run.submit"
 
@@ -21,6 +22,7 @@ class SubmitRun(Command):
     source: Source
     agent: str
     agent_version: int = 1
+    definition: AgentDefinition | None = Field(default=None, exclude_if=absent)
     model: str
     limits: RunLimits
     fingerprint: str

@@ -7,9 +7,11 @@ from decimal import Decimal
 from typing import ClassVar, Literal
 from uuid import UUID
 
+from pydantic import Field
+
 from codeagent.messages.conversation import Data, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import Artifact, Outcome, RunLimits, RunStatus, Source
+from codeagent.messages.values import AgentDefinition, Artifact, Outcome, RunLimits, RunStatus, Source, absent
 
 StepName = Literal["prepare", "think", "collect"]
 
@@ -30,6 +32,7 @@ class RunSubmitted(Event):
     source: Source
     agent: str
     agent_version: int
+    definition: AgentDefinition | None = Field(default=None, exclude_if=absent)
     model: str
     limits: RunLimits
     fingerprint: str

@@ -55,6 +55,10 @@ def api_key_stream(key_id: str) -> str:
     return f"api_key-{key_id}"
 
 
+def agent_stream(agent_id: str) -> str:
+    return f"agent-{agent_id}"
+
+
 def tenant_stream(tenant_id: str) -> str:
     return f"tenant-{tenant_id}"
 

@@ -65,6 +65,32 @@ class RunLimits(Data):
     command_timeout_seconds: int = Field(default=120, ge=1, le=1800)
 
 
+class LimitsAsked(Data):
+    """Limits as far as somebody says them: of a request, or of an agent's version. None says nothing."""
+
+    max_steps: int | None = Field(default=None, ge=1, le=1000)
+    max_tokens: int | None = Field(default=None, ge=1_000, le=100_000_000)
+    max_cost_usd: Decimal | None = Field(default=None, gt=0, le=100_000)
+    deadline_seconds: int | None = Field(default=None, ge=5, le=86_400)
+    command_timeout_seconds: int | None = Field(default=None, ge=1, le=1800)
+
+
+class AgentDefinition(Data):
+    """What a run works by that is not of the built-in agent: the rest of it, name, version, model and limits, is the
+    run's own. It is the run's for good, whatever becomes of the agent meanwhile."""
+
+    id: str
+    digest: Digest
+    instructions: str
+    tools: tuple[str, ...]
+
+
+def absent(value: object) -> bool:
+    """For fields that are left out of the JSON when there is nothing to say: what was stored before there was such a
+    field, and what is, are the same bytes, and readers that do not know the field never see it."""
+    return value is None
+
+
 class Artifact(Data):
     """A named, immutable blob: a patch, a long output, an upload."""
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from codeagent import clock
 from codeagent.messages.conversation import Usage
 
 CAUTIOUS_CONTEXT_WINDOW = 16_384
 """For a model nobody knows: small enough for most servers a team runs itself."""
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, TieredPrices
 
 _MILLION = Decimal(1_000_000)
 
@@ -25,9 +30,14 @@ class TokenPrices(BaseModel):
     cache_read_usd: Decimal | None = Field(default=None, ge=0)
     cache_write_usd: Decimal | None = Field(default=None, ge=0)
 
-    def cost(self, usage: Usage) -> Decimal:
+    def cache_usd(self) -> tuple[Decimal, Decimal]:
+        """What is read from a cache, and what is written to one."""
         read = self.input_usd if self.cache_read_usd is None else self.cache_read_usd
         write = self.input_usd if self.cache_write_usd is None else self.cache_write_usd
+        return read, write
+
+    def cost(self, usage: Usage) -> Decimal:
+        read, write = self.cache_usd()
         plain_tokens = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
         total = (
             plain_tokens * self.input_usd
@@ -64,16 +74,39 @@ class Pricing:
         return None
 
     def context_window(self, model: str) -> int:
+        return self.known_window(model) or CAUTIOUS_CONTEXT_WINDOW
+
+    def known_window(self, model: str) -> int | None:
+        """None for a model that neither the operator nor the list knows."""
         if self._context_window is not None:
             return self._context_window
-        from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  # half a second, wanted by workers only
+        listed = self._listed(model)
+        return None if listed is None else listed.context_window
+
+    def prices(self, model: str) -> TokenPrices | None:
+        """As they are now, for prompts of ordinary length: some vendors ask for more for very long ones. None where
+        they are not known, or the vendor does not price by tokens alone."""
+        if model in self._prices:
+            return self._prices[model]
+        listed = self._listed(model)
+        now = None if listed is None else listed.get_prices(clock.now())
+        if now is None or now.input_mtok is None or now.output_mtok is None:
+            return None
+        return TokenPrices(
+            input_usd=_base(now.input_mtok),
+            output_usd=_base(now.output_mtok),
+            cache_read_usd=None if now.cache_read_mtok is None else _base(now.cache_read_mtok),
+            cache_write_usd=None if now.cache_write_mtok is None else _base(now.cache_write_mtok),
+        )
+
+    def _listed(self, model: str) -> ModelInfo | None:
+        from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  # half a second, not wanted at every start
 
         vendor = None if self._base_url else self._vendor
         try:
-            _, known = get_snapshot().find_provider_model(model, None, vendor, self._base_url)
+            return get_snapshot().find_provider_model(model, None, vendor, self._base_url)[1]
         except LookupError:
-            return CAUTIOUS_CONTEXT_WINDOW
-        return known.context_window or CAUTIOUS_CONTEXT_WINDOW
+            return None
 
     def _listed_cost(self, usage: Usage, model: str) -> Decimal | None:
         from genai_prices import Usage as ListedUsage  # noqa: PLC0415
@@ -91,3 +124,7 @@ class Pricing:
             return calc_price(counted, model, provider_id=self._vendor).total_price
         except (LookupError, ValueError):
             return None
+
+
+def _base(price: Decimal | TieredPrices) -> Decimal:
+    return price if isinstance(price, Decimal) else price.base

@@ -105,6 +105,10 @@ class ProviderRegistry:
             self._settings[item.name] = item
         self._providers: dict[str, Provider] = {}
 
+    def settings(self) -> tuple[ProviderSettings, ...]:
+        """Of every provider, the built-in one first."""
+        return tuple(self._settings.values())
+
     def names(self) -> tuple[str, ...]:
         return tuple(self._settings)
 

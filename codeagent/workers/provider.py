@@ -9,8 +9,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Protocol
 
-from codeagent.agent import tools
-from codeagent.agent.prompt import Transcript, build
+from codeagent.agent.prompt import Transcript, build, offered
 from codeagent.errors import CodeAgentError, Unavailable
 from codeagent.eventlog.log import EventLog
 from codeagent.messages.commands import GenerateReply
@@ -120,7 +119,7 @@ class ProviderPerformer:
         return ModelRequest(
             model=name,
             messages=tuple([await self._whole(tenant_id, message) for message in messages]),
-            tools=tools.specs(),
+            tools=offered(transcript),
             max_output_tokens=command.max_output_tokens,
         )
 

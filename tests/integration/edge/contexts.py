@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.connection import KafkaConnection
@@ -54,6 +55,7 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "hub": LiveHub(log),
         "views": RunViews(log, submissions),
         "tickets": StreamTickets(database),
+        "agents": AgentRegistry.on(database),
         "keys": ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         "supports_model": lambda _: True,
         "checks": {},

@@ -18,6 +18,8 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.keys import digest_of_key, new_key
 from codeagent.identity.scopes import SCOPES_OF, Role
+from codeagent.providers.offers import Offers
+from codeagent.providers.registry import ProviderRegistry
 from codeagent.settings import Settings, read_settings
 from tests.integration.edge.contexts import NO_BROKER, edge_context, edge_policy, listening
 from tests.services.deaf import DeafDatabase
@@ -121,6 +123,7 @@ async def running_edge(
         users=identity.users,
         checks={"revocations": identity.revocations.current},
         policy=edge_policy(trusted_proxies=tuple(str(network) for network in settings.trusted_proxies)),
+        offers=Offers(ProviderRegistry(settings.providers()).settings()),
     )
     identity.revocations.notify(context.hub.recheck)
     await context.store.start()

@@ -25,6 +25,11 @@ ROUTES = sorted(
 SCOPED = [(method, path) for method, path in ROUTES if path not in OWN]
 WITH_IDS = [(method, path) for method, path in SCOPED if "{" in path]
 ACCOUNT = {"name": "test", "scopes": ["runs:read"]}
+BODIES = {
+    ("PATCH", "/v1/agents/{agent_id}"): {"description": "mine now"},
+    ("POST", "/v1/agents/{agent_id}/versions"): {},
+}
+"""Of operations that take nothing without one."""
 HEADERS = {"Idempotency-Key": "k", "If-Match": "*"}
 
 
@@ -35,9 +40,14 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
     await commit_step(owner, replace(step(run_id, 0, [started()]), tenant_id=OTHERS))
     await owner.close()
     store = LocalArtifactStore(tmp_path / "artifacts")
+    agent = await edge.call(edge.keys.stranger, "POST", "/v1/agents", json={"name": "theirs"}, headers=HEADERS)
+    versions = f"/v1/agents/{agent.json()['id']}/versions"
+    await edge.call(edge.keys.stranger, "POST", versions, json={}, headers=HEADERS)
     return {
         "run_id": run_id,
         "digest": await store.put(OTHERS, b"theirs"),
+        "agent_id": agent.json()["id"],
+        "number": "1",
         "key_id": (await edge.make_key(edge.keys.stranger))["id"],
         "account_id": (await edge.call(edge.keys.stranger, "POST", "/v1/service-accounts", json=ACCOUNT)).json()["id"],
     }
@@ -47,7 +57,8 @@ async def test_another_tenants_id_is_an_id_of_nothing(edge: Edge, theirs: dict[s
     answers = {}
     for method, path in WITH_IDS:
         target = path.format_map(theirs)
-        answer = await edge.call(edge.keys.owner, method, target, headers=HEADERS)
+        body = BODIES.get((method, path))
+        answer = await edge.call(edge.keys.owner, method, target, headers=HEADERS, json=body)
         answers[method, path] = answer.status_code, answer.json()["code"]
         if method == "GET":  # there it is, for those whose it is
             assert (await edge.call(edge.keys.stranger, method, target)).status_code == 200, path

@@ -87,6 +87,11 @@ async def test_a_tenants_feed_holds_its_own_events_in_order(database: Database, 
         "INSERT INTO revocations (tenant_id, kind, id, expires_at) VALUES ('ten_other', 'jti', 'j', now())",
         "SELECT 1 FROM stream_tickets",
         "SELECT issue_stream_ticket_v1(sha256('t'), '{\"tenant_id\": \"ten_other\"}', NULL, 60)",
+        "UPDATE agents SET name = 'other'",
+        "UPDATE agent_versions SET instructions = 'other'",
+        "DELETE FROM agent_versions",
+        "INSERT INTO agents (id, tenant_id, version, name, description, fingerprint, created_by) "
+        "VALUES ('a', 'ten_other', 1, 'n', '', '', '')",
         "CREATE TABLE mine (n int)",
     ],
 )

@@ -14,7 +14,7 @@ from codeagent.messages import commands, results
 from codeagent.messages.conversation import AssistantMessage, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Envelope, Event, Message, Payload
 from codeagent.messages.ids import derived_uuid, typed_id
-from codeagent.messages.values import ArchiveSource, Artifact, Outcome, RunLimits
+from codeagent.messages.values import AgentDefinition, ArchiveSource, Artifact, Outcome, RunLimits
 
 RUN = typed_id("run", UUID(int=7))
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,6 +30,7 @@ class Scenario:
     """A run at work. Each `when` returns the decision and moves the run on."""
 
     limits: RunLimits = field(default_factory=RunLimits)
+    definition: AgentDefinition | None = None
     state: RunState = field(default_factory=RunState)
     now: datetime = START
     events: list[Event] = field(default_factory=list)
@@ -55,16 +56,19 @@ class Scenario:
         return decision
 
     def submit(self, *, expires_at: datetime | None = None) -> Decision:
-        command = commands.SubmitRun(
+        return self.when(self.command(), expires_at=expires_at)
+
+    def command(self) -> commands.SubmitRun:
+        return commands.SubmitRun(
             run_id=RUN,
             task="fix it",
             source=ArchiveSource(digest=DIGEST),
             agent="coder",
+            definition=self.definition,
             model="test/model",
             limits=self.limits,
             fingerprint="f",
         )
-        return self.when(command, expires_at=expires_at)
 
     def cancel(self) -> Decision:
         return self.when(commands.CancelRun(run_id=RUN, reason="enough"))

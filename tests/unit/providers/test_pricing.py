@@ -45,3 +45,15 @@ def test_context_windows_come_from_the_operator_then_the_list_then_caution() -> 
     assert Pricing("openai", context_window=8192).context_window("gpt-5") == 8192
     assert Pricing("openai").context_window("gpt-5") > 100_000
     assert Pricing("openai", "http://127.0.0.1:1/v1").context_window("qwen") == CAUTIOUS_CONTEXT_WINDOW
+
+
+def test_prices_of_the_list_are_those_that_calls_of_ordinary_length_cost() -> None:
+    usage = Usage(input_tokens=1_000, output_tokens=1_000, cache_read_tokens=400, cache_write_tokens=100)
+    for vendor, model in (("anthropic", "claude-sonnet-4-5"), ("openai", "gpt-5")):
+        prices = Pricing(vendor).prices(model)
+        assert prices is not None
+        if prices.cache_write_usd is None:
+            usage = usage.model_copy(update={"cache_write_tokens": 0})
+        assert prices.cost(usage) == Pricing(vendor).cost(usage, model)
+    assert Pricing("openai").prices("no-such-model") is None
+    assert Pricing("openai", "http://127.0.0.1:11434/v1").prices("gpt-5") is None

@@ -1,0 +1,133 @@
+"""What an agent is to those who define it: a name, and versions of what it works by."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+
+import orjson
+
+from codeagent.agent import tools
+from codeagent.errors import Conflict, InvalidInput
+from codeagent.messages.ids import derived_uuid, typed_id
+from codeagent.messages.values import LimitsAsked, RunLimits
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+ANY_LIMITS = LimitsAsked()
+NAME = re.compile(NAME_PATTERN)
+NONE_SUCH = "There is no such agent."
+NO_VERSION = "The agent has no such version."
+
+
+class VersionState(StrEnum):
+    """A draft has never been active, a deprecated version was. Both can be promoted; a retired one never again."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    DEPRECATED = "deprecated"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """`version` is that of its stream and changes with everything below, its versions' states included.
+
+    `former_version` was active before `active_version`: what a rollback returns to. `latest_version` is the highest
+    number. Times and author are None for an agent that is built in.
+    """
+
+    id: str
+    name: str
+    description: str
+    version: int
+    active_version: int | None = None
+    former_version: int | None = None
+    latest_version: int = 0
+    builtin: bool = False
+    created_by: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    archived_at: datetime | None = None
+
+    def check_open(self) -> None:
+        """Raises `Conflict` for an agent that nobody changes any more, or ever."""
+        if self.builtin:
+            raise Conflict("A built-in agent cannot be changed.", code="invalid_state_transition")
+        if self.archived_at is not None:
+            raise Conflict("The agent is archived.", code="invalid_state_transition")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a version says. `instructions` are added to the built-in prompt; without a `model` runs have the
+    installation's default; `limits` are defaults of a run and the most that it may ask for."""
+
+    instructions: str = ""
+    model: str | None = None
+    tools: tuple[str, ...] = tools.NAMES
+    limits: LimitsAsked = ANY_LIMITS
+
+    @property
+    def digest(self) -> str:
+        """Over the content's canonical JSON (RFC 8785; it has no number but integers, and ASCII names)."""
+        said = {
+            "instructions": self.instructions,
+            "limits": self.limits.model_dump(mode="json"),
+            "model": self.model,
+            "tools": self.tools,
+        }
+        return f"sha256:{sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentVersion:
+    """One version, which never changes but for its state."""
+
+    agent_id: str
+    number: int
+    state: VersionState
+    content: Content
+    digest: str
+    created_by: str | None = None
+    created_at: datetime | None = None
+
+
+def chosen_tools(names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The named tools, or all, in our own order. `submit` is always among them: it is how a run ends.
+
+    Raises `InvalidInput` (`unsupported_tool`).
+    """
+    if names is None:
+        return tools.NAMES
+    for place, name in enumerate(names):
+        if name not in tools.TOOLS:
+            raise InvalidInput(f"There is no tool {name!r}.", code="unsupported_tool", pointer=f"/tools/{place}")
+    return tuple(name for name in tools.NAMES if name in names or name == tools.Submit.TOOL)
+
+
+def run_limits(asked: LimitsAsked, bounds: LimitsAsked) -> RunLimits:
+    """A run's limits: as asked for, else as its agent has them, else the defaults. Raises `InvalidInput`
+    (`limit_exceeded`) for more than the agent allows."""
+    chosen = {name: value for name, value in bounds if value is not None}
+    for name, value in asked:
+        if value is not None:
+            if name in chosen and value > chosen[name]:
+                detail = f"The agent allows {chosen[name]} at most."
+                raise InvalidInput(detail, code="limit_exceeded", pointer=f"/limits/{name}")
+            chosen[name] = value
+    return RunLimits(**chosen)
+
+
+_CODER_ID = typed_id("agt", derived_uuid("agent", "builtin", "coder"))
+BUILTIN = {
+    "coder": Agent(_CODER_ID, "coder", "Works on a repository with every tool.", 1, 1, None, 1, builtin=True),
+}
+"""By name. Each has one version, which says nothing beside the built-in prompt."""
+BUILTIN_CONTENT = Content()
+
+
+def builtin_version(agent: Agent) -> AgentVersion:
+    return AgentVersion(agent.id, 1, VersionState.ACTIVE, BUILTIN_CONTENT, BUILTIN_CONTENT.digest)

@@ -1,0 +1,131 @@
+"""Bodies of requests and answers about agents."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Self
+
+from pydantic import BaseModel, Field
+
+from codeagent.agent_registry.agent import NAME_PATTERN, Agent, AgentVersion, Content, VersionState, chosen_tools
+from codeagent.edge.models import LimitsBody, Strict
+from codeagent.messages.values import LimitsAsked
+
+# Neither holds a NUL, which PostgreSQL cannot keep.
+Description = Annotated[str, Field(max_length=1_000, pattern=r"^[^\x00]*$", examples=["Reads and reports."])]
+Instructions = Annotated[
+    str,
+    Field(
+        max_length=16_000,
+        pattern=r"^[^\x00]*$",
+        description="Guidance that is added to the built-in prompt, marked as the operator's.",
+        examples=["Change nothing. Report what you find."],
+    ),
+]
+
+
+class AgentBody(Strict):
+    """An agent to make. It can be used once it has a version that is active."""
+
+    name: str = Field(
+        pattern=NAME_PATTERN,
+        description="What runs call it by. It is taken for ever, also once the agent is archived.",
+        examples=["reviewer"],
+    )
+    description: Description = ""
+
+
+class AgentChanges(Strict):
+    """What of an agent can be changed."""
+
+    description: Description
+
+
+class VersionBody(Strict):
+    """A version to make. It never changes; another one takes its place."""
+
+    instructions: Instructions = ""
+    model: str | None = Field(
+        default=None,
+        max_length=200,
+        description="What runs get that name no model; the installation's default if absent.",
+        examples=["builtin/repair"],
+    )
+    tools: tuple[str, ...] | None = Field(
+        default=None,
+        max_length=50,
+        description="The tools that its runs may call; all if absent. `submit`, which ends a run, is always added.",
+        examples=[["read_file", "search"]],
+    )
+    limits: LimitsBody = Field(
+        default=LimitsBody(), description="Defaults of its runs, and the most that they may ask for."
+    )
+
+    def content(self) -> Content:
+        """Raises `InvalidInput` (`unsupported_tool`)."""
+        limits = LimitsAsked.model_validate(self.limits.model_dump())
+        return Content(self.instructions, self.model, chosen_tools(self.tools), limits)
+
+
+class AgentModel(BaseModel):
+    """An agent. `former_version` is what a rollback returns to; built-in agents have neither times nor an author."""
+
+    id: str
+    name: str
+    description: str
+    builtin: bool
+    active_version: int | None
+    former_version: int | None
+    latest_version: int
+    version: int
+    created_by: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    archived_at: datetime | None
+
+    @classmethod
+    def of(cls, agent: Agent) -> Self:
+        return cls(**{name: getattr(agent, name) for name in cls.model_fields})
+
+
+class AgentPage(BaseModel):
+    items: list[AgentModel]
+    next_cursor: str | None
+
+
+class AgentVersionModel(BaseModel):
+    """A version. `digest` is over the canonical JSON of `instructions`, `model`, `tools` and `limits`."""
+
+    agent_id: str
+    agent: str
+    number: int
+    state: VersionState
+    instructions: str
+    model: str | None
+    tools: list[str]
+    limits: LimitsAsked
+    digest: str
+    created_by: str | None
+    created_at: datetime | None
+
+    @classmethod
+    def of(cls, agent: Agent, version: AgentVersion) -> Self:
+        content = version.content
+        return cls(
+            agent_id=agent.id,
+            agent=agent.name,
+            number=version.number,
+            state=version.state,
+            instructions=content.instructions,
+            model=content.model,
+            tools=list(content.tools),
+            limits=content.limits,
+            digest=version.digest,
+            created_by=version.created_by,
+            created_at=version.created_at,
+        )
+
+
+class AgentVersionPage(BaseModel):
+    items: list[AgentVersionModel]
+    next_cursor: str | None

@@ -1,0 +1,109 @@
+"""`/v1/providers`, `/v1/models`: what runs can be given to think with. Nothing of how we get at it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from codeagent.edge.context import Context, ProviderReader
+from codeagent.edge.problems import errors_of
+from codeagent.providers.offers import ModelOffer, ProviderOffer
+from codeagent.providers.pricing import TokenPrices
+
+router = APIRouter(prefix="/v1", tags=["providers"], responses=errors_of(401, 403, 503))
+
+
+class ProviderModel(BaseModel):
+    """A provider of models. `host` is null for a vendor's own service; `key_configured` does not say that the key is
+    accepted. `models` are what runs may name; `openai/*` stands for any name of the vendor's."""
+
+    name: str
+    kind: Literal["openai", "anthropic", "builtin"]
+    host: str | None
+    key_configured: bool
+    models: list[str]
+
+    @classmethod
+    def of(cls, offer: ProviderOffer) -> Self:
+        return cls(
+            name=offer.name,
+            kind=offer.kind,
+            host=offer.host,
+            key_configured=offer.key_configured,
+            models=list(offer.models),
+        )
+
+
+class ProviderPage(BaseModel):
+    """All of them: there is no other page."""
+
+    items: list[ProviderModel]
+    next_cursor: None = None
+
+
+class PricesModel(BaseModel):
+    """US dollars for a million tokens, for prompts of ordinary length."""
+
+    input_usd: str
+    output_usd: str
+    cache_read_usd: str
+    cache_write_usd: str
+
+    @classmethod
+    def of(cls, prices: TokenPrices) -> Self:
+        read, write = prices.cache_usd()
+        usd = (prices.input_usd, prices.output_usd, read, write)
+        return cls(**dict(zip(cls.model_fields, (f"{value.normalize():f}" for value in usd), strict=True)))
+
+
+class OfferedModel(BaseModel):
+    """A model. Null is what is not known here: it does not mean that a model has no limit or costs nothing."""
+
+    id: str
+    provider: str
+    is_default: bool
+    context_window: int | None
+    prices: PricesModel | None
+
+    @classmethod
+    def of(cls, offer: ModelOffer, default: str) -> Self:
+        prices = None if offer.prices is None else PricesModel.of(offer.prices)
+        return cls(
+            id=offer.id,
+            provider=offer.provider,
+            is_default=offer.id == default,
+            context_window=offer.context_window,
+            prices=prices,
+        )
+
+
+class OfferedModelPage(BaseModel):
+    """All of them: there is no other page."""
+
+    items: list[OfferedModel]
+    next_cursor: None = None
+
+
+@router.get("/providers", response_model=ProviderPage, summary="List the model providers")
+async def list_providers(context: Context, caller: ProviderReader) -> Response:
+    """Those that the installation is configured with, without their keys and addresses. Whether a provider answers is
+    not told: the edge calls none."""
+    page = ProviderPage(items=[ProviderModel.of(offer) for offer in context.offers.providers()])
+    return _answer(page)
+
+
+@router.get("/models", response_model=OfferedModelPage, summary="List the models that runs may name")
+async def list_models(context: Context, caller: ProviderReader) -> Response:
+    """With what is known of their context windows, in tokens, and prices. The default is what a run gets that names
+    no model, and whose agent does not."""
+    default = context.policy.default_model
+    page = OfferedModelPage(items=[OfferedModel.of(offer, default) for offer in await context.offers.models()])
+    return _answer(page)
+
+
+def _answer(page: BaseModel) -> Response:
+    headers = {"Cache-Control": "private, no-cache"}
+    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
