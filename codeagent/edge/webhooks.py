@@ -86,9 +86,9 @@ def _shown(shown: Shown, status: int, headers: dict[str, str] | None = None) -> 
     return _answer(ShownWebhookModel.showing(shown), status, secretive)
 
 
-@router.get("", response_model=WebhookPage, summary="List webhooks")
+@router.get("", response_model=WebhookPage, summary="List webhooks, newest first")
 async def list_webhooks(context: Context, caller: WebhookReader, limit: Limit = 50, cursor: Cursor = None) -> Response:
-    """In the order of their ids."""
+    """Those of the tenant, disabled ones included, without their secrets."""
     found, following = await context.webhooks.page(caller.tenant_id, after=cursor, limit=limit)
     page = WebhookPage(items=[WebhookModel.of(webhook) for webhook in found], next_cursor=following)
     return _answer(page, headers=_linked("/v1/webhooks", limit=limit, cursor=following))

@@ -20,7 +20,7 @@ CREATE TABLE webhooks (
     created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX webhooks_of_tenant ON webhooks (tenant_id, id);
+CREATE INDEX webhooks_of_tenant ON webhooks (tenant_id, created_at DESC, id DESC);
 
 -- One event for one webhook. `due_at` is when to try (again), or the end of the lease of the attempt that `token` is
 -- making. `attempts` counts all of them, `step` those of the schedule, which began at `began_at` and which a redelivery
