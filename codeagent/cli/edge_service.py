@@ -14,6 +14,7 @@ from codeagent.cli.edge_server import edge_server, traffic_control
 from codeagent.cli.identity import Identity, identify
 from codeagent.cli.parts import Parts, assemble, finish, trusted_hosts
 from codeagent.cli.process import Process
+from codeagent.cli.webhooks import webhooks
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.live import LiveHub
 from codeagent.edge.views import RunViews
@@ -46,6 +47,7 @@ def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
         keys=identity.keys,
         agents=AgentRegistry.on(parts.database),
         users=identity.users,
+        webhooks=webhooks(settings, parts.database, parts.box),
         supports_model=registry.supports,
         checks=parts.process.checks,
         policy=edge_policy(settings, trusted_hosts(settings)),

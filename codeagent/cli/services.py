@@ -33,7 +33,7 @@ from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
 from codeagent.projections.runs import RunsProjector
-from codeagent.relay.retention import RetentionLoop
+from codeagent.relay.retention import Forget, RetentionLoop
 from codeagent.settings import Settings
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -158,14 +158,17 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
 
 
 async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:
+    from codeagent.cli.webhooks import deliver
+
     parts = await assemble("relay", settings)
     settings = parts.settings
     projector = RunsProjector(parts.database, parts.log)
     keep = timedelta(hours=settings.submission_retention_hours)
-    forgetters = {
+    forgetters: dict[str, Forget] = {
         "submissions": partial(SubmissionLedger(parts.database).forget, keep),
         "revocations": partial(forget_ended, parts.database),
         "logins": partial(forget_logins, parts.database, SessionPolicy().idle),
+        **deliver(parts),
     }
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
     parts.process.start += [projector.start, retention.start]

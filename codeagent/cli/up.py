@@ -56,6 +56,7 @@ PRELOADED = (
     "codeagent.broker.tail",
     "codeagent.cli.identity",
     "codeagent.cli.models",
+    "codeagent.cli.webhooks",
     "codeagent.artifacts.store",
     "codeagent.workers.provider",
     "codeagent.workers.sandbox",

@@ -24,6 +24,7 @@ from codeagent.edge import (
     runs,
     service_accounts,
     tickets,
+    webhooks,
 )
 from codeagent.edge.compression import Compression
 from codeagent.edge.context import EdgeContext
@@ -56,7 +57,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.documents, app.state.making = {}, asyncio.Lock()
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
-    accounts = (account, api_keys, service_accounts, oauth, metadata)
+    accounts = (account, api_keys, service_accounts, webhooks, oauth, metadata)
     work = (runs, events, tickets, route, artifacts, agents, agent_versions, providers)
     for module in (*work, *accounts, contract, health):
         app.include_router(module.router)

@@ -38,6 +38,7 @@ from codeagent.providers.registry import ProviderRegistry
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
+from codeagent.webhooks.registry import Webhooks
 
 log = get_logger(__name__)
 
@@ -93,6 +94,7 @@ class EdgeContext:
     tickets: StreamTickets
     keys: ApiKeys
     agents: AgentRegistry
+    webhooks: Webhooks
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""
@@ -180,3 +182,5 @@ AgentReader = Annotated[Principal, _holding(Scope.AGENTS_READ)]
 AgentWriter = Annotated[Principal, _holding(Scope.AGENTS_WRITE)]
 ProviderReader = Annotated[Principal, _holding(Scope.PROVIDERS_READ)]
 KeyWriter = Annotated[Principal, _holding(Scope.KEYS_WRITE)]
+WebhookReader = Annotated[Principal, _holding(Scope.WEBHOOKS_READ)]
+WebhookWriter = Annotated[Principal, _holding(Scope.WEBHOOKS_WRITE)]

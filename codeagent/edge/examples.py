@@ -13,6 +13,7 @@ RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
 KEY_ID = "key_01k5h3v9q7e6t8w2x4y6z8a0b2"
 AGENT_ID = "agt_01k5h3v9q7e6t8w2x4y6z8a0b4"
 ACCOUNT_ID = "sva_01k5h3v9q7e6t8w2x4y6z8a0b3"
+WEBHOOK_ID = "whk_01k5h3v9q7e6t8w2x4y6z8a0b4"
 DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 SOURCE = {"kind": "archive", "digest": DIGEST}
 MORNING, LATER, MONTHS_LATER = "2026-11-23T09:30:00Z", "2026-11-23T09:30:06Z", "2027-02-21T09:30:00Z"
@@ -142,6 +143,34 @@ _SESSION: dict[str, Any] = {
     "last_used_at": LATER,
     "expires_at": MONTHS_LATER,
 }
+_WEBHOOK: dict[str, Any] = {
+    "id": WEBHOOK_ID,
+    "url": "https://hooks.example.com/codeagent",
+    "event_types": ["run.completed", "run.failed"],
+    "description": "Tells the team.",
+    "payload_format": "standard",
+    "status": "enabled",
+    "disabled_reason": "",
+    "previous_until": None,
+    "version": 1,
+    "created_at": MORNING,
+    "updated_at": MORNING,
+}
+_DELIVERY: dict[str, Any] = {
+    "id": "dlv_01k5h3v9q7e6t8w2x4y6z8a0b5",
+    "webhook_id": WEBHOOK_ID,
+    "event_id": _EVENT["id"],
+    "event_type": "run.completed",
+    "state": "pending",
+    "attempts": 1,
+    "next_attempt_at": LATER,
+    "last_status": 503,
+    "last_error": "bad_status",
+    "last_latency_ms": 84,
+    "created_at": MORNING,
+    "updated_at": MORNING,
+}
+_ATTEMPT = {"number": 1, "ended_at": MORNING, "status": 503, "error": "bad_status", "latency_ms": 84}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "RunBody": {
@@ -179,6 +208,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "KeyModel": _KEY,
     "MadeKeyModel": {**_KEY, "key": "cak_3fQx..."},
     "KeyPage": {"items": [_KEY], "next_cursor": CURSOR},
+    "WebhookBody": {name: _WEBHOOK[name] for name in ("url", "event_types", "description")},
+    "WebhookPatch": {"status": "enabled"},
+    "RotateSecretBody": {"overlap_seconds": 3_600},
+    "WebhookModel": _WEBHOOK,
+    "ShownWebhookModel": {**_WEBHOOK, "secret": "whsec_MfKQ..."},
+    "WebhookPage": {"items": [_WEBHOOK], "next_cursor": CURSOR},
+    "DeliveryModel": _DELIVERY,
+    "DeliveryDetailModel": {**_DELIVERY, "log": [_ATTEMPT]},
+    "DeliveryPage": {"items": [_DELIVERY], "next_cursor": CURSOR},
     "ServiceAccountBody": {"name": "nightly builds", "scopes": ["runs:read", "runs:write"]},
     "ServiceAccountModel": _ACCOUNT,
     "NewServiceAccountModel": {**_ACCOUNT, "client_secret": "csa_7hPw..."},

@@ -24,6 +24,7 @@ TAGS = {
     "artifacts": "Big bytes, named by their digest: source archives in, patches and outputs out.",
     "agents": "What does the work: definitions as data, in versions that never change.",
     "providers": "What agents think with: the models that runs may name.",
+    "webhooks": "Servers that are told of runs, and what was sent to them.",
     "account": "What callers may know and do about themselves.",
     "API keys": "Credentials for programs: make, rotate and revoke them.",
     "service accounts": "Programs that act in the tenant's name.",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
 from codeagent.errors import Conflict, OutcomeUnknown, Unavailable
 
 Row = asyncpg.Record
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
+"""One of the pool, inside a transaction."""
 
 _DOWN = (
     OSError,
@@ -157,7 +159,7 @@ class Database:
             session.tenant = tenant
 
     @asynccontextmanager
-    async def transaction(self, tenant: str = "") -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
+    async def transaction(self, tenant: str = "") -> AsyncIterator[Connection]:
         """A transaction for what takes more than one statement. Kept off the path of a step."""
         async with _translated(writes=True):
             pool = await self._opened()

@@ -31,6 +31,8 @@ SEALED_COLUMNS: tuple[SealedColumn, ...] = (
     SealedColumn("users", ("id",), "email_sealed", "users/{id}/email"),
     SealedColumn("signing_keys", ("kid",), "private_sealed", "signing_keys/{kid}/private"),
     SealedColumn("instance_secrets", ("name",), "sealed", "instance_secrets/{name}"),
+    SealedColumn("webhooks", ("id",), "secret", "{tenant_id}/webhooks/{id}/secret"),
+    SealedColumn("webhooks", ("id",), "previous_secret", "{tenant_id}/webhooks/{id}/secret"),
 )
 """Every sealed column of the schema. Whoever adds such a column adds a line here, else its values are lost with the
 key that sealed them."""

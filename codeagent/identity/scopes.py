@@ -18,6 +18,7 @@ class Scope(StrEnum):
     AGENTS_WRITE = "agents:write"
     PROVIDERS_READ = "providers:read"
     APPROVALS_WRITE = "approvals:write"
+    WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
     KEYS_WRITE = "keys:write"
     MEMBERS_WRITE = "members:write"
@@ -40,11 +41,13 @@ ALL = frozenset(Scope)
 _BY_NAME = {scope.value: scope for scope in Scope}
 _READS = frozenset({Scope.RUNS_READ, Scope.PROJECTS_READ, Scope.AGENTS_READ, Scope.PROVIDERS_READ, Scope.USAGE_READ})
 _WORK = frozenset({Scope.RUNS_WRITE, Scope.RUNS_CANCEL, Scope.PROJECTS_WRITE, Scope.APPROVALS_WRITE})
+# Not among what viewers read: the URL of a webhook often holds a token.
+_WEBHOOKS = frozenset({Scope.WEBHOOKS_READ, Scope.WEBHOOKS_WRITE})
 
 SCOPES_OF: dict[Role, frozenset[Scope]] = {
     Role.OWNER: ALL,
     Role.ADMIN: ALL - {Scope.PRIVACY_WRITE},
-    Role.DEVELOPER: _READS | _WORK | {Scope.AGENTS_WRITE, Scope.WEBHOOKS_WRITE, Scope.KEYS_WRITE},
+    Role.DEVELOPER: _READS | _WORK | _WEBHOOKS | {Scope.AGENTS_WRITE, Scope.KEYS_WRITE},
     Role.VIEWER: _READS,
 }
 """A token or key never carries more than the role of its user at the moment it is used."""

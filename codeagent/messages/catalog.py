@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from codeagent.errors import Unreadable
-from codeagent.messages import agent_events, commands, events, identity_events, key_events, results
+from codeagent.messages import agent_events, commands, events, identity_events, key_events, results, webhook_events
 from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Payload, from_headers
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -60,6 +60,13 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     agent_events.AgentVersionPromoted,
     agent_events.AgentRolledBack,
     agent_events.AgentVersionRetired,
+    webhook_events.WebhookCreated,
+    webhook_events.WebhookUpdated,
+    webhook_events.WebhookSecretRotated,
+    webhook_events.WebhookTested,
+    webhook_events.WebhookRedeliveryRequested,
+    webhook_events.WebhookDisabled,
+    webhook_events.WebhookDeleted,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

@@ -43,6 +43,10 @@ def run_stream(run_id: str) -> str:
     return f"run-{run_id}"
 
 
+def webhook_stream(webhook_id: str) -> str:
+    return f"webhook-{webhook_id}"
+
+
 def call_stream(effect_id: UUID) -> str:
     return f"call-{effect_id}"
 

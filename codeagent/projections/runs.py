@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from codeagent import clock
-from codeagent.errors import CodeAgentError, Rejected, Unreadable
-from codeagent.eventlog.database import Database
-from codeagent.eventlog.log import Cursor, EventLog, cursor_of
+from codeagent.errors import Rejected, Unreadable
+from codeagent.eventlog.database import Connection, Database
+from codeagent.eventlog.follower import LogFollower
+from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages.ids import parse_typed_id
 from codeagent.projections.view import RunView
-from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-NAME = "runs"
 TASK_CHARACTERS = 500
-_LOCK = 0x72756E73  # any fixed number: one projector works at a time, the others stand by
 
 _UPSERT = """
 INSERT INTO runs (run_id, tenant_id, version, status, status_reason, task, agent, agent_version, model, steps,
@@ -37,61 +33,25 @@ ON CONFLICT (run_id) DO UPDATE SET version = excluded.version, status = excluded
 WHERE runs.version < excluded.version"""
 
 
-class RunsProjector:
-    """Follows the log and keeps the `runs` table. Any number may run; an advisory lock lets one work."""
+class RunsProjector(LogFollower):
+    """Keeps the `runs` table."""
+
+    NAME = "runs"
+    LOCK = 0x72756E73
 
     def __init__(self, database: Database, log_reader: EventLog, *, idle_seconds: float = 0.25) -> None:
-        self._database = database
-        self._log = log_reader
-        self._idle = idle_seconds
+        super().__init__(database, log_reader, idle_seconds=idle_seconds)
         self._views: dict[str, RunView] = {}
-        self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+    def interrupted(self) -> None:
+        self._views.clear()
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                read = await self.catch_up()
-            except CodeAgentError as error:
-                log.warning("projection.waits", projection=NAME, error=error.detail)
-                self._views.clear()
-                read = 0
-            except Exception:
-                log.exception("projection.failed", projection=NAME)
-                self._views.clear()
-                read = 0
-            if read == 0:
-                await asyncio.sleep(self._idle)
-
-    async def catch_up(self, most: int = 500) -> int:
-        """Reads one page of the log into the table; returns how many events that were."""
-        async with self._database.transaction() as connection:
-            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
-                self._views.clear()
-                return 0
-            row = await connection.fetchrow(
-                "SELECT transaction_id::text AS tid, global_position FROM projections WHERE name = $1", NAME
-            )
-            cursor = Cursor() if row is None else Cursor(int(row["tid"]), row["global_position"])
-            page = await self._log.read_all(cursor, most)
-            if not page:
-                return 0
-            changed = await self._folded([event for event in page if event.stream_id.startswith("run-")])
-            await connection.executemany(_UPSERT, [_row(view) for view in changed])
-            end = cursor_of(page[-1])
-            await connection.execute(
-                """INSERT INTO projections (name, transaction_id, global_position) VALUES ($1, $2::text::xid8, $3)
-                   ON CONFLICT (name) DO UPDATE SET transaction_id = excluded.transaction_id,
-                       global_position = excluded.global_position""",
-                NAME,
-                str(end.transaction_id),
-                end.global_position,
-            )
-        metrics.PROJECTION_LAG.labels(NAME).set((clock.now() - page[-1].occurred_at).total_seconds())
-        self._views = {run_id: view for run_id, view in self._views.items() if not view.status.terminal}
-        return len(page)
+    async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
+        changed = await self._folded([event for event in page if event.stream_id.startswith("run-")])
+        await connection.executemany(_UPSERT, [_row(view) for view in changed])
+        for view in changed:
+            if view.status.terminal:
+                self._views.pop(view.run_id, None)
 
     async def _folded(self, events: Sequence[StoredEvent]) -> list[RunView]:
         changed: dict[str, RunView] = {}
@@ -110,18 +70,13 @@ class RunsProjector:
                 _take(view, earlier)
         return view
 
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
 
 def _take(view: RunView, event: StoredEvent) -> None:
     """One event that cannot be read must not hold up all runs: it is named, and left out of the view."""
     try:
         view.apply(event)
     except Unreadable as error:
-        log.error("projection.unreadable", projection=NAME, event_id=str(event.id), error=error.detail)
+        log.error("projection.unreadable", projection=RunsProjector.NAME, event_id=str(event.id), error=error.detail)
         view.version = event.version
 
 

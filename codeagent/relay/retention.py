@@ -11,13 +11,15 @@ from codeagent.telemetry.logs import get_logger
 log = get_logger(__name__)
 
 MOST_AT_ONCE = 1_000
+Forget = Callable[[int], Awaitable[int]]
+"""Removes at most so many rows, and returns how many it did."""
 
 
 class RetentionLoop:
-    """Calls each of `forgetters` until it finds nothing more, every `every_seconds`. They are given how many rows to
-    remove at most, and return how many they did. Several loops may run at once: they share the work."""
+    """Calls each of `forgetters` until it finds nothing more, every `every_seconds`. Several loops may run at once:
+    they share the work."""
 
-    def __init__(self, forgetters: Mapping[str, Callable[[int], Awaitable[int]]], *, every_seconds: float) -> None:
+    def __init__(self, forgetters: Mapping[str, Forget], *, every_seconds: float) -> None:
         self._forgetters = forgetters
         self._every = every_seconds
         self._task: asyncio.Task[None] | None = None

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from codeagent.sandboxes.addresses import Address
+from codeagent.addresses import Address
 
 _LONGEST_REQUEST_BYTES = 8 << 10
 _REQUEST_SECONDS = 10.0

@@ -10,8 +10,9 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from codeagent.addresses import Address
 from codeagent.sandboxes import archives, outcome, repository
-from codeagent.sandboxes.addresses import Address, assert_public, resolve
+from codeagent.sandboxes.addresses import assert_public, resolve
 from codeagent.sandboxes.argv import Bind, Box
 from codeagent.sandboxes.egress import Destination, Proxy, listening
 from codeagent.sandboxes.outcome import Observed

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from codeagent.addresses import is_public
 from codeagent.sandboxes import archives, beneath, outcome
-from codeagent.sandboxes.addresses import is_public
 from codeagent.sandboxes.commands import check_command
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.patch_text import MemoryFile, apply_patch, make_patch

@@ -11,6 +11,7 @@ from codeagent.settings.operations import OperationSettings
 from codeagent.settings.storage import StorageSettings
 from codeagent.settings.traffic import TrafficSettings
 from codeagent.settings.variables import FormerNames, ProfileDefaults, SecretFiles
+from codeagent.settings.webhooks import WebhookSettings
 from codeagent.settings.work import WorkSettings
 
 GROUPS = (
@@ -20,6 +21,7 @@ GROUPS = (
     HttpSettings,
     TrafficSettings,
     WorkSettings,
+    WebhookSettings,
     CredentialSettings,
 )
 """In the order in which they are documented."""
@@ -27,6 +29,7 @@ GROUPS = (
 
 class Settings(
     CredentialSettings,
+    WebhookSettings,
     WorkSettings,
     TrafficSettings,
     HttpSettings,

@@ -209,6 +209,15 @@ def _missing_kek(facts: Facts) -> Iterator[Problem]:
         )
 
 
+def _webhooks_to_ourselves(facts: Facts) -> Iterator[Problem]:
+    if facts.settings.webhook_loopback:
+        yield Problem(
+            variable("webhook_loopback"),
+            "lets whoever may make webhooks reach what listens on this machine",
+            "unset it",
+        )
+
+
 def _open_monitor(facts: Facts) -> Iterator[Problem]:
     if not is_local(facts.settings.monitor_host):
         yield Problem(variable("monitor_host"), "shows metrics to the whole network, without a key", "use 127.0.0.1")
@@ -234,6 +243,7 @@ RULES: tuple[Rule, ...] = (
     Rule("plaintext_provider", _plaintext_provider, frozenset({"provider-worker"}), Risk.PLAINTEXT_PROVIDER),
     Rule("missing_kek", _missing_kek, frozenset({EDGE, RELAY})),
     Rule("missing_pepper", _missing_pepper, frozenset({EDGE})),
+    Rule("webhooks_to_ourselves", _webhooks_to_ourselves, frozenset({EDGE, RELAY})),
     Rule("open_monitor", _open_monitor, _WORKERS, Risk.OPEN_MONITOR),
     Rule("readable_files", _readable_files, waiver=Risk.READABLE_FILES),
 )

@@ -83,6 +83,14 @@ GENAI_TOKENS = _counter(
     ("gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"),
 )
 GENAI_COST = _counter("codeagent_gen_ai_cost_usd_total", "Cost of model calls", ("provider", "model"))
+WEBHOOK_DELIVERIES = _counter(
+    "codeagent_webhook_deliveries_total", "Attempts to deliver, by what came of it", ("outcome",)
+)
+WEBHOOK_DURATION = _histogram("codeagent_webhook_delivery_duration_seconds", "Attempts to deliver", ("outcome",), _SLOW)
+WEBHOOK_LAG = _histogram(
+    "codeagent_webhook_first_attempt_lag_seconds", "How long deliveries wait to be tried", (), _SLOW
+)
+WEBHOOKS_DISABLED = _gauge("codeagent_webhook_endpoints_disabled", "Webhooks that nothing is sent to")
 SANDBOX_LEVEL = _gauge(
     "codeagent_sandbox_level", "Isolation of this worker's sandboxes: 1 namespaces, 2 groups and users as well."
 )

@@ -24,6 +24,8 @@ from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.keys import KeyHasher
 from codeagent.identity.tickets import StreamTickets
+from codeagent.webhooks.registry import Webhooks
+from codeagent.webhooks.targets import TargetPolicy, Targets
 
 NO_BROKER = "127.0.0.1:1"
 
@@ -56,6 +58,7 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "views": RunViews(log, submissions),
         "tickets": StreamTickets(database),
         "agents": AgentRegistry.on(database),
+        "webhooks": Webhooks(database, None, Targets(TargetPolicy())),
         "keys": ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         "supports_model": lambda _: True,
         "checks": {},

@@ -13,6 +13,7 @@ import httpx2
 
 from codeagent import clock
 from codeagent.cli.identity import Identity, identify, secret_box
+from codeagent.cli.webhooks import webhooks
 from codeagent.encryption import new_key_line
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE
@@ -90,6 +91,14 @@ class Edge:
         assert made.status_code == 201, made.text
         return dict(made.json())
 
+    async def make_webhook(self, maker: str, **body: Any) -> dict[str, Any]:
+        """A webhook made over HTTP; `secret` is what its messages are signed with."""
+        wanted = {"url": "http://127.0.0.1:9/hook", "event_types": ["*"], **body}
+        headers = {"Idempotency-Key": str(clock.new_uuid())}
+        made = await self.call(maker, "POST", "/v1/webhooks", json=wanted, headers=headers)
+        assert made.status_code == 201, made.text
+        return dict(made.json())
+
     async def accepts(self, key: str) -> bool:
         answer = await self.call(key, "GET", "/v1/runs?limit=1")
         assert answer.status_code in {200, 401}, answer.text
@@ -102,7 +111,7 @@ class Edge:
 
 def settings_of(url: str, folder: Path, **more: Any) -> Settings:
     where = {"database_url": url, "kafka_bootstrap_servers": NO_BROKER, "api_keys_file": folder / "api-keys.json"}
-    return read_settings(**where, kek=KEK, **more)
+    return read_settings(**where, **{"kek": KEK, "webhook_loopback": True, **more})
 
 
 @asynccontextmanager
@@ -121,6 +130,7 @@ async def running_edge(
         still_valid=identity.still_valid,
         keys=identity.keys,
         users=identity.users,
+        webhooks=webhooks(settings, database, secret_box(settings)),
         checks={"revocations": identity.revocations.current},
         policy=edge_policy(trusted_proxies=tuple(str(network) for network in settings.trusted_proxies)),
         offers=Offers(ProviderRegistry(settings.providers()).settings()),

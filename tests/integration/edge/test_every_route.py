@@ -28,6 +28,7 @@ ACCOUNT = {"name": "test", "scopes": ["runs:read"]}
 BODIES = {
     ("PATCH", "/v1/agents/{agent_id}"): {"description": "mine now"},
     ("POST", "/v1/agents/{agent_id}/versions"): {},
+    ("PATCH", "/v1/webhooks/{webhook_id}"): {},
 }
 """Of operations that take nothing without one."""
 HEADERS = {"Idempotency-Key": "k", "If-Match": "*"}
@@ -43,6 +44,8 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
     agent = await edge.call(edge.keys.stranger, "POST", "/v1/agents", json={"name": "theirs"}, headers=HEADERS)
     versions = f"/v1/agents/{agent.json()['id']}/versions"
     await edge.call(edge.keys.stranger, "POST", versions, json={}, headers=HEADERS)
+    webhook = await edge.make_webhook(edge.keys.stranger)
+    delivery = await edge.call(edge.keys.stranger, "POST", f"/v1/webhooks/{webhook['id']}/test")
     return {
         "run_id": run_id,
         "digest": await store.put(OTHERS, b"theirs"),
@@ -50,6 +53,8 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
         "number": "1",
         "key_id": (await edge.make_key(edge.keys.stranger))["id"],
         "account_id": (await edge.call(edge.keys.stranger, "POST", "/v1/service-accounts", json=ACCOUNT)).json()["id"],
+        "webhook_id": webhook["id"],
+        "delivery_id": delivery.json()["id"],
     }
 
 

@@ -41,11 +41,12 @@ class Listing:
 
 @dataclass
 class Installation:
-    """An owner who is logged in, and a run of theirs."""
+    """An owner who is logged in, a run and a webhook of theirs."""
 
     world: World
     owner: OAuthClient
     run_id: str
+    webhook_id: str = ""
     version: int = 0
 
     async def add_run(self) -> None:
@@ -60,10 +61,15 @@ class Installation:
         client = self.world.client()
         (await client.log_in(EMAIL, PASSWORD)).raise_for_status()
 
-    async def post(self, path: str, **body: object) -> None:
+    async def add_webhook(self) -> None:
+        self.webhook_id = await self.post("/v1/webhooks", url="http://127.0.0.1:9/", event_types=["*"])
+
+    async def post(self, path: str, **body: object) -> str:
+        """The id of what was made."""
         headers = {"Authorization": f"Bearer {self.owner.access}", "Idempotency-Key": str(clock.new_uuid())}
         answer = await self.owner.http.post(path, json=body, headers=headers)
-        assert answer.status_code == 201, answer.text
+        assert answer.status_code in {201, 202}, answer.text
+        return str(answer.json()["id"])
 
     def listings(self) -> dict[str, Listing]:
         async def key() -> None:
@@ -72,12 +78,18 @@ class Installation:
         async def account() -> None:
             await self.post("/v1/service-accounts", name="test", scopes=["runs:read"])
 
+        async def delivery() -> None:
+            await self.post(f"{webhook}/test")
+
         behind: dict[str, Any] = {"cursor": "after", "newest_first": False, "most": 500}
+        webhook = f"/v1/webhooks/{self.webhook_id}"
         events = f"/v1/runs/{self.run_id}/events"
         made = (
             Listing("/v1/runs", "/v1/runs", self.add_run),
             Listing("/v1/api-keys", "/v1/api-keys", key),
             Listing("/v1/service-accounts", "/v1/service-accounts", account),
+            Listing("/v1/webhooks", "/v1/webhooks", self.add_webhook),
+            Listing("/v1/webhooks/{webhook_id}/deliveries", f"{webhook}/deliveries", delivery),
             Listing("/v1/auth/sessions", "/v1/auth/sessions", self.log_in),
             Listing("/v1/runs/{run_id}/events", events, self.add_event, following="next_after", **behind),
             Listing("/v1/events", "/v1/events", self.add_event, **behind),
@@ -92,12 +104,16 @@ LISTS = [
     "/v1/runs",
     "/v1/runs/{run_id}/events",
     "/v1/service-accounts",
+    "/v1/webhooks",
+    "/v1/webhooks/{webhook_id}/deliveries",
 ]
 
 
 @pytest.fixture
 async def installed(world: World) -> Installation:
-    return Installation(world, await world.owner(), new_run())
+    made = Installation(world, await world.owner(), new_run())
+    await made.add_webhook()
+    return made
 
 
 def next_of(answer: httpx2.Response) -> str | None:

@@ -27,6 +27,8 @@ from codeagent.identity.scopes import Role
 from codeagent.identity.tenants import FirstTenant, bootstrap
 from codeagent.identity.user_access import UserAccess, UserPolicy
 from codeagent.identity.users import NewUser, create_user
+from codeagent.webhooks.registry import Webhooks
+from codeagent.webhooks.targets import TargetPolicy, Targets
 from tests.integration.edge.contexts import edge_context, edge_policy
 from tests.integration.identity.oauth_client import OAuthClient
 
@@ -119,6 +121,7 @@ def make_edge(
         still_valid=lambda caller: not revocations.revoked(caller),
         policy=edge_policy(public_url=ISSUER),
         users=users,
+        webhooks=Webhooks(walled, box, Targets(TargetPolicy(loopback=True))),
     )
     return Edge(create_app(context), users, revocations)
 

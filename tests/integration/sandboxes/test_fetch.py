@@ -9,10 +9,12 @@ import socket
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from codeagent.addresses import Address
 from codeagent.sandboxes import addresses
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.protocol import SandboxFailure
@@ -209,9 +211,9 @@ async def test_a_name_that_stands_for_a_private_address_is_refused(
 ) -> None:
     asked = []
 
-    async def rebinding(host: str, port: int) -> tuple[addresses.Address, ...]:
+    async def rebinding(host: str, port: int) -> tuple[Address, ...]:
         asked.append(host)
-        return (addresses.ipaddress.ip_address("8.8.8.8"), addresses.ipaddress.ip_address("10.1.2.3"))
+        return (ip_address("8.8.8.8"), ip_address("10.1.2.3"))
 
     await driver.reap(frozenset())
     monkeypatch.setattr(addresses, "resolve", rebinding)

@@ -92,6 +92,7 @@ BROKEN: list[tuple[str, Facts, str, str]] = [
     ("weak_secret", knowing(api_key_pepper=f"{STRONG}{STRONG},changeme"), "API_KEY_PEPPER", "is an example"),
     ("missing_kek", having(kek=None), "KEK", "is not set"),
     ("missing_pepper", having(api_key_pepper=None), "API_KEY_PEPPER", "could make API keys"),
+    ("webhooks_to_ourselves", having(webhook_loopback=True), "WEBHOOK_LOOPBACK", "on this machine"),
     ("open_monitor", having(monitor_host="0.0.0.0"), "MONITOR_HOST", "whole network"),
     ("open_monitor", having(monitor_host="::"), "MONITOR_HOST", "whole network"),
     (
