@@ -6,7 +6,19 @@ import orjson
 
 from codeagent.edge.key_models import KeyBody
 
-SCOPES = ["agents:read", "agents:write", "approvals:write", "keys:write", "projects:read", "projects:write", "runs:cancel", "runs:read", "runs:write", "usage:read", "webhooks:write"]
+SCOPES = [
+    "agents:read",
+    "agents:write",
+    "approvals:write",
+    "keys:write",
+    "projects:read",
+    "projects:write",
+    "runs:cancel",
+    "runs:read",
+    "runs:write",
+    "usage:read",
+    "webhooks:write",
+]
 # Written down, since the order of a set differs from one process to the next.
 FINGERPRINT = "12e44d5cf06744aa55712afc6b1800c97a1df9375fae86973cd052ac53189fbf"
 
