@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import accept, appends, effects
+from benchmarks import accept, appends, effects, views
 from benchmarks.ground import Ground, grounds
 
 BOUNDS = {
@@ -12,6 +12,7 @@ BOUNDS = {
     "ms an effect, one run, p50": (15.0, "at most"),
     "effects/s, 100 runs": (500.0, "at least"),
     "ratio of appends": (0.6, "at least"),
+    "ratio of cold looks": (2.0, "at least"),
 }
 
 
@@ -28,7 +29,7 @@ def main() -> int:
 
 def _figures(ground: Ground) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
-    for part in (appends, effects, accept):
+    for part in (appends, effects, views, accept):
         found += part.measure(ground).items()
     return found
 

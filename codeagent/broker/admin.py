@@ -145,9 +145,7 @@ def _compare(topic: Wanted, partitions: int, config: dict[str, str] | None) -> l
 
 class _Client:
     def __init__(self, connection: KafkaConnection) -> None:
-        self._client = AIOKafkaAdminClient(
-            bootstrap_servers=connection.bootstrap_servers, client_id=connection.client_id, request_timeout_ms=10_000
-        )
+        self._client = AIOKafkaAdminClient(**connection.options(), request_timeout_ms=10_000)
 
     async def __aenter__(self) -> Any:
         try:

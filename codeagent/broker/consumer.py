@@ -19,9 +19,10 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka import TopicPartition as AssignedPartition
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram512
 
 from codeagent.broker.admin import partition_counts
-from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.connection import KafkaConnection, KafkaSecurity
 from codeagent.broker.lanes import Handle, Lanes
 from codeagent.broker.pace import FetchPace
 from codeagent.errors import Unavailable
@@ -78,6 +79,7 @@ class GroupConsumer:
             broker = KafkaBroker(
                 self._connection.bootstrap_servers,
                 client_id=self._connection.client_id,
+                security=_security(self._connection.security),
                 graceful_timeout=1.0,
                 logger=logging.getLogger("codeagent.faststream"),
                 log_level=logging.DEBUG,
@@ -209,3 +211,13 @@ async def _quietly(stopping: Awaitable[Any], timeout_seconds: float) -> None:
             await stopping
     except (KafkaError, OSError, TimeoutError) as error:
         log.warning("broker.stop_failed", error=type(error).__name__)
+
+
+def _security(wanted: KafkaSecurity | None) -> BaseSecurity | None:
+    """As FastStream has it."""
+    if wanted is None:
+        return None
+    if not wanted.username:
+        return BaseSecurity(ssl_context=wanted.context)
+    kind = SASLPlaintext if wanted.mechanism == "PLAIN" else SASLScram512
+    return kind(wanted.username, wanted.password, ssl_context=wanted.context)

@@ -42,8 +42,7 @@ class Publisher:
         delay = 0.1
         while True:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._connection.bootstrap_servers,
-                client_id=self._connection.client_id,
+                **self._connection.options(),
                 acks="all",
                 enable_idempotence=self._connection.idempotent,
                 linger_ms=self._linger_ms,

@@ -59,8 +59,7 @@ class TopicTail:
         delay = 0.1
         while True:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._connection.bootstrap_servers,
-                client_id=self._connection.client_id,
+                **self._connection.options(),
                 enable_auto_commit=False,
                 auto_offset_reset="latest",
                 fetch_max_wait_ms=self._connection.fetch_wait_ms,

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from codeagent.broker.topics import PROVIDER_WORKER, load_topics
+from codeagent.cli.kafka import kafka_problems
 from codeagent.cli.secrets import files_of, provider_references, references, store_of, variable_of
 from codeagent.encryption import SecretBox, parse_keys
 from codeagent.flags.file_provider import load_flags
@@ -89,7 +90,7 @@ class _Examiner:
         secrets = self._secrets()
         facts = Facts(settings, self._role, secrets, api_keys, self._providers, tuple(self._readable()))
         verdict = judge(facts)
-        found = [*problems, *self._problems, *unreadable, *_malformed(secrets)]
+        found = [*problems, *self._problems, *unreadable, *_malformed(secrets), *kafka_problems(settings)]
         # What is wrong as it is need not be judged as well.
         named = {problem.variable for problem in found}
         found += [problem for problem in verdict.refused if problem.variable not in named]
@@ -133,6 +134,8 @@ class _Examiner:
         files = files_of(self._known)
         if self._role in {None, "edge"} and self._settings.api_keys_file is not None:
             files.append((variable("api_keys_file"), self._settings.api_keys_file))
+        if self._settings.kafka_certificate_key_file is not None:
+            files.append((variable("kafka_certificate_key_file"), self._settings.kafka_certificate_key_file))
         if self._role in {None, PROVIDER_WORKER}:
             held = [item.api_key_file for item in self._providers if item.api_key_file is not None]
             files += [(variable("providers_file"), path) for path in held]

@@ -7,7 +7,7 @@ import socket
 from codeagent.agent_registry.registry import AgentRegistry
 from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
-from codeagent.broker.tail import TopicTail
+from codeagent.broker.tail import LiveRecord, TopicTail
 from codeagent.broker.topics import RUN_DELTAS, RUN_EVENTS, load_topics
 from codeagent.cli.edge_policy import edge_policy
 from codeagent.cli.edge_server import edge_server, traffic_control
@@ -17,7 +17,8 @@ from codeagent.cli.process import Process
 from codeagent.cli.webhooks import webhooks
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.live import LiveHub
-from codeagent.edge.views import RunViews
+from codeagent.edge.views import RunViews, SharedSnapshots
+from codeagent.encryption import SecretBox
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.tickets import StreamTickets
@@ -26,7 +27,16 @@ from codeagent.providers.registry import ProviderRegistry
 from codeagent.settings import Settings
 
 
-def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
+def shared_views(settings: Settings, box: SecretBox | None) -> SharedSnapshots | None:
+    """Without a key to seal them with, folds are not shared."""
+    if settings.valkey_url is None or box is None:
+        return None
+    from codeagent.edge.shared_views import SharedViews  # slow to import
+
+    return SharedViews(settings.valkey_url.get_secret_value(), box)
+
+
+def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots | None) -> EdgeContext:
     settings = parts.settings
     registry = ProviderRegistry(settings.providers())
     tenant_log, submissions = TenantLog(parts.database), SubmissionLedger(parts.database)
@@ -40,7 +50,7 @@ def edge_context(parts: Parts, identity: Identity) -> EdgeContext:
         store=store,
         known=KnownArtifacts(store),
         hub=LiveHub(tenant_log),
-        views=RunViews(tenant_log, submissions),
+        views=RunViews(tenant_log, submissions, shared),
         authenticate=identity.authenticate,
         still_valid=identity.still_valid,
         tickets=StreamTickets(parts.database),
@@ -63,12 +73,24 @@ async def edge_service(settings: Settings, listener: socket.socket | None = None
     process, settings = parts.process, parts.settings
     identity = identify(settings, parts.database, parts.box)
     process.checks["revocations"] = identity.revocations.current
-    context = edge_context(parts, identity)
-    hub, traffic = context.hub, context.traffic
+    shared = shared_views(settings, parts.box)
+    context = edge_context(parts, identity, shared)
+    hub, views, traffic = context.hub, context.views, context.traffic
     identity.revocations.notify(hub.recheck)
-    tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=hub.receive, reconnected=hub.reconnected)
+
+    def receive(record: LiveRecord) -> None:
+        views.receive(record)
+        hub.receive(record)
+
+    def reconnected() -> None:
+        views.reconnected()
+        hub.reconnected()
+
+    tail = TopicTail(parts.kafka, (RUN_EVENTS, RUN_DELTAS), receive=receive, reconnected=reconnected)
     server = edge_server(settings, context, listener)
     process.start += [context.store.start, identity.start, hub.start, tail.start, traffic.start, server.start]
     # Streams are told to come back elsewhere before the server stops accepting.
     process.stop += [hub.stop, server.stop, traffic.stop, context.submissions.close, identity.stop, tail.stop]
+    if shared is not None:
+        process.stop.append(shared.stop)
     return finish(parts)

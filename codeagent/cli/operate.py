@@ -11,11 +11,11 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from codeagent.broker.admin import TopicAdmin, wanted_topics
-from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.topics import load_topics
 from codeagent.cli.connection import SETTINGS_FILE
 from codeagent.cli.identity import api_keys
-from codeagent.cli.secrets import database_address, database_url, open_secrets, resolved
+from codeagent.cli.kafka import kafka_connection
+from codeagent.cli.secrets import database_address, database_url, open_secrets, resolved, with_secrets
 from codeagent.clock import new_uuid, now
 from codeagent.errors import CodeAgentError, InvalidInput
 from codeagent.eventlog import migrate
@@ -65,8 +65,8 @@ def upgrade_database(data_dir: Path | None) -> int:
 
 def reconcile_topics(data_dir: Path | None, *, apply: bool) -> int:
     async def reconcile() -> int:
-        settings = load_settings(data_dir)
-        connection = KafkaConnection(settings.kafka_bootstrap_servers, "codeagent-topics", settings.kafka_idempotent)
+        settings = await with_secrets(load_settings(data_dir), "kafka_password")
+        connection = kafka_connection(settings, "codeagent-topics")
         admin = TopicAdmin(connection, replication=settings.kafka_replication, configurable=settings.kafka_idempotent)
         wanted = wanted_topics(load_topics(settings.topics_dir), settings.topics_profile)
         changes = await (admin.apply(wanted) if apply else admin.plan(wanted))

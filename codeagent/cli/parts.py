@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from codeagent import __version__
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.publisher import Publisher
+from codeagent.cli.kafka import kafka_connection
 from codeagent.cli.process import Check, HttpServer, Process, bind, monitor_app
 from codeagent.cli.secrets import database_address, open_secrets, resolved
 from codeagent.encryption import SecretBox, parse_keys
@@ -86,14 +87,7 @@ async def assemble(role: str, settings: Settings) -> Parts:
     database = role_database(role, settings, secrets)
     log_reader = EventLog(database)
     sweeper = Sweeper(database)
-    kafka = KafkaConnection(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        client_id=f"codeagent-{role}",
-        idempotent=settings.kafka_idempotent,
-        fetch_wait_ms=settings.kafka_fetch_wait_ms,
-        timeout_seconds=settings.kafka_timeout_seconds,
-        sole_member=settings.kafka_sole_member,
-    )
+    kafka = kafka_connection(settings, f"codeagent-{role}")
     publisher = Publisher(kafka)
     outbox = OutboxPublisher(publisher, sweeper, log_reader)
 

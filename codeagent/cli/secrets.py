@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -113,9 +113,10 @@ def store_of(settings: Settings, known: Mapping[str, Reference]) -> SecretStore:
     return SecretStore(held, vault_of(settings, known))
 
 
-async def open_secrets(role: str, settings: Settings) -> SecretStore:
-    """The secrets that a role needs, read. Raises `Misconfigured`, naming all that cannot be had."""
+async def open_secrets(role: str, settings: Settings, only: Sequence[str] = SECRETS) -> SecretStore:
+    """The secrets that a role needs, read, or `only` some. Raises `Misconfigured`, naming all that cannot be had."""
     known, problems = references(settings)
+    known = {name: where for name, where in known.items() if name in {*only, *_OF_THE_VAULT}}
     if role == PROVIDER_WORKER:
         known |= provider_references(settings, settings.providers())
     store = store_of(settings, known)
@@ -131,6 +132,14 @@ def resolved(settings: Settings, store: SecretStore) -> Settings:
     """The settings with their secrets in place of references, as they are at the start."""
     held = {name: SecretStr(text) for name, text in store.values().items() if name in SECRETS}
     return settings.model_copy(update=held)
+
+
+async def with_secrets(settings: Settings, *names: str) -> Settings:
+    """The settings with some secrets in place of references, for a command that needs no others. Raises
+    `Misconfigured`."""
+    store = await open_secrets("", settings, names)
+    await store.stop()
+    return resolved(settings, store)
 
 
 def variable_of(name: str) -> str:

@@ -21,14 +21,14 @@ from typing import Any
 from pydantic import SecretStr
 
 from codeagent.broker.admin import TopicAdmin, wanted_topics
-from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.topics import AGENT_WORKER, PROVIDER_WORKER, SANDBOX_WORKER, load_topics
 from codeagent.cli.configuration import examine_here, tell
 from codeagent.cli.connection import CONNECTION_FILE
 from codeagent.cli.consent import require_level
+from codeagent.cli.kafka import kafka_connection
 from codeagent.cli.kek_file import own_keys
 from codeagent.cli.process import bind, run_process
-from codeagent.cli.secrets import database_url
+from codeagent.cli.secrets import database_url, with_secrets
 from codeagent.cli.up_settings import (
     DATABASE_VARIABLES,
     KAFKA_VARIABLE,
@@ -109,7 +109,8 @@ def _listener(options: UpOptions) -> socket.socket:
 
 
 async def _make_topics(settings: Settings) -> None:
-    connection = KafkaConnection(settings.kafka_bootstrap_servers, "codeagent-up", idempotent=False)
+    settings = await with_secrets(settings, "kafka_password")
+    connection = kafka_connection(settings, "codeagent-up")
     embedded = settings.kafka_sole_member
     admin = TopicAdmin(connection, replication=settings.kafka_replication, configurable=not embedded)
     await admin.apply(wanted_topics(load_topics(settings.topics_dir), settings.topics_profile))

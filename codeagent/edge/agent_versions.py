@@ -63,7 +63,7 @@ async def list_versions(
     context: Context,
     caller: AgentReader,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=20)] = None,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     """All of them, whatever their state."""
     agent = await context.agents.definitions.find(caller.tenant_id, agent_id)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from codeagent.broker.topics import Profile
 from codeagent.settings.about import About, Group
@@ -18,6 +18,20 @@ class BrokerSettings(Group):
 
     kafka_bootstrap_servers: str = Field(pattern=rf"^{_ADDRESS}(,{_ADDRESS})*$", max_length=4_000)
     """`host:port[,host:port...]`."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL"] = "PLAINTEXT"
+    """`SSL` is TLS, `SASL_SSL` a name and password within it. Production refuses `PLAINTEXT` to other machines."""
+    kafka_ca_file: Path | None = None
+    """Certificates, as PEM, of who signs the brokers'; the system's unless given."""
+    kafka_certificate_file: Path | None = None
+    """This process's own certificate, as PEM, where the brokers ask for one."""
+    kafka_certificate_key_file: Path | None = None
+    """The private key of that, as PEM and not encrypted."""
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
+    """How the password is shown."""
+    kafka_username: str | None = Field(default=None, max_length=300)
+    """Of `SASL_SSL`."""
+    kafka_password: SecretStr | None = None
+    """Of `SASL_SSL`."""
     kafka_idempotent: bool = True
     """Whether producers ask for an id, so that a repeated send is stored once. Off only for the embedded broker."""
     kafka_sole_member: bool = False

@@ -94,6 +94,8 @@ def _weak_secrets(facts: Facts) -> Iterator[Problem]:
     named = "database_password" if facts.secret("database_password") else "database_url"
     if password and (fault := weakness(password)):
         yield Problem(variable(named), f"has a password that {fault}", hint)
+    if (shown := facts.secret("kafka_password")) and (fault := weakness(shown)):
+        yield Problem(variable("kafka_password"), fault, hint)
     if (token := facts.secret("vault_token")) and (fault := weakness(token)):
         yield Problem(variable("vault_token"), fault, "take the one that the vault has issued")
     for pepper in filter(None, facts.secret("api_key_pepper").split(",")):
@@ -163,6 +165,16 @@ def _plaintext_database(facts: Facts) -> Iterator[Problem]:
             variable("database_url"),
             "sends password and data over the network, and nothing says that they are encrypted",
             "add ?sslmode=verify-full",
+        )
+
+
+def _plaintext_broker(facts: Facts) -> Iterator[Problem]:
+    hosts = [server.rpartition(":")[0].strip("[]") for server in facts.settings.kafka_bootstrap_servers.split(",")]
+    if facts.settings.kafka_security_protocol == "PLAINTEXT" and not all(map(is_local, hosts)):
+        yield Problem(
+            variable("kafka_security_protocol"),
+            "sends tasks and results over the network as plain text, to whoever answers there",
+            "set it to SSL or SASL_SSL",
         )
 
 
@@ -237,6 +249,7 @@ RULES: tuple[Rule, ...] = (
     Rule("debug_logs", _debug_logs),
     Rule("plaintext_public_url", _plain_public_url, frozenset({EDGE})),
     Rule("plaintext_database", _plaintext_database, waiver=Risk.PLAINTEXT_DATABASE),
+    Rule("plaintext_broker", _plaintext_broker, waiver=Risk.PLAINTEXT_BROKER),
     Rule("plaintext_traces", _plaintext_traces, waiver=Risk.PLAINTEXT_TRACES),
     Rule("plaintext_vault", _plaintext_vault),
     Rule("plaintext_valkey", _plaintext_valkey, frozenset({EDGE})),

@@ -20,6 +20,7 @@ class Risk(StrEnum):
     """What production refuses unless the operator says why it is no risk here."""
 
     PLAINTEXT_DATABASE = "plaintext_database"
+    PLAINTEXT_BROKER = "plaintext_broker"
     PLAINTEXT_TRACES = "plaintext_traces"
     PLAINTEXT_PROVIDER = "plaintext_provider"
     OPEN_MONITOR = "open_monitor"

@@ -26,7 +26,8 @@ class TrafficSettings(Group):
     is no security.txt."""
     valkey_url: SecretStr | None = None
     """`valkey://host:6379/0` or `redis://...`, `valkeys://` with TLS: edges that name the same one count rates
-    together. Without it each counts by itself."""
+    together, and share what they have folded of long runs, sealed, where there is a key-encryption key. Without it each
+    works by itself."""
 
     rate_submit: str = Field(default="600/minute", pattern=_RATE)
     """Runs that one credential may start."""

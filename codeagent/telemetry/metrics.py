@@ -63,6 +63,9 @@ RATELIMIT_REJECTIONS = _counter("codeagent_ratelimit_rejections_total", "Request
 RATELIMIT_SHARED = _gauge(
     "codeagent_ratelimit_shared", "1 while rates are counted together with other processes, 0 in this one alone"
 )
+RUN_VIEWS = _counter(
+    "codeagent_run_views_total", "Looks at runs, by what was there already: final, kept, shared, log", ("found",)
+)
 HTTP_ACTIVE = _gauge("http_server_active_requests", "Requests at work, streams and waits left out")
 HTTP_SHED = _counter("codeagent_requests_shed_total", "Requests answered 503 to keep the others going", ("reason",))
 HTTP_OVERDUE = _counter("codeagent_requests_overdue_total", "Requests given up, by what took too long", ("phase",))

@@ -93,7 +93,7 @@ def test_it_runs_as_production_and_says_why_what_it_does_without_is_no_risk() ->
     for service in deployment.services(VARIABLES).values():
         assert service.environment["CODEAGENT_ENV"] == "production"
         risks = json.loads(service.environment["CODEAGENT_ACCEPTED_RISKS"])
-        assert risks.keys() == {"plaintext_database", "open_monitor"}
+        assert risks.keys() == {"plaintext_database", "plaintext_broker", "open_monitor"}
 
 
 def test_every_service_is_there_in_the_order_it_needs() -> None:

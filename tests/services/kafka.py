@@ -11,6 +11,7 @@ import signal
 import tempfile
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,52 @@ def docker_answers() -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Secured:
+    """A listener with TLS, and with a name and password where `scram` says so. PEM files: `identity` holds the broker's
+    key and certificate, `authority` who signs."""
+
+    port: int
+    identity: Path
+    authority: Path
+    account: tuple[str, str] | None = None
+
+    @property
+    def protocol(self) -> str:
+        return "SSL" if self.account is None else "SASL_SSL"
+
+    def accounts(self) -> list[str]:
+        """Of `format`: accounts stand in the cluster's metadata."""
+        if self.account is None:
+            return []
+        name, password = self.account
+        return ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
+
+    def added_to(self, settings: dict[str, Any]) -> dict[str, Any]:
+        listener = f"{self.protocol}://127.0.0.1:{self.port}"
+        module = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        return {
+            **settings,
+            "listeners": f"{settings['listeners']},{listener}",
+            "advertised.listeners": f"{settings['advertised.listeners']},{listener}",
+            "listener.security.protocol.map": f"{settings['listener.security.protocol.map']},{self.protocol}:{self.protocol}",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": self.identity,
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": self.authority,
+            "ssl.client.auth": "required" if self.account is None else "none",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            f"listener.name.{self.protocol.lower()}.scram-sha-512.sasl.jaas.config": module,
+        }
+
+
 class ApacheKafka:
     """One broker with its data, on a port that it keeps over `kill`, `stop` and `restart`."""
 
-    def __init__(self, version: str = VERSION) -> None:
+    def __init__(self, version: str = VERSION, secured: Secured | None = None) -> None:
+        """A `secured` broker runs on the JVM, and has a second listener."""
         self._wanted_version = version
+        self._secured = secured
         self._port = free_port()
         self._node: _JvmNode | _ContainerNode | None = None
 
@@ -67,7 +109,7 @@ class ApacheKafka:
 
     def start(self) -> str:
         """Starts the broker, waits until it answers, and returns `bootstrap_servers`."""
-        if docker_answers():
+        if docker_answers() and self._secured is None:
             try:
                 self._start_node(_ContainerNode(self._wanted_version, self._port))
             except Exception:
@@ -75,7 +117,7 @@ class ApacheKafka:
                 if missing_for_jvm(self._wanted_version) is not None:
                     raise
         if self._node is None:
-            self._start_node(_JvmNode(self._wanted_version, self._port))
+            self._start_node(_JvmNode(self._wanted_version, self._port, self._secured))
         return self.bootstrap_servers
 
     def version(self) -> str:
@@ -144,7 +186,8 @@ class ApacheKafka:
 class _JvmNode:
     kind = "JVM"
 
-    def __init__(self, version: str, port: int) -> None:
+    def __init__(self, version: str, port: int, secured: Secured | None = None) -> None:
+        self._secured = secured
         self._class_path = kafka_class_path(version)
         self._directory = Path(tempfile.mkdtemp(prefix="codeagent-kafka-"))
         self._properties = self._directory / "server.properties"
@@ -153,6 +196,8 @@ class _JvmNode:
         settings = _settings(
             port, free_port(), listen_host="127.0.0.1", advertised_port=port, data=str(self._directory / "data")
         )
+        if secured is not None:
+            settings = secured.added_to(settings)
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def start(self) -> None:
@@ -160,7 +205,8 @@ class _JvmNode:
         command = [java, *_JVM_OPTIONS, *_LOGGING, "-cp", self._class_path]
         if not (self._directory / "data").exists():
             form = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(self._properties)]
-            run_tool([*command, *form], None)
+            accounts = [] if self._secured is None else self._secured.accounts()
+            run_tool([*command, *form, *accounts], None)
         self._program = Program(
             [*command, "kafka.Kafka", str(self._properties)],
             account=None,

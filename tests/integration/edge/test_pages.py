@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from codeagent import clock
+from codeagent.agent_registry.agent import NAME
 from codeagent.edge.app import openapi
 from codeagent.eventlog.log import EventLog
 from codeagent.projections.runs import RunsProjector
@@ -27,6 +28,7 @@ class Listing:
     """One list: its route, the path to ask for, how one item is added, and how its pages are named.
 
     `key` tells items apart. Lists of what is newest first grow before the first page, the others behind the last.
+    `takes` says which cursors are plain words of this list, whoever made them.
     """
 
     route: str
@@ -37,6 +39,7 @@ class Listing:
     newest_first: bool = True
     most: int = 200
     key: str = "id"
+    takes: Callable[[str], object] = lambda _: False
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Installation:
     run_id: str
     webhook_id: str = ""
     version: int = 0
+    agents: int = 0
 
     async def add_run(self) -> None:
         await commit_step(self.world.database, step(new_run(), 0, [started()], tenant=TENANT))
@@ -65,11 +69,11 @@ class Installation:
         self.webhook_id = await self.post("/v1/webhooks", url="http://127.0.0.1:9/", event_types=["*"])
 
     async def post(self, path: str, **body: object) -> str:
-        """The id of what was made."""
+        """The id of what was made, if it has one."""
         headers = {"Authorization": f"Bearer {self.owner.access}", "Idempotency-Key": str(clock.new_uuid())}
         answer = await self.owner.http.post(path, json=body, headers=headers)
         assert answer.status_code in {201, 202}, answer.text
-        return str(answer.json()["id"])
+        return str(answer.json().get("id", ""))
 
     def listings(self) -> dict[str, Listing]:
         async def key() -> None:
@@ -81,23 +85,44 @@ class Installation:
         async def delivery() -> None:
             await self.post(f"{webhook}/test")
 
+        async def agent() -> None:
+            self.agents += 1
+            await self.post("/v1/agents", name=f"zz-{self.agents:03}")
+
+        async def agent_version() -> None:
+            if not self.agents:
+                await agent()
+            await self.post("/v1/agents/zz-001/versions", model="builtin/repair")
+
+        versions = "/v1/agents/zz-001/versions"
         behind: dict[str, Any] = {"cursor": "after", "newest_first": False, "most": 500}
         webhook = f"/v1/webhooks/{self.webhook_id}"
         events = f"/v1/runs/{self.run_id}/events"
         made = (
             Listing("/v1/runs", "/v1/runs", self.add_run),
+            Listing("/v1/agents", "/v1/agents", agent, newest_first=False, takes=NAME.fullmatch),
+            Listing("/v1/agents/{agent_id}/versions", versions, agent_version, key="number", takes=str.isdecimal),
             Listing("/v1/api-keys", "/v1/api-keys", key),
             Listing("/v1/service-accounts", "/v1/service-accounts", account),
             Listing("/v1/webhooks", "/v1/webhooks", self.add_webhook),
             Listing("/v1/webhooks/{webhook_id}/deliveries", f"{webhook}/deliveries", delivery),
             Listing("/v1/auth/sessions", "/v1/auth/sessions", self.log_in),
-            Listing("/v1/runs/{run_id}/events", events, self.add_event, following="next_after", **behind),
+            Listing(
+                "/v1/runs/{run_id}/events",
+                events,
+                self.add_event,
+                following="next_after",
+                takes=str.isdecimal,
+                **behind,
+            ),
             Listing("/v1/events", "/v1/events", self.add_event, **behind),
         )
         return {listing.route: listing for listing in made}
 
 
 LISTS = [
+    "/v1/agents",
+    "/v1/agents/{agent_id}/versions",
     "/v1/api-keys",
     "/v1/auth/sessions",
     "/v1/events",
@@ -182,11 +207,13 @@ async def test_a_cursor_that_is_none_of_this_list_is_refused(installed: Installa
         for _ in range(2):
             await listing.add()
         page = (await installed.owner.get(f"{listing.path}?limit=1")).json()
-        cursors[listing.route] = page[listing.following]
+        cursors[listing.route] = str(page[listing.following])
     for listing in listings:
         own = cursors[listing.route]
         assert (await installed.owner.get(f"{listing.path}?{listing.cursor}={own}")).status_code == 200
         for cursor in {*GARBAGE, *cursors.values()} - {own}:
+            if listing.takes(cursor):
+                continue
             answer = await installed.owner.get(f"{listing.path}?{listing.cursor}={cursor}")
             found = answer.status_code, answer.json()["code"]
             assert found == (400, "malformed_cursor"), (listing.route, cursor)
@@ -194,6 +221,7 @@ async def test_a_cursor_that_is_none_of_this_list_is_refused(installed: Installa
 
 async def test_a_page_has_a_least_and_a_most(installed: Installation) -> None:
     await installed.add_event()
+    await installed.post("/v1/agents", name="zz-001")
     for listing in installed.listings().values():
         for limit in (1, listing.most):
             assert (await installed.owner.get(f"{listing.path}?limit={limit}")).status_code == 200

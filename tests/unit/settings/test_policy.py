@@ -32,6 +32,7 @@ def configured(environment: Environment = Environment.PRODUCTION, **changed: Any
         "env": environment,
         "database_url": URL,
         "kafka_bootstrap_servers": "kafka:9092",
+        "kafka_security_protocol": "SSL",
         "kek": "file:/run/secrets/kek",
         "api_key_pepper": "file:/run/secrets/pepper",
         "public_url": "https://codeagent.example.com",
@@ -56,6 +57,14 @@ def knowing(**secrets: str) -> Facts:
 
 BROKEN: list[tuple[str, Facts, str, str]] = [
     # rule, what breaks it, the variable that is named, a part of the reason
+    ("weak_secret", knowing(kafka_password="changeme"), "KAFKA_PASSWORD", "is an example"),
+    ("plaintext_broker", having(kafka_security_protocol="PLAINTEXT"), "KAFKA_SECURITY_PROTOCOL", "as plain text"),
+    (
+        "plaintext_broker",
+        having(kafka_security_protocol="PLAINTEXT", kafka_bootstrap_servers="127.0.0.1:9092,[2001:db8::1]:9092"),
+        "KAFKA_SECURITY_PROTOCOL",
+        "as plain text",
+    ),
     ("weak_secret", knowing(database_url=URL.replace(STRONG, "codeagent")), "DATABASE_URL", "is a default"),
     ("weak_secret", knowing(database_url=URL.replace(STRONG, "Tr0ub4dor")), "DATABASE_URL", "is shorter than 16"),
     ("weak_secret", knowing(database_password="replace_me_with_openssl"), "DATABASE_PASSWORD", "is an example"),
