@@ -50,6 +50,15 @@ class Client:
             trust_env=False,
         )
 
+    def call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """One request, asked once. Raises `ApiError`."""
+        try:
+            return _checked(self._http.request(method, path, json=body, headers=headers))
+        except httpx2.TransportError as error:
+            raise ApiError(0, "unreachable", f"the server does not answer: {error}") from error
+
     def upload(self, archive: Path) -> str:
         """Uploads a source archive; returns its digest."""
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from codeagent.cli.agents import app as agents
 from codeagent.cli.config import app as config
 from codeagent.cli.kek import app as kek
 
@@ -23,6 +24,7 @@ sandbox = typer.Typer(no_args_is_help=True, help="Sandboxes, for operators.")
 admin = typer.Typer(no_args_is_help=True, help="Tenants, for operators.")
 auth = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens, for operators.")
 keys = typer.Typer(invoke_without_command=True)
+app.add_typer(agents, name="agents")
 app.add_typer(db, name="db")
 app.add_typer(keys, name="key")
 app.add_typer(topics, name="topics")
@@ -94,7 +96,7 @@ def run(
     git_url: Annotated[str | None, typer.Option(help="Public https repository to work on instead.")] = None,
     ref: Annotated[str, typer.Option(help="Branch, tag or commit of --git-url.")] = "HEAD",
     model: Annotated[str | None, typer.Option(help="As in builtin/repair or openai/gpt-5.")] = None,
-    agent: Annotated[str, typer.Option(help="Agent that does it.")] = "coder",
+    agent: Annotated[str, typer.Option(help="Agent that does it, as in coder or reviewer@3.")] = "coder",
     max_steps: Annotated[int | None, typer.Option(help="Model calls at most.")] = None,
     max_cost_usd: Annotated[str | None, typer.Option(help="What it may cost.")] = None,
     deadline_seconds: Annotated[int | None, typer.Option(help="How long it may take.")] = None,

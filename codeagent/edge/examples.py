@@ -225,7 +225,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "id": "usr_1",
         "type": "app_user",
         "tenant_id": "ten_1",
-        "scopes": ["agents:read", "projects:read", "runs:read", "usage:read"],
+        "scopes": ["agents:read", "projects:read", "providers:read", "runs:read", "usage:read"],
         "role": "viewer",
         "email": "ada@example.org",
         "created_at": MORNING,
