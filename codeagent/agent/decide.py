@@ -53,7 +53,8 @@ def _submit(draft: Draft, command: Payload) -> None:
     else:
         draft.emit(events.RunStarted())
         draft.timer("deadline", deadline_at)
-        draft.step("prepare", PrepareFiles(source=command.source))
+        files = PrepareFiles(source=command.source, project_id=command.project_id, continues=command.continues)
+        draft.step("prepare", files)
 
 
 def _cancel(draft: Draft, command: Payload) -> None:
@@ -246,6 +247,8 @@ _SOURCE_REASONS = {
     "address_refused": "source_refused",
     "archive_refused": "source_refused",
     "not_found": "source_not_found",
+    "credential_refused": "source_credential_refused",
+    "credential_unavailable": "source_credential_unavailable",
     "too_large": "source_too_large",
     "fetch_failed": "source_unavailable",
 }

@@ -15,7 +15,7 @@ from codeagent.messages.conversation import (
     UserMessage,
 )
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import AgentDefinition
+from codeagent.messages.values import AgentDefinition, Turn
 
 INSTRUCTIONS = """\
 You are a software engineer working on a repository, which is your current directory. Use the tools to look, change \
@@ -33,6 +33,7 @@ The operator of this agent adds the following guidance to the above:
 CHARACTERS_PER_TOKEN = 3.5
 """A cautious estimate: it may cut a little early, never too late by much."""
 
+EARLIER = "Earlier in this session, oldest first. The files are as that work has left them."
 ELIDED = "[output left out to keep the conversation within the model's window]"
 INTERRUPTED = "[no output: the call was interrupted]"
 
@@ -44,6 +45,7 @@ class Transcript:
     version: int = 0
     task: str = ""
     definition: AgentDefinition | None = None
+    history: tuple[Turn, ...] = ()
     turns: list[AssistantMessage | ToolMessage] = field(default_factory=list)
 
     def add(self, event: Event) -> None:
@@ -51,7 +53,7 @@ class Transcript:
         self.version += 1
         match event:
             case events.RunSubmitted():
-                self.task, self.definition = event.task, event.definition
+                self.task, self.definition, self.history = event.task, event.definition, event.history or ()
             case events.MessageCompleted():
                 self.turns.append(AssistantMessage(text=event.text, tool_calls=event.tool_calls))
             case events.ToolCallCompleted():
@@ -78,9 +80,11 @@ def build(transcript: Transcript, window_tokens: int) -> tuple[ChatMessage, ...]
     Every tool call is followed by an answer: where none was recorded, one says that it was interrupted, since
     vendors refuse a history with a call left open. The oldest outputs go first, then the oldest exchanges.
     """
-    head: tuple[ChatMessage, ...] = (SystemMessage(text=_instructions(transcript)), UserMessage(text=transcript.task))
+    room = int(window_tokens * CHARACTERS_PER_TOKEN)
+    system, before = SystemMessage(text=_instructions(transcript)), _remembered(transcript.history, room // 4)
+    head: tuple[ChatMessage, ...] = (system, *before, UserMessage(text=transcript.task))
     turns = _answered(transcript.turns)
-    budget = int(window_tokens * CHARACTERS_PER_TOKEN) - sum(_size(message) for message in head)
+    budget = room - sum(_size(message) for message in head)
     turns = _elide(turns, budget)
     turns = _drop(turns, budget)
     return (*head, *turns)
@@ -89,6 +93,19 @@ def build(transcript: Transcript, window_tokens: int) -> tuple[ChatMessage, ...]
 def _instructions(transcript: Transcript) -> str:
     guidance = "" if transcript.definition is None else transcript.definition.instructions
     return INSTRUCTIONS + GUIDANCE.format(guidance) if guidance else INSTRUCTIONS
+
+
+def _remembered(history: tuple[Turn, ...], room: int) -> tuple[UserMessage, ...]:
+    """What was said before, as much of the newest as there is room for. One message of the user's side: had the model
+    said it in turns of its own, it would see itself answer without a tool call, which ends a run."""
+    told: list[str] = []
+    for turn in reversed(history):
+        text = f"Task: {turn.task}\nOutcome ({turn.status}): {turn.answer or '-'}"
+        room -= len(text) + 20
+        if room < 0:
+            break
+        told.insert(0, text)
+    return (UserMessage(text="\n\n".join((EARLIER, *told))),) if told else ()
 
 
 def _answered(turns: list[AssistantMessage | ToolMessage]) -> list[AssistantMessage | ToolMessage]:

@@ -70,8 +70,15 @@ class Client:
 
     def submit(self, body: dict[str, Any], key: str) -> dict[str, Any]:
         """Starts a run; the same key starts it once, so that a lost answer is simply asked for again."""
+        return self.make("/v1/runs", body, key)
+
+    def make(self, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
+        """Makes what a list at `path` has; the same key makes it once."""
         headers = {"Idempotency-Key": f'"{key}"'}
-        return _checked(_patiently(lambda: self._http.post("/v1/runs", json=body, headers=headers)))
+        return _checked(_patiently(lambda: self._http.post(path, json=body, headers=headers)))
+
+    def get(self, path: str) -> dict[str, Any]:
+        return _checked(self._http.get(path))
 
     def run(self, run_id: str) -> dict[str, Any]:
         return _checked(_patiently(lambda: self._http.get(f"/v1/runs/{run_id}")))

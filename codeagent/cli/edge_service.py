@@ -22,6 +22,9 @@ from codeagent.encryption import SecretBox
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.tickets import StreamTickets
+from codeagent.projects.git_credentials import GitCredentials
+from codeagent.projects.projects import Projects
+from codeagent.projects.sessions import Sessions
 from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
 from codeagent.settings import Settings
@@ -58,6 +61,9 @@ def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots | Non
         agents=AgentRegistry.on(parts.database),
         users=identity.users,
         webhooks=webhooks(settings, parts.database, parts.box),
+        projects=Projects(parts.database),
+        git_credentials=GitCredentials(parts.database, parts.box),
+        sessions=Sessions(parts.database),
         supports_model=registry.supports,
         checks=parts.process.checks,
         policy=edge_policy(settings, trusted_hosts(settings)),

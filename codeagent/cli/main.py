@@ -11,6 +11,7 @@ import typer
 from codeagent.cli.agents import app as agents
 from codeagent.cli.config import app as config
 from codeagent.cli.kek import app as kek
+from codeagent.cli.projects import projects, sessions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +34,8 @@ app.add_typer(config, name="config")
 app.add_typer(kek, name="kek")
 app.add_typer(admin, name="admin")
 app.add_typer(auth, name="auth")
+app.add_typer(projects, name="projects")
+app.add_typer(sessions, name="sessions")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]
 USAGE = 2
@@ -96,7 +99,9 @@ def run(
     git_url: Annotated[str | None, typer.Option(help="Public https repository to work on instead.")] = None,
     ref: Annotated[str, typer.Option(help="Branch, tag or commit of --git-url.")] = "HEAD",
     model: Annotated[str | None, typer.Option(help="As in builtin/repair or openai/gpt-5.")] = None,
-    agent: Annotated[str, typer.Option(help="Agent that does it, as in coder or reviewer@3.")] = "coder",
+    agent: Annotated[str | None, typer.Option(help="Agent that does it, as in coder or reviewer@3.")] = None,
+    project: Annotated[str | None, typer.Option(help="Project whose run it is; its repository, unless given.")] = None,
+    session: Annotated[str | None, typer.Option(help="Session that it goes on with, files and words.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Model calls at most.")] = None,
     max_cost_usd: Annotated[str | None, typer.Option(help="What it may cost.")] = None,
     deadline_seconds: Annotated[int | None, typer.Option(help="How long it may take.")] = None,
@@ -111,13 +116,23 @@ def run(
     from codeagent.cli.connection import NotConnected, find_connection
     from codeagent.cli.run import RunRequest, Usage, run_and_watch
 
-    if (repo is None) == (git_url is None):
-        raise fail("give --repo or --git-url", USAGE)
+    if repo is not None and git_url is not None:
+        raise fail("give --repo or --git-url, not both", USAGE)
+    if repo is None and git_url is None and project is None and session is None:
+        raise fail("give --repo, --git-url, --project or --session", USAGE)
     if apply and repo is None:
         raise fail("--apply needs --repo", USAGE)
     limits = {"max_steps": max_steps, "max_cost_usd": max_cost_usd, "deadline_seconds": deadline_seconds}
     request = RunRequest(
-        task, repo, git_url, ref, model, agent, {name: value for name, value in limits.items() if value is not None}
+        task,
+        repo,
+        git_url,
+        ref,
+        model,
+        agent,
+        {name: value for name, value in limits.items() if value is not None},
+        project,
+        session,
     )
     try:
         connection = find_connection(_data_dir(data_dir))

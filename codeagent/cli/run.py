@@ -33,8 +33,10 @@ class RunRequest:
     git_url: str | None
     ref: str
     model: str | None
-    agent: str
+    agent: str | None
     limits: dict[str, Any]
+    project: str | None = None
+    session: str | None = None
 
 
 def run_and_watch(connection: Connection, request: RunRequest, *, apply: bool, as_json: bool) -> int:
@@ -54,21 +56,30 @@ def run_and_watch(connection: Connection, request: RunRequest, *, apply: bool, a
 
 
 def _body(client: Client, request: RunRequest) -> dict[str, Any]:
-    if request.repo is not None:
-        if not request.repo.is_dir():
-            raise Usage(f"{request.repo} is not a directory")
-        with tempfile.TemporaryDirectory(prefix="codeagent-run-") as folder:
-            archive = Path(folder) / "source.tar.gz"
-            pack_tracked(request.repo, archive)
-            source: dict[str, Any] = {"kind": "archive", "digest": client.upload(archive)}
-    else:
-        source = {"kind": "git", "url": request.git_url, "ref": request.ref}
-    body: dict[str, Any] = {"task": request.task, "source": source, "agent": request.agent}
-    if request.model is not None:
-        body["model"] = request.model
-    if request.limits:
-        body["limits"] = request.limits
-    return body
+    said = {
+        "task": request.task,
+        "source": _source(client, request),
+        "agent": request.agent,
+        "model": request.model,
+        "limits": request.limits or None,
+        "project_id": request.project,
+        "session_id": request.session,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _source(client: Client, request: RunRequest) -> dict[str, Any] | None:
+    """None where the project or the session has one."""
+    if request.git_url is not None:
+        return {"kind": "git", "url": request.git_url, "ref": request.ref}
+    if request.repo is None:
+        return None
+    if not request.repo.is_dir():
+        raise Usage(f"{request.repo} is not a directory")
+    with tempfile.TemporaryDirectory(prefix="codeagent-run-") as folder:
+        archive = Path(folder) / "source.tar.gz"
+        pack_tracked(request.repo, archive)
+        return {"kind": "archive", "digest": client.upload(archive)}
 
 
 def _watch(client: Client, run_id: str, console: Console, *, as_json: bool) -> ServerEvent:

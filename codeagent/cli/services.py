@@ -120,6 +120,7 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
 
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
+    from codeagent.projects.git_credentials import SealedCredentials
     from codeagent.sandboxes.protocol import IsolationLevel, Limits
     from codeagent.sandboxes.select import choose_driver, lacking
     from codeagent.workers.sandbox import SandboxPerformer
@@ -144,6 +145,7 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
         limits=Limits(),
         most_workspaces=settings.sandbox_workspaces,
         is_live=partial(parts.features.enabled, LIVE_DELTAS),
+        credential_for=SealedCredentials(parts.database, parts.box).open,
     )
 
     async def begin() -> None:

@@ -40,7 +40,7 @@ class MeModel(BaseModel):
     )
 
 
-class SessionModel(BaseModel):
+class LoginSessionModel(BaseModel):
     """A login. `network` is the same for logins from nearby, and no address; `current` is the one that asks."""
 
     id: str
@@ -52,7 +52,7 @@ class SessionModel(BaseModel):
     expires_at: datetime
 
     @classmethod
-    def of(cls, session: LoginSession, current: str) -> SessionModel:
+    def of(cls, session: LoginSession, current: str) -> LoginSessionModel:
         return cls(
             id=session.id,
             client_id=session.client_id,
@@ -64,8 +64,8 @@ class SessionModel(BaseModel):
         )
 
 
-class SessionPage(BaseModel):
-    items: list[SessionModel]
+class LoginSessionPage(BaseModel):
+    items: list[LoginSessionModel]
     next_cursor: str | None
 
 
@@ -99,8 +99,8 @@ async def me(context: Context, caller: Caller) -> Response:
     return Response(answer.model_dump_json(), headers=PRIVATE, media_type="application/json")
 
 
-@router.get("/v1/auth/sessions", response_model=SessionPage, summary="List my logins, newest first")
-async def list_sessions(
+@router.get("/v1/auth/sessions", response_model=LoginSessionPage, summary="List my logins, newest first")
+async def list_login_sessions(
     caller: Caller,
     users: Users,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -109,7 +109,9 @@ async def list_sessions(
     """Logins that can still be used."""
     user = _user(caller)
     found, following = await users.sessions.list(user.tenant_id, user.id, cursor, limit)
-    page = SessionPage(items=[SessionModel.of(session, user.credential_id) for session in found], next_cursor=following)
+    page = LoginSessionPage(
+        items=[LoginSessionModel.of(session, user.credential_id) for session in found], next_cursor=following
+    )
     headers = dict(PRIVATE)
     if following is not None:
         headers["Link"] = next_link("/v1/auth/sessions", limit=limit, cursor=following)

@@ -20,9 +20,11 @@ from codeagent.edge import (
     metadata,
     oauth,
     problems,
+    projects,
     providers,
     runs,
     service_accounts,
+    sessions,
     tickets,
     webhooks,
 )
@@ -58,7 +60,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
     accounts = (account, api_keys, service_accounts, webhooks, oauth, metadata)
-    work = (runs, events, tickets, route, artifacts, agents, agent_versions, providers)
+    work = (runs, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
     for module in (*work, *accounts, contract, health):
         app.include_router(module.router)
     if context is not None:

@@ -33,6 +33,9 @@ from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
 from codeagent.identity.tickets import StreamTickets
 from codeagent.identity.user_access import UserAccess
+from codeagent.projects.git_credentials import GitCredentials
+from codeagent.projects.projects import Projects
+from codeagent.projects.sessions import Sessions
 from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
 from codeagent.sandboxes.sources import TrustedHost
@@ -65,6 +68,8 @@ class EdgePolicy:
     submit_expiry_seconds: int
     public_url: str = "http://127.0.0.1:8080"
     """Where clients reach the edge, without a slash at its end."""
+    images: frozenset[str] = frozenset({"default"})
+    """Names of the images that sandboxes of this installation can have."""
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
     allowed_origins: tuple[str, ...] = ()
@@ -95,6 +100,9 @@ class EdgeContext:
     keys: ApiKeys
     agents: AgentRegistry
     webhooks: Webhooks
+    projects: Projects
+    git_credentials: GitCredentials
+    sessions: Sessions
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""
@@ -178,6 +186,8 @@ Caller = Annotated[Principal, _holding()]
 RunReader = Annotated[Principal, _holding(Scope.RUNS_READ)]
 RunWriter = Annotated[Principal, _holding(Scope.RUNS_WRITE)]
 RunCanceler = Annotated[Principal, _holding(Scope.RUNS_CANCEL)]
+ProjectReader = Annotated[Principal, _holding(Scope.PROJECTS_READ)]
+ProjectWriter = Annotated[Principal, _holding(Scope.PROJECTS_WRITE)]
 AgentReader = Annotated[Principal, _holding(Scope.AGENTS_READ)]
 AgentWriter = Annotated[Principal, _holding(Scope.AGENTS_WRITE)]
 ProviderReader = Annotated[Principal, _holding(Scope.PROVIDERS_READ)]

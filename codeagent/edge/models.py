@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,10 +24,15 @@ class ArchiveSourceBody(Strict):
     digest: Digest = Field(description="Digest of an archive uploaded to /v1/artifacts.")
 
 
+ProjectId = Annotated[str, Field(pattern=r"^prj_[0-9a-z]{26}$")]
+SessionId = Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")]
+GitRef = Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+
+
 class GitSourceBody(Strict):
     kind: Literal["git"]
-    url: str = Field(max_length=2_000, description="https address of a public repository.")
-    ref: str = Field(default="HEAD", max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    url: str = Field(max_length=2_000, description="https address of a public repository, or of the project's own.")
+    ref: GitRef = "HEAD"
 
 
 class LimitsBody(LimitsAsked, extra="forbid"):
@@ -34,10 +40,12 @@ class LimitsBody(LimitsAsked, extra="forbid"):
 
 
 class RunBody(Strict):
-    """A run to start."""
+    """A run to start. What it leaves out its session says, or its project."""
 
     task: str = Field(min_length=1, max_length=32_000, examples=["Make the tests pass."])
-    source: Annotated[ArchiveSourceBody | GitSourceBody, Field(discriminator="kind")]
+    source: Annotated[ArchiveSourceBody | GitSourceBody, Field(discriminator="kind")] | None = Field(
+        default=None, description="May be left out in a project (its repository) and is in a session that has files."
+    )
     agent: str = Field(
         default="coder",
         max_length=100,
@@ -46,6 +54,19 @@ class RunBody(Strict):
     )
     model: str | None = Field(default=None, max_length=200, examples=["builtin/repair"])
     limits: LimitsBody = LimitsBody()
+    project_id: ProjectId | None = Field(default=None, description="The project whose run it is.")
+    session_id: SessionId | None = Field(default=None, description="The session that it goes on with.")
+
+    @property
+    def given_agent(self) -> str | None:
+        """None where the client names none."""
+        return self.agent if "agent" in self.model_fields_set else None
+
+    def fingerprint(self) -> str:
+        """The same for bodies that say the same. Fields that came later count where they are given, so that the log
+        knows a body again that is older than they are."""
+        left_out = {name for name in ("project_id", "session_id") if getattr(self, name) is None}
+        return sha256(self.__pydantic_serializer__.to_json(self, exclude=left_out)).hexdigest()
 
 
 class CancelBody(Strict):
@@ -80,6 +101,8 @@ class RunModel(BaseModel):
     agent: str
     agent_version: int
     model: str
+    project_id: str | None
+    session_id: str | None
     source: dict[str, Any] | None
     limits: dict[str, Any] | None
     steps: int
@@ -102,6 +125,8 @@ class RunModel(BaseModel):
             agent=view.agent,
             agent_version=view.agent_version,
             model=view.model,
+            project_id=view.project_id,
+            session_id=view.session_id,
             source=None if view.source is None else view.source.model_dump(mode="json"),
             limits=None if view.limits is None else view.limits.model_dump(mode="json"),
             steps=view.steps,
@@ -121,6 +146,9 @@ class RunModel(BaseModel):
         )
 
 
+_COPIED = ("status_reason", "version", "task", "agent", "agent_version", "model", "project_id", "session_id", "steps")
+
+
 class RunSummary(BaseModel):
     """A run in a list. `task` may be an excerpt."""
 
@@ -132,6 +160,8 @@ class RunSummary(BaseModel):
     agent: str
     agent_version: int
     model: str
+    project_id: str | None
+    session_id: str | None
     steps: int
     usage: UsageModel
     created_at: datetime
@@ -144,10 +174,7 @@ class RunSummary(BaseModel):
             id=row.run_id,
             status=RunStatus(row.status),
             usage=usage,
-            **{
-                name: getattr(row, name)
-                for name in ("status_reason", "version", "task", "agent", "agent_version", "model", "steps")
-            },
+            **{name: getattr(row, name) for name in _COPIED},
             created_at=row.created_at,
             updated_at=row.updated_at,
         )

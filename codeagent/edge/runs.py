@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -14,7 +15,16 @@ from codeagent.edge.context import Context, EdgeContext, RunCanceler, RunReader,
 from codeagent.edge.examples import EVENT_STREAM
 from codeagent.edge.joined import EventStream, structured
 from codeagent.edge.live import RunSource
-from codeagent.edge.models import CancelBody, EventPage, RunBody, RunModel, RunPage, RunSummary
+from codeagent.edge.models import (
+    CancelBody,
+    EventPage,
+    ProjectId,
+    RunBody,
+    RunModel,
+    RunPage,
+    RunSummary,
+    SessionId,
+)
 from codeagent.edge.pages import next_link
 from codeagent.edge.parameters import IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, PREFER, taking
 from codeagent.edge.preconditions import check_match, etag, not_modified
@@ -23,14 +33,23 @@ from codeagent.edge.sse import STREAM_ITEM, TRANSPORT, sse_response
 from codeagent.edge.traffic.exchange import Exchange, exchange_of
 from codeagent.edge.waiting import ended
 from codeagent.errors import Conflict, Rejected
+from codeagent.identity.principal import Principal
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import RunStatus
-from codeagent.projections.runs import list_runs
+from codeagent.projections.runs import RunFilter, list_runs
 from codeagent.projections.view import RunView
 
 router = APIRouter(prefix="/v1", tags=["runs"])
 
-_ENDED: dict[str, Any] = {"description": "The run, ended within the time of `Prefer: wait`.", "model": RunModel}
+SUBMITTED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The run, ended within the time of `Prefer: wait`.", "model": RunModel},
+    409: {
+        "description": "The same request is being accepted elsewhere (`idempotency_in_progress`), a run of the session "
+        "is at work (`session_busy`), or there is no more to be had (`session_closed`, `project_archived`)."
+    },
+    422: {"description": "A field cannot be accepted, or the Idempotency-Key was used for another body."},
+}
+"""What submitting a run may answer, besides 202."""
 
 
 @router.post(
@@ -40,11 +59,7 @@ _ENDED: dict[str, Any] = {"description": "The run, ended within the time of `Pre
     response_description="The run, accepted.",
     summary="Start a run",
     openapi_extra=taking(IDEMPOTENCY_KEY, PREFER),
-    responses={
-        200: _ENDED,
-        409: {"description": "The same request is being accepted elsewhere (`idempotency_in_progress`)."},
-        422: {"description": "A field cannot be accepted, or the Idempotency-Key was used for another body."},
-    },
+    responses=SUBMITTED,
 )
 async def submit_run(body: RunBody, request: Request, caller: RunWriter) -> Response:
     """Accepts a task. The answer comes once the command is safe; follow the `monitor` link to watch it work.
@@ -52,11 +67,16 @@ async def submit_run(body: RunBody, request: Request, caller: RunWriter) -> Resp
     The same Idempotency-Key with the same body always names the same run. With `Prefer: wait=30` the answer is the
     ended run (200) if it ends within 30 seconds, and the accepted one (202) otherwise.
     """
+    return await submitted(request, caller, body, "POST /v1/runs")
+
+
+async def submitted(request: Request, caller: Principal, body: RunBody, route: str) -> Response:
+    """The answer to a request for a run, on the route that its Idempotency-Key counts for."""
     context: EdgeContext = request.app.state.context
     exchange = exchange_of(request)
     wanted = _preferences(exchange, request)
     key = idempotency_key(exchange.header(b"idempotency-key"))
-    accepted = await accept_run(context, caller, body, key)
+    accepted = await accept_run(context, caller, body, key, route)
     run_id = accepted.run_id
     headers = {
         "Location": f"/v1/runs/{run_id}",
@@ -97,16 +117,27 @@ async def get_runs(
     limit: Annotated[int, Query(ge=1, le=200, description="Runs a page.")] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
     status: Annotated[RunStatus | None, Query(description="Only runs of this status.")] = None,
+    project_id: Annotated[ProjectId | None, Query(description="Only runs of this project.")] = None,
+    session_id: Annotated[SessionId | None, Query(description="Only runs of this session.")] = None,
 ) -> Response:
     """The list follows the log with a short delay; `/v1/runs/{id}` is always up to date.
 
     Pages do not overlap and leave nothing out: runs that begin meanwhile stand before the first page.
     """
-    rows, following = await list_runs(context.database, caller.tenant_id, status=status, after=cursor, limit=limit)
+    wanted = RunFilter(status, project_id, session_id)
+    return await page_of_runs(context, caller, wanted, "/v1/runs", cursor=cursor, limit=limit)
+
+
+async def page_of_runs(
+    context: EdgeContext, caller: Principal, wanted: RunFilter, path: str, *, cursor: str | None, limit: int
+) -> Response:
+    """A page of the list at `path`, with the link to the next one."""
+    rows, following = await list_runs(context.database, caller.tenant_id, wanted, after=cursor, limit=limit)
     page = RunPage(items=[RunSummary.of(row) for row in rows], next_cursor=following)
     headers = {"Cache-Control": "private, no-cache"}
     if following is not None:
-        headers["Link"] = next_link("/v1/runs", status=status, limit=limit, cursor=following)
+        asked = {} if path != "/v1/runs" else asdict(wanted)
+        headers["Link"] = next_link(path, **asked, limit=limit, cursor=following)
     return Response(page.model_dump_json(), 200, headers, media_type="application/json")
 
 
@@ -162,7 +193,7 @@ async def cancel_run(
         return _run_response(view, 202, {}, wanted)
     if view.status.terminal:
         raise Conflict(f"The run has already ended ({view.status}).", code="invalid_state_transition")
-    await accept_cancel(context, caller, run_id, body.reason if body is not None else "")
+    await accept_cancel(context, caller, view, body.reason if body is not None else "")
     return _run_response(view, 202, {"Location": f"/v1/runs/{run_id}"}, wanted)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import orjson
 
-from codeagent.errors import Conflict, Unavailable
+from codeagent.errors import CodeAgentError, Conflict, Exhausted, Unavailable
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow, envelope_json
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.catalog import encode_data
+from codeagent.messages.commands import SubmitRun
 from codeagent.messages.events import RunSubmitted
 from codeagent.messages.ids import run_stream
 from codeagent.telemetry.logs import get_logger
@@ -27,15 +28,25 @@ CONFIRM_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a run belongs. `after` is the session's run that it goes on from; None for the session's first."""
+
+    project_id: str | None
+    session_id: str | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """`request` is the command's JSON. `command`, where given, goes to the outbox in the same commit: accepted even
-    if the broker forgets everything."""
+    if the broker forgets everything. `placement` is set for a run of a project or a session."""
 
     run_id: str
     tenant_id: str
     fingerprint: str
     request: bytes
     command: OutboxRow | None = None
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +79,10 @@ class SubmissionLedger:
         self._writing: asyncio.Task[None] | None = None
 
     async def accept(self, submission: Submission) -> Accepted:
-        """Raises `Conflict` when another edge is taking the same run this instant and its row is not visible yet."""
-        accepted = await self._accepts(submission) or await self._accepts(submission)
+        """Raises `Conflict` when another edge is taking the same run this instant and its row is not visible yet, and
+        for a run of a project or session what keeps it from being accepted: `Conflict` or `Exhausted`."""
+        take = self._accepts if submission.placement is None else self._accept_placed
+        accepted = await take(submission) or await take(submission)
         accepted = accepted or await self._forgotten(submission)
         if accepted is None:
             raise Conflict("the same submission is being accepted elsewhere", code="idempotency_in_progress")
@@ -77,11 +90,24 @@ class SubmissionLedger:
 
     async def _forgotten(self, submission: Submission) -> Accepted | None:
         """A run whose submission has had its time: the log has kept the fingerprint."""
-        for stored in await self._log.read_stream(submission.tenant_id, run_stream(submission.run_id), limit=2):
+        event = await self.submitted(submission.tenant_id, submission.run_id)
+        return None if event is None else Accepted(event.fingerprint, accepted=True, inserted=False)
+
+    async def submitted(self, tenant_id: str, run_id: str) -> RunSubmitted | None:
+        """The fact that a run was submitted, where a worker has recorded it."""
+        for stored in await self._log.read_stream(tenant_id, run_stream(run_id), limit=2):
             event = stored.decode()
             if isinstance(event, RunSubmitted):
-                return Accepted(event.fingerprint, accepted=True, inserted=False)
+                return event
         return None
+
+    async def earlier(self, tenant_id: str, run_id: str) -> SubmitRun | None:
+        """The command that an earlier request has led to, where there was one."""
+        stored = await self.find(tenant_id, run_id)
+        if stored is not None:
+            return SubmitRun.model_validate(stored.request)
+        event = await self.submitted(tenant_id, run_id)
+        return None if event is None else SubmitRun(**{name: getattr(event, name) for name in SubmitRun.model_fields})
 
     async def _accept_many(self, submissions: Sequence[Submission]) -> Sequence[Accepted | None]:
         commands = [item.command for item in submissions]
@@ -104,6 +130,30 @@ class SubmissionLedger:
             if accepted is not None:
                 found[item.run_id] = Accepted(accepted.fingerprint, accepted.accepted, inserted=False)
         return answers
+
+    async def _accept_placed(self, item: Submission) -> Accepted | None:
+        """A run of a project or session: alone, since it may have to wait for its turn there."""
+        command, placement = item.command, item.placement
+        assert placement is not None
+        rows = await self._database.write(
+            "SELECT * FROM accept_placed_run_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            item.run_id,
+            item.tenant_id,
+            item.fingerprint,
+            item.request.decode(),
+            None if command is None else command.id,
+            None if command is None else command.topic,
+            None if command is None else envelope_json(command.envelope),
+            None if command is None else item.request,
+            placement.project_id,
+            placement.session_id,
+            placement.after,
+        )
+        if not rows:
+            return None
+        if rows[0]["refusal"] is not None:
+            raise _refused(rows[0]["refusal"], rows[0]["retry_after"])
+        return Accepted(rows[0]["fingerprint"], rows[0]["accepted"], rows[0]["inserted"])
 
     def confirm(self, run_id: str) -> None:
         """The broker has the command. Written behind: until then, and if that is lost, a repeat of the request only
@@ -180,3 +230,19 @@ class SubmissionLedger:
             row["accepted"],
             row["created_at"],
         )
+
+
+_REFUSALS = {
+    "session_closed": "The session is closed.",
+    "session_busy": "A run of the session is at work.",
+    "project_archived": "The project is archived.",
+    "concurrency_limit": "As many runs of the project are at work as may be at once.",
+    "quota_exceeded": "The project has had its runs for today (UTC).",
+}
+
+
+def _refused(code: str, retry_after: int) -> CodeAgentError:
+    """Why no run is taken: a state to be changed first (409), or a quota (429)."""
+    if retry_after:
+        return Exhausted(_REFUSALS[code], code=code, retry_after=retry_after)
+    return Conflict(_REFUSALS[code], code=code)

@@ -30,6 +30,7 @@ class SealedColumn:
 SEALED_COLUMNS: tuple[SealedColumn, ...] = (
     SealedColumn("users", ("id",), "email_sealed", "users/{id}/email"),
     SealedColumn("signing_keys", ("kid",), "private_sealed", "signing_keys/{kid}/private"),
+    SealedColumn("git_credentials", ("project_id",), "token_sealed", "git_credentials/{project_id}/{repository}"),
     SealedColumn("instance_secrets", ("name",), "sealed", "instance_secrets/{name}"),
     SealedColumn("webhooks", ("id",), "secret", "{tenant_id}/webhooks/{id}/secret"),
     SealedColumn("webhooks", ("id",), "previous_secret", "{tenant_id}/webhooks/{id}/secret"),

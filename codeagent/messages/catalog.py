@@ -9,7 +9,16 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from codeagent.errors import Unreadable
-from codeagent.messages import agent_events, commands, events, identity_events, key_events, results, webhook_events
+from codeagent.messages import (
+    agent_events,
+    commands,
+    events,
+    identity_events,
+    key_events,
+    project_events,
+    results,
+    webhook_events,
+)
 from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Payload, from_headers
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -67,6 +76,15 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     webhook_events.WebhookRedeliveryRequested,
     webhook_events.WebhookDisabled,
     webhook_events.WebhookDeleted,
+    project_events.ProjectCreated,
+    project_events.ProjectUpdated,
+    project_events.ProjectArchived,
+    project_events.ProjectUnarchived,
+    project_events.GitCredentialSet,
+    project_events.GitCredentialRemoved,
+    project_events.SessionCreated,
+    project_events.SessionRenamed,
+    project_events.SessionClosed,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

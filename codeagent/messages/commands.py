@@ -8,12 +8,12 @@ from uuid import UUID
 from pydantic import Field
 
 from codeagent.messages.envelope import Command
-from codeagent.messages.values import AgentDefinition, Digest, Operation, RunLimits, Source, absent
+from codeagent.messages.values import AgentDefinition, Digest, Files, Operation, RunLimits, Source, Turn, absent
 
 
 class SubmitRun(Command):
-    """Start a run. `definition` is the version of its agent, None for the built-in one; `fingerprint` is the digest of
-    the request's body, so that a key reused for another body is seen."""
+    """Start a run, on values that are all resolved. `definition` is the version of its agent, None for the built-in
+    one; `fingerprint` is the digest of the request's body, so that a key reused for another body is seen."""
 
     NAME: ClassVar[str] = "run.submit"
 
@@ -26,6 +26,12 @@ class SubmitRun(Command):
     model: str
     limits: RunLimits
     fingerprint: str
+    project_id: str | None = Field(default=None, exclude_if=absent)
+    session_id: str | None = Field(default=None, exclude_if=absent)
+    continues: Files | None = Field(default=None, exclude_if=absent)
+    """The files that the session's runs before it have left."""
+    history: tuple[Turn, ...] | None = Field(default=None, exclude_if=absent)
+    """What was said in them, oldest first."""
 
 
 class CancelRun(Command):

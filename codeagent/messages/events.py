@@ -11,7 +11,17 @@ from pydantic import Field
 
 from codeagent.messages.conversation import Data, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import AgentDefinition, Artifact, Outcome, RunLimits, RunStatus, Source, absent
+from codeagent.messages.values import (
+    AgentDefinition,
+    Artifact,
+    Files,
+    Outcome,
+    RunLimits,
+    RunStatus,
+    Source,
+    Turn,
+    absent,
+)
 
 StepName = Literal["prepare", "think", "collect"]
 
@@ -38,6 +48,12 @@ class RunSubmitted(Event):
     fingerprint: str
     principal: str
     deadline_at: datetime
+    project_id: str | None = Field(default=None, exclude_if=absent)
+    session_id: str | None = Field(default=None, exclude_if=absent)
+    continues: Files | None = Field(default=None, exclude_if=absent)
+    """The files that the session's runs before it have left."""
+    history: tuple[Turn, ...] | None = Field(default=None, exclude_if=absent)
+    """What was said in them, oldest first."""
 
 
 class RunStarted(Event):

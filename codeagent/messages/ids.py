@@ -63,6 +63,14 @@ def agent_stream(agent_id: str) -> str:
     return f"agent-{agent_id}"
 
 
+def project_stream(project_id: str) -> str:
+    return f"project-{project_id}"
+
+
+def session_stream(session_id: str) -> str:
+    return f"session-{session_id}"
+
+
 def tenant_stream(tenant_id: str) -> str:
     return f"tenant-{tenant_id}"
 

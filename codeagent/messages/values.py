@@ -10,6 +10,13 @@ from pydantic import Field
 
 from codeagent.messages.conversation import Data, ToolCall
 
+
+def absent(value: object) -> bool:
+    """For fields that are left out of the JSON when there is nothing to say: what was stored before there was such a
+    field, and what is, are the same bytes, and readers that do not know the field never see it."""
+    return value is None
+
+
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 """Name of an artifact's bytes: `sha256:` and 64 hexadecimal digits."""
 
@@ -85,12 +92,6 @@ class AgentDefinition(Data):
     tools: tuple[str, ...]
 
 
-def absent(value: object) -> bool:
-    """For fields that are left out of the JSON when there is nothing to say: what was stored before there was such a
-    field, and what is, are the same bytes, and readers that do not know the field never see it."""
-    return value is None
-
-
 class Artifact(Data):
     """A named, immutable blob: a patch, a long output, an upload."""
 
@@ -100,11 +101,29 @@ class Artifact(Data):
     digest: Digest
 
 
+class Files(Data):
+    """Files at a checkpoint: the plain archive of a source, and the patch on it."""
+
+    base: Digest
+    checkpoint: str = BASE_CHECKPOINT
+
+
+class Turn(Data):
+    """An earlier run of a session, in words. Both may be excerpts."""
+
+    task: str
+    answer: str
+    status: RunStatus
+
+
 class PrepareFiles(Data):
-    """Put the source's files into a fresh workspace."""
+    """Put the source's files into a fresh workspace; `continues`, where given, in the place of the source's own.
+    `project_id` names the project whose git credential opens the source, where there is one."""
 
     kind: Literal["prepare"] = "prepare"
     source: Source
+    project_id: str | None = Field(default=None, exclude_if=absent)
+    continues: Files | None = Field(default=None, exclude_if=absent)
 
 
 class CallTool(Data):

@@ -23,13 +23,13 @@ TASK_CHARACTERS = 500
 
 _UPSERT = """
 INSERT INTO runs (run_id, tenant_id, version, status, status_reason, task, agent, agent_version, model, steps,
-                  input_tokens, output_tokens, cost_usd, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                  input_tokens, output_tokens, cost_usd, created_at, updated_at, project_id, session_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (run_id) DO UPDATE SET version = excluded.version, status = excluded.status,
     status_reason = excluded.status_reason, task = excluded.task, agent = excluded.agent,
     agent_version = excluded.agent_version, model = excluded.model, steps = excluded.steps,
     input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd,
-    updated_at = excluded.updated_at
+    updated_at = excluded.updated_at, project_id = excluded.project_id, session_id = excluded.session_id
 WHERE runs.version < excluded.version"""
 
 
@@ -97,6 +97,8 @@ def _row(view: RunView) -> tuple[object, ...]:
         view.cost_usd,
         view.created_at,
         view.updated_at,
+        view.project_id,
+        view.session_id,
     )
 
 
@@ -118,25 +120,39 @@ class RunRow:
     cost_usd: Decimal
     created_at: datetime
     updated_at: datetime
+    project_id: str | None
+    session_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs of a tenant; None is any."""
+
+    status: str | None = None
+    project_id: str | None = None
+    session_id: str | None = None
 
 
 async def list_runs(
-    database: Database, tenant_id: str, *, status: str | None, after: str | None, limit: int
+    database: Database, tenant_id: str, wanted: RunFilter, *, after: str | None, limit: int
 ) -> tuple[list[RunRow], str | None]:
     """A tenant's runs, newest first, and the cursor of the next page. Raises `Rejected` for a malformed cursor."""
     created_at, run_id = _parse(after) if after else (None, None)
     rows = await database.fetch(
         """SELECT run_id, version, status, status_reason, task, agent, agent_version, model, steps, input_tokens,
-                  output_tokens, cost_usd, created_at, updated_at
+                  output_tokens, cost_usd, created_at, updated_at, project_id, session_id
            FROM runs
-           WHERE tenant_id = $1 AND ($2::text IS NULL OR status = $2)
+           WHERE tenant_id = $1 AND ($2::text IS NULL OR status = $2) AND ($6::text IS NULL OR project_id = $6)
+             AND ($7::text IS NULL OR session_id = $7)
              AND ($3::timestamptz IS NULL OR (created_at, run_id) < ($3, $4))
            ORDER BY created_at DESC, run_id DESC LIMIT $5""",
         tenant_id,
-        status,
+        wanted.status,
         created_at,
         run_id,
         limit + 1,
+        wanted.project_id,
+        wanted.session_id,
         tenant=tenant_id,
     )
     found = [RunRow(**dict(row)) for row in rows[:limit]]

@@ -10,7 +10,7 @@ from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages import events
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.conversation import Usage
-from codeagent.messages.values import Artifact, RunLimits, RunStatus, Source
+from codeagent.messages.values import BASE_CHECKPOINT, Artifact, Files, RunLimits, RunStatus, Source
 
 
 @dataclass(slots=True)
@@ -36,6 +36,10 @@ class RunView:
     cancel_requested_at: datetime | None = None
     deadline_at: datetime | None = None
     fingerprint: str = ""
+    project_id: str | None = None
+    session_id: str | None = None
+    files: Files | None = None
+    """As they are at the newest checkpoint; None while there are none."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -45,6 +49,7 @@ class RunView:
         self.agent, self.agent_version = command.agent, command.agent_version
         self.model, self.limits = command.model, command.limits
         self.fingerprint = command.fingerprint
+        self.project_id, self.session_id = command.project_id, command.session_id
         self.created_at = self.created_at or at
         self.updated_at = self.updated_at or at
 
@@ -66,6 +71,10 @@ class RunView:
                 self.steps += 1
                 self.usage = self.usage + event.usage
                 self.cost_usd += event.cost_usd or Decimal(0)
+            case events.StepCompleted():
+                self._prepared(event)
+            case events.ToolCallCompleted() if self.files is not None:
+                self.files = self.files.model_copy(update={"checkpoint": event.checkpoint})
             case events.ArtifactCreated():
                 self.artifacts.append(event.artifact)
             case events.CancelRequested():
@@ -82,3 +91,9 @@ class RunView:
         self.agent, self.agent_version = event.agent, event.agent_version
         self.model, self.limits = event.model, event.limits
         self.fingerprint, self.deadline_at = event.fingerprint, event.deadline_at
+        self.project_id, self.session_id = event.project_id, event.session_id
+        self.files = event.continues
+
+    def _prepared(self, event: events.StepCompleted) -> None:
+        if event.base is not None:
+            self.files = Files(base=event.base, checkpoint=event.checkpoint or BASE_CHECKPOINT)

@@ -24,6 +24,7 @@ from codeagent.sandboxes.probe import prove
 from codeagent.sandboxes.protocol import (
     ExecRecord,
     ExecSpec,
+    GitCredential,
     IsolationLevel,
     Limits,
     OutputSink,
@@ -168,9 +169,11 @@ class BubblewrapDriver:
     async def reap(self, keep: frozenset[str]) -> int:
         return await (await self._ready()).reap(keep)
 
-    async def fetch(self, url: str, ref: str, destination: Path, limits: Limits) -> None:
+    async def fetch(
+        self, url: str, ref: str, destination: Path, limits: Limits, credential: GitCredential | None = None
+    ) -> None:
         fetcher = Fetcher(await self._ready(), self._trusted_hosts)
-        await fetcher.fetch(url, ref, destination, limits)
+        await fetcher.fetch(url, ref, destination, limits, credential)
 
     async def shutdown(self) -> None:
         """Closes every workspace and gives the state directory back. The driver can be used again afterwards."""

@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from codeagent.addresses import Address
 from codeagent.sandboxes import archives, outcome, repository
@@ -16,7 +17,7 @@ from codeagent.sandboxes.addresses import assert_public, resolve
 from codeagent.sandboxes.argv import Bind, Box
 from codeagent.sandboxes.egress import Destination, Proxy, listening
 from codeagent.sandboxes.outcome import Observed
-from codeagent.sandboxes.protocol import Limits, Reason, SandboxFailure
+from codeagent.sandboxes.protocol import GitCredential, Limits, Reason, SandboxFailure
 from codeagent.sandboxes.rootfs import CERTIFICATES_INSIDE
 from codeagent.sandboxes.sources import Source, TrustedHost, check_ref, parse_source
 from codeagent.sandboxes.streams import discard
@@ -38,6 +39,7 @@ _ENVIRONMENT = {
     "GIT_ALLOW_PROTOCOL": "https",
     "GIT_ASKPASS": "/bin/false",
 }
+_REFUSALS = (b"Authentication failed", b"The requested URL returned error: 403")
 _FINAL_COMPLAINTS = (
     b"could not read Username",
     b"Authentication failed",
@@ -55,23 +57,31 @@ class Fetcher:
         self._workspaces = workspaces
         self._trusted = tuple(trusted_hosts)
 
-    async def fetch(self, url: str, ref: str, destination: Path, limits: Limits) -> None:
-        """Raises `SandboxFailure`: `url_refused`, `address_refused`, `too_large` and `not_found` are final,
-        `fetch_failed` may be tried again."""
+    async def fetch(
+        self, url: str, ref: str, destination: Path, limits: Limits, credential: GitCredential | None = None
+    ) -> None:
+        """Raises `SandboxFailure`: `url_refused`, `address_refused`, `too_large`, `not_found` and
+        `credential_refused` are final, `fetch_failed` may be tried again."""
         source = parse_source(url, self._trusted)
         check_ref(ref)
         addresses = await self._addresses(source)
         proxy = Proxy(Destination(source.authority, addresses), limits.workspace_bytes)
         async with self._workspaces.opening(f"fetch-{secrets.token_hex(8)}", limits) as workspace:
             try:
-                seen = await self._clone(workspace, source, ref or "HEAD", proxy, limits)
-                _raise_unless_fetched(seen, proxy)
+                seen = await self._clone(workspace, source, ref or "HEAD", proxy, limits, credential)
+                _raise_unless_fetched(seen, proxy, credential)
                 await in_thread(_keep, workspace.base, destination, limits)
             finally:
                 await self._workspaces.close(workspace)
 
     async def _clone(
-        self, workspace: OpenWorkspace, source: Source, ref: str, proxy: Proxy, limits: Limits
+        self,
+        workspace: OpenWorkspace,
+        source: Source,
+        ref: str,
+        proxy: Proxy,
+        limits: Limits,
+        credential: GitCredential | None,
     ) -> Observed:
         socket_path = workspace.directory / "egress.sock"
         binds = [Bind(socket_path, _SOCKET_INSIDE, writable=True), Bind(workspace.base, _SCRATCH_INSIDE, writable=True)]
@@ -87,6 +97,7 @@ class Fetcher:
             "socket": _SOCKET_INSIDE,
             "port": _PROXY_PORT,
             "git": [*repository.OPTIONS, *_git_options(certificates)],
+            "host": f"https://{urlsplit(source.url).netloc}" if credential is not None else "",
             "attributes": repository.NEUTRAL_ATTRIBUTES,
             "output": f"{_SCRATCH_INSIDE}/{_OUTPUT}",
         }
@@ -99,7 +110,7 @@ class Fetcher:
             tmp_bytes=limits.tmp_bytes,
         )
         async with listening(socket_path, proxy, workspace.slot_uid):
-            return await self._workspaces.operate(workspace, box, limits, discard)
+            return await self._workspaces.operate(workspace, box, limits, discard, _told(credential))
 
     async def _addresses(self, source: Source) -> tuple[Address, ...]:
         if source.trusted is not None:
@@ -123,19 +134,35 @@ def _git_options(certificates: str) -> list[str]:
     return [word for setting in settings for word in ("-c", setting)]
 
 
-def _raise_unless_fetched(seen: Observed, proxy: Proxy) -> None:
+def _told(credential: GitCredential | None) -> bytes:
+    """A credential in the words of git's helpers, for the program's standard input: nobody else can read that."""
+    if credential is None:
+        return b""
+    return f"username={credential.username}\npassword={credential.token}\n".encode()
+
+
+def _raise_unless_fetched(seen: Observed, proxy: Proxy, credential: GitCredential | None) -> None:
     reason = outcome.reason_for(seen)
     if reason is Reason.OK:
         return
     if proxy.exhausted or seen.disk_full or seen.inodes_used_up or b"No space left" in seen.stderr:
         raise SandboxFailure("the repository is larger than a workspace may be", reason="too_large", retryable=False)
+    if credential is not None and any(complaint in seen.stderr for complaint in _REFUSALS):
+        raise SandboxFailure(
+            "the git server does not let the project's credential in", reason="credential_refused", retryable=False
+        )
     if any(complaint in seen.stderr for complaint in _FINAL_COMPLAINTS):
         raise SandboxFailure("there is no such public repository or ref", reason="not_found", retryable=False)
-    words = outcome.last_words(seen.stderr)
+    words = _without_token(outcome.last_words(seen.stderr), credential)
     if proxy.refused:
         # A redirect, as a rule. Following it would fetch from where nobody has looked.
         raise SandboxFailure(f"the server sends to another host: {words}", reason="address_refused", retryable=False)
     raise SandboxFailure(f"the repository cannot be fetched ({reason}): {words}", reason="fetch_failed")
+
+
+def _without_token(words: str, credential: GitCredential | None) -> str:
+    """What the server has said, should it have repeated what it was shown."""
+    return words if credential is None else words.replace(credential.token, "[token]")
 
 
 def _copy_readable(source: Path, target: Path) -> None:

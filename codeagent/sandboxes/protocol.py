@@ -111,6 +111,14 @@ class ProbeReport:
     facts: Mapping[str, bool]
 
 
+@dataclass(frozen=True, slots=True)
+class GitCredential:
+    """What a git server wants to know before it lets anyone read. The token is shown to that server and nobody else."""
+
+    username: str
+    token: str = field(repr=False)
+
+
 class Workspace(Protocol):
     """One run's files, owned by one claim. Opaque to everyone but its driver."""
 
@@ -178,8 +186,10 @@ class SandboxDriver(Protocol):
         in `keep`; returns how many. Called at start, after a crash."""
         ...
 
-    async def fetch(self, url: str, ref: str, destination: Path, limits: Limits) -> None:
+    async def fetch(
+        self, url: str, ref: str, destination: Path, limits: Limits, credential: GitCredential | None = None
+    ) -> None:
         """Clones one https git URL at `ref` inside a sandbox of its own that may reach that one host only
         (private, loopback and link-local addresses refused), and writes a plain .tar.gz of the tree to
-        `destination`. Raises `SandboxFailure`."""
+        `destination`. The host is shown `credential` when it asks. Raises `SandboxFailure`."""
         ...

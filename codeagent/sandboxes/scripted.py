@@ -18,6 +18,7 @@ from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.protocol import (
     ExecRecord,
     ExecSpec,
+    GitCredential,
     IsolationLevel,
     Limits,
     OutputSink,
@@ -172,7 +173,9 @@ class ScriptedDriver:
             await self.close(memory)
         return len(doomed)
 
-    async def fetch(self, url: str, ref: str, destination: Path, limits: Limits) -> None:
+    async def fetch(
+        self, url: str, ref: str, destination: Path, limits: Limits, credential: GitCredential | None = None
+    ) -> None:
         source = parse_source(url)
         check_ref(ref)
         try:

@@ -25,10 +25,11 @@ from codeagent.messages.values import (
     Artifact,
     CallTool,
     CollectPatch,
+    Files,
     Outcome,
     PrepareFiles,
 )
-from codeagent.sandboxes.protocol import Limits, SandboxDriver, SandboxFailure, Workspace
+from codeagent.sandboxes.protocol import GitCredential, Limits, SandboxDriver, SandboxFailure, Workspace
 from codeagent.telemetry import metrics
 from codeagent.workers.deltas import DeltaSender, Send, unsent
 from codeagent.workers.effect import Ended, Work
@@ -39,12 +40,21 @@ from codeagent.workers.toolbox import Toolbox, ToolOutcome
 PATCH_TYPE = "text/x-diff"
 
 
-class Files(Blobs, Protocol):
+class Store(Blobs, Protocol):
     """The artifact store, with files on this machine."""
 
     async def path(self, tenant_id: str, digest: str) -> Path: ...
 
     async def put_file(self, tenant_id: str, path: Path) -> tuple[str, int]: ...
+
+
+CredentialFor = Callable[[str, str, str], Awaitable[GitCredential | None]]
+"""What opens a repository's address for a tenant's project."""
+
+
+async def no_credential(_tenant_id: str, _project_id: str, _url: str) -> GitCredential | None:
+    """Of a worker that fetches public repositories only."""
+    return None
 
 
 @dataclass(slots=True)
@@ -76,17 +86,19 @@ class SandboxPerformer:
     def __init__(
         self,
         driver: SandboxDriver,
-        files: Files,
+        files: Store,
         send_delta: Send,
         *,
         answers_topic: str,
         limits: Limits,
         most_workspaces: int,
         is_live: Callable[[str], bool] = lambda _: True,
+        credential_for: CredentialFor = no_credential,
     ) -> None:
         self.answers_topic = answers_topic
         self._driver = driver
         self._files = files
+        self._credential_for = credential_for
         self._send_delta = send_delta
         self._limits = limits
         self._most = most_workspaces
@@ -104,10 +116,10 @@ class SandboxPerformer:
         tenant_id = work.message.envelope.tenant_id
         match command.operation:
             case PrepareFiles():
-                base = await self._source(tenant_id, command.operation)
-                held = await self._workspace(work, base, BASE_CHECKPOINT)
+                files = command.operation.continues or Files(base=await self._source(tenant_id, command.operation))
+                held = await self._workspace(work, files.base, files.checkpoint)
                 held.dirty = False
-                return _Done(base=base)
+                return _Done(base=files.base, checkpoint=files.checkpoint)
             case CallTool():
                 return await self._tool(work, command, command.operation)
             case CollectPatch():
@@ -118,11 +130,14 @@ class SandboxPerformer:
         source = operation.source
         if isinstance(source, ArchiveSource):
             return source.digest
+        credential = None
+        if operation.project_id is not None:
+            credential = await self._credential_for(tenant_id, operation.project_id, source.url)
         with explained():
             scratch = tempfile.TemporaryDirectory(prefix="codeagent-fetch-")
         with scratch as folder:
             archive = Path(folder) / "tree.tar.gz"
-            await self._driver.fetch(source.url, source.ref, archive, self._limits)
+            await self._driver.fetch(source.url, source.ref, archive, self._limits, credential)
             digest, _ = await until_stored(partial(self._files.put_file, tenant_id, archive))
             return digest
 

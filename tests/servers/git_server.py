@@ -6,6 +6,7 @@ import os
 import ssl
 import subprocess
 import threading
+from base64 import b64decode
 from dataclasses import dataclass, field
 from http.server import CGIHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,6 +47,7 @@ class GitServer:
     """Serves the bare repositories below `root` at `https://localhost:<port>/git/`. Use as a context manager.
 
     `requests` are the paths asked for. With `redirect_to`, paths that begin with `redirect` are answered with it.
+    `password` (as in `user:token`) is asked for, by HTTP Basic, on everything else; `shown` is what was given.
     """
 
     root: Path
@@ -53,6 +55,8 @@ class GitServer:
     certificates: Path
     requests: list[str] = field(default_factory=list)
     redirect_to: str = ""
+    password: str = ""
+    shown: list[str] = field(default_factory=list)
     port: int = 0
 
     def url(self, path: str = "repo.git") -> str:
@@ -101,7 +105,19 @@ def _handler(server: GitServer) -> type[CGIHTTPRequestHandler]:
             else:
                 super().do_GET()
 
+        def lets_in(self) -> bool:
+            scheme, _, words = self.headers.get("authorization", "").partition(" ")
+            if scheme:
+                server.shown.append(b64decode(words).decode())
+            return not server.password or (scheme == "Basic" and server.shown[-1] == server.password)
+
         def run_cgi(self) -> None:
+            if not self.lets_in():
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="git"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             path, _, query = self.path.removeprefix("/git").partition("?")
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             environment = {

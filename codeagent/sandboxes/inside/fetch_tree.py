@@ -1,7 +1,8 @@
 """Fetches one commit through the unix socket given to the sandbox, and writes its tree as a plain .tar.gz.
 
 Takes one JSON object: `url`, `ref`, `socket`, `port` to listen on, `git` (options for every git command), `attributes`,
-`output`. Exits 0, or 3 with the last words of git on standard error.
+`output`, and `host`: where it is not empty, standard input holds a credential for it, in the words of git's credential
+helpers. Exits 0, or 3 with the last words of git on standard error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,21 @@ def copy(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
 
 
-def git(options: list[str], *words: str) -> None:
-    answer = subprocess.run(["git", *options, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+def credential_options(host: str) -> tuple[list[str], list[int]]:
+    """Git options that offer the credential of standard input to `host` alone, and the descriptor they read it from:
+    memory that has no name, so that it is in no file, no environment and nobody's argument list."""
+    if not host:
+        return [], []
+    memory = os.memfd_create("credential", os.MFD_CLOEXEC)
+    os.write(memory, sys.stdin.buffer.read())
+    helper = f'!f() {{ test "$1" = get && cat /proc/self/fd/{memory}; }}; f'
+    return ["-c", f"credential.{host}.helper={helper}"], [memory]
+
+
+def git(options: list[str], *words: str, keep: Sequence[int] = ()) -> None:
+    answer = subprocess.run(
+        ["git", *options, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, pass_fds=keep
+    )
     if answer.returncode != 0:
         sys.stderr.buffer.write(answer.stderr[-2000:])
         sys.exit(3)
@@ -52,7 +67,9 @@ def check_out(order: dict[str, Any], options: list[str]) -> None:
     Path(os.environ["GIT_DIR"], "info").mkdir(exist_ok=True)
     Path(os.environ["GIT_DIR"], "info", "attributes").write_text(order["attributes"])
     fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"]
-    git(options, *fetch, "--end-of-options", order["url"], f"{order['ref']}:refs/codeagent/fetched")
+    offer, keep = credential_options(order["host"])
+    reference = f"{order['ref']}:refs/codeagent/fetched"
+    git([*options, *offer], *fetch, "--end-of-options", order["url"], reference, keep=keep)
     git(options, "read-tree", "--reset", "-u", "refs/codeagent/fetched")
 
 

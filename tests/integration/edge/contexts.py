@@ -18,16 +18,21 @@ from codeagent.edge.app import create_app
 from codeagent.edge.context import EdgeContext, EdgePolicy
 from codeagent.edge.live import LiveHub
 from codeagent.edge.views import RunViews
+from codeagent.encryption import SecretBox, new_key_line, parse_keys
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.keys import KeyHasher
 from codeagent.identity.tickets import StreamTickets
+from codeagent.projects.git_credentials import GitCredentials
+from codeagent.projects.projects import Projects
+from codeagent.projects.sessions import Sessions
 from codeagent.webhooks.registry import Webhooks
 from codeagent.webhooks.targets import TargetPolicy, Targets
 
 NO_BROKER = "127.0.0.1:1"
+KEK = new_key_line("test")
 
 
 def edge_policy(**changes: Any) -> EdgePolicy:
@@ -59,6 +64,9 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "tickets": StreamTickets(database),
         "agents": AgentRegistry.on(database),
         "webhooks": Webhooks(database, None, Targets(TargetPolicy())),
+        "projects": Projects(database),
+        "git_credentials": GitCredentials(database, SecretBox(parse_keys([KEK]))),
+        "sessions": Sessions(database),
         "keys": ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         "supports_model": lambda _: True,
         "checks": {},

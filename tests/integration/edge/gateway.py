@@ -14,7 +14,6 @@ import httpx2
 from codeagent import clock
 from codeagent.cli.identity import Identity, identify, secret_box
 from codeagent.cli.webhooks import webhooks
-from codeagent.encryption import new_key_line
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.keys import digest_of_key, new_key
@@ -22,11 +21,10 @@ from codeagent.identity.scopes import SCOPES_OF, Role
 from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
 from codeagent.settings import Settings, read_settings
-from tests.integration.edge.contexts import NO_BROKER, edge_context, edge_policy, listening
+from tests.integration.edge.contexts import KEK, NO_BROKER, edge_context, edge_policy, listening
 from tests.services.deaf import DeafDatabase
 
 MINE, OTHERS = "ten_mine", "ten_others"
-KEK = new_key_line("test")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ BODIES = {
     ("PATCH", "/v1/agents/{agent_id}"): {"description": "mine now"},
     ("POST", "/v1/agents/{agent_id}/versions"): {},
     ("PATCH", "/v1/webhooks/{webhook_id}"): {},
+    ("PATCH", "/v1/projects/{project_id}"): {"model": "a/b"},
+    ("PATCH", "/v1/sessions/{session_id}"): {"title": "t"},
+    ("POST", "/v1/sessions/{session_id}/messages"): {"content": "t"},
+    ("PUT", "/v1/projects/{project_id}/git-credential"): {"token": "t"},
 }
 """Of operations that take nothing without one."""
 HEADERS = {"Idempotency-Key": "k", "If-Match": "*"}
@@ -46,8 +50,13 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
     await edge.call(edge.keys.stranger, "POST", versions, json={}, headers=HEADERS)
     webhook = await edge.make_webhook(edge.keys.stranger)
     delivery = await edge.call(edge.keys.stranger, "POST", f"/v1/webhooks/{webhook['id']}/test")
+    key, project = {"Idempotency-Key": "k"}, {"name": "theirs", "repository": "https://git.example.org/a.git"}
+    made = await edge.call(edge.keys.stranger, "POST", "/v1/projects", json=project, headers=key)
+    session = await edge.call(edge.keys.stranger, "POST", "/v1/sessions", json={}, headers=key)
     return {
         "run_id": run_id,
+        "session_id": session.json()["id"],
+        "project_id": made.json()["id"],
         "digest": await store.put(OTHERS, b"theirs"),
         "agent_id": agent.json()["id"],
         "number": "1",

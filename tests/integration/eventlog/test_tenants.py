@@ -86,6 +86,12 @@ async def test_a_tenants_feed_holds_its_own_events_in_order(database: Database, 
         "SELECT 1 FROM revocations",
         "INSERT INTO revocations (tenant_id, kind, id, expires_at) VALUES ('ten_other', 'jti', 'j', now())",
         "SELECT 1 FROM stream_tickets",
+        "SELECT token_sealed FROM git_credentials",
+        "UPDATE git_credentials SET repository = 'https://elsewhere.example'",
+        "UPDATE projects SET tenant_id = 'ten_other'",
+        "DELETE FROM projects",
+        "INSERT INTO placements (run_id, tenant_id, project_id) VALUES ('r', 'ten_test', 'p')",
+        "SELECT run_progress_v1('r')",
         "SELECT issue_stream_ticket_v1(sha256('t'), '{\"tenant_id\": \"ten_other\"}', NULL, 60)",
         "UPDATE agents SET name = 'other'",
         "UPDATE agent_versions SET instructions = 'other'",
@@ -106,6 +112,7 @@ async def test_the_edge_may_call_the_functions_that_name_their_tenant(walled: Da
            WHERE pronamespace = 'public'::regnamespace AND has_function_privilege(oid, 'EXECUTE')"""
     )
     assert {row["proname"] for row in rows} == {
+        "accept_placed_run_v1",
         "accept_runs_v1",
         "append_fact_v1",
         "begin_login_v1",

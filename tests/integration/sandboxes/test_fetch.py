@@ -8,6 +8,7 @@ import shutil
 import socket
 import tarfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from codeagent.addresses import Address
 from codeagent.sandboxes import addresses
 from codeagent.sandboxes.bwrap import BubblewrapDriver
-from codeagent.sandboxes.protocol import SandboxFailure
+from codeagent.sandboxes.protocol import GitCredential, SandboxFailure
 from codeagent.sandboxes.sources import TrustedHost
 from tests.conftest import unavailable
 from tests.integration.sandboxes.support import LIMITS
@@ -120,6 +121,68 @@ async def test_what_is_not_there_is_told(
         await fetching.fetch(server.url(path), ref, tmp_path / "x", LIMITS)
     assert (caught.value.reason, caught.value.retryable) == ("not_found", False)
     assert not (tmp_path / "x").exists()
+
+
+CREDENTIAL = GitCredential("deploy", "glpat-not-to-be-seen")
+"""What a server of these tests may ask for."""
+
+
+async def test_a_private_repository_opens_to_its_credential_which_nobody_else_can_see(
+    fetching: BubblewrapDriver, server: GitServer, tmp_path: Path
+) -> None:
+    server.password = "deploy:glpat-not-to-be-seen"
+    seen: set[bytes] = set()
+    watching = asyncio.create_task(watch_processes(seen))
+    await fetching.fetch(server.url(), "", tmp_path / "tree", LIMITS, CREDENTIAL)
+    watching.cancel()
+    assert contents(tmp_path / "tree")["README"] == b"second\n"
+    assert set(server.shown) == {server.password}
+    assert any(b"fetch" in words for words in seen), "git was never looked at"
+    assert not any(CREDENTIAL.token.encode() in words for words in seen)
+    assert CREDENTIAL.token not in repr(CREDENTIAL)
+
+
+async def watch_processes(seen: set[bytes]) -> None:
+    """Gathers the arguments and the environment of every process that there is, again and again."""
+    while True:
+        for process in Path("/proc").glob("[0-9]*"):
+            for name in ("cmdline", "environ"):
+                with suppress(OSError):
+                    seen.add((process / name).read_bytes())
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("credential", [GitCredential("deploy", "glpat-wrong"), GitCredential("nobody", "x")])
+async def test_a_credential_that_is_not_let_in_is_told_as_such(
+    fetching: BubblewrapDriver, server: GitServer, tmp_path: Path, credential: GitCredential
+) -> None:
+    server.password = "deploy:glpat-not-to-be-seen"
+    with pytest.raises(SandboxFailure) as caught:
+        await fetching.fetch(server.url(), "", tmp_path / "x", LIMITS, credential)
+    assert (caught.value.reason, caught.value.retryable) == ("credential_refused", False)
+    assert credential.token not in caught.value.detail
+
+
+async def test_a_private_repository_without_a_credential_is_as_one_that_is_not_there(
+    fetching: BubblewrapDriver, server: GitServer, tmp_path: Path
+) -> None:
+    server.password = "deploy:glpat-not-to-be-seen"
+    with pytest.raises(SandboxFailure) as caught:
+        await fetching.fetch(server.url(), "", tmp_path / "x", LIMITS)
+    assert caught.value.reason == "not_found"
+
+
+async def test_a_credential_is_not_carried_to_where_a_redirect_leads(
+    fetching: BubblewrapDriver, server: GitServer, repositories: tuple[Path, str], certificate: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    with GitServer(repositories[0], *certificate) as elsewhere:
+        server.redirect_to, server.password = elsewhere.url(), "deploy:glpat-not-to-be-seen"
+        elsewhere.password = server.password
+        with pytest.raises(SandboxFailure) as caught:
+            await fetching.fetch(server.url("redirect.git"), "", tmp_path / "x", LIMITS, CREDENTIAL)
+        assert caught.value.reason == "address_refused"
+        assert (elsewhere.requests, elsewhere.shown) == ([], [])
 
 
 async def test_a_server_that_cannot_prove_its_name_is_not_believed(

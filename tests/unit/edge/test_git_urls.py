@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from codeagent.edge.accept import check_git_url
+from codeagent.edge.git_sources import check_git_url
 from codeagent.errors import InvalidInput
 from codeagent.sandboxes.sources import TrustedHost, parse_source
 

@@ -1,0 +1,185 @@
+"""`/v1/projects`: make, list, look at, change and archive projects; their credentials and statistics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from codeagent.edge.accept import idempotency_key
+from codeagent.edge.authors import author_of
+from codeagent.edge.context import Context, EdgeContext, ProjectReader, ProjectWriter
+from codeagent.edge.git_sources import check_git_ref, check_git_url
+from codeagent.edge.pages import next_link
+from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.problems import errors_of
+from codeagent.edge.project_models import (
+    GitCredentialBody,
+    ProjectBody,
+    ProjectModel,
+    ProjectPage,
+    ProjectPatch,
+    ProjectStatsModel,
+)
+from codeagent.edge.resolve import check_agent, check_model
+from codeagent.errors import InvalidInput
+from codeagent.identity.principal import Principal
+from codeagent.messages.ids import derived_uuid, typed_id
+from codeagent.messages.project_events import ProjectSettings
+from codeagent.projections.statistics import project_statistics
+from codeagent.projects.projects import PREFIX, Project, ProjectOrder
+from codeagent.sandboxes.protocol import GitCredential
+from codeagent.telemetry import metrics
+
+router = APIRouter(prefix="/v1/projects", tags=["projects"], responses=errors_of(400, 401, 403, 404, 422, 503))
+PRIVATE = {"Cache-Control": "private, no-cache"}
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="The project's ETag.")]
+
+
+def _answer(model: BaseModel, headers: dict[str, str], status: int = 200) -> Response:
+    return Response(model.model_dump_json(), status, {**PRIVATE, **headers}, media_type="application/json")
+
+
+def _shown(project: Project) -> Response:
+    return _answer(ProjectModel.of(project), {"ETag": etag(project.version)})
+
+
+async def _checked(context: EdgeContext, caller: Principal, settings: ProjectSettings) -> ProjectSettings:
+    """The settings with the repository's address as it is fetched. Raises `InvalidInput` for what this installation
+    does not have or fetch."""
+    if settings.agent is not None:
+        await check_agent(context, caller, settings.agent)
+    if settings.model is not None:
+        check_model(context, settings.model)
+    if settings.image not in context.policy.images:
+        raise InvalidInput(f"There is no image {settings.image!r}.", code="unsupported_image", pointer="/image")
+    check_git_ref(settings.default_ref, pointer="/default_ref")
+    url = check_git_url(settings.repository, context.policy.trusted_hosts, pointer="/repository")
+    return settings.model_copy(update={"repository": url})
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ProjectModel,
+    summary="Make a project",
+    responses={
+        200: {"model": ProjectModel, "description": "A repeat: the project was made before."},
+        409: {"description": "Another project has this name (`conflict`)."},
+    },
+)
+async def create_project(
+    body: ProjectBody,
+    context: Context,
+    caller: ProjectWriter,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+) -> Response:
+    """Names are unique among a tenant's projects that are not archived."""
+    repeat = idempotency_key(key)
+    order = ProjectOrder(
+        typed_id(PREFIX, derived_uuid(caller.tenant_id, caller.id, "POST /v1/projects", repeat)),
+        await _checked(context, caller, body.settings()),
+        body.fingerprint(),
+    )
+    project, repeated = await context.projects.create(author_of(caller), order)
+    headers = {"Location": f"/v1/projects/{project.id}", "ETag": etag(project.version)}
+    if repeated:
+        metrics.IDEMPOTENCY_REPLAYS.inc()
+        headers["Idempotent-Replayed"] = "true"
+    return _answer(ProjectModel.of(project), headers, 200 if repeated else 201)
+
+
+@router.get("", response_model=ProjectPage, summary="List projects, newest first")
+async def list_projects(
+    context: Context,
+    caller: ProjectReader,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    archived: Annotated[bool, Query(description="The archived ones instead of the others.")] = False,
+) -> Response:
+    """The tenant's projects: those that can have runs, or the archived ones."""
+    found, following = await context.projects.page(caller.tenant_id, archived=archived, after=cursor, limit=limit)
+    headers: dict[str, str] = {}
+    if following is not None:
+        shown = "true" if archived else None
+        headers["Link"] = next_link("/v1/projects", archived=shown, limit=limit, cursor=following)
+    page = ProjectPage(items=[ProjectModel.of(project) for project in found], next_cursor=following)
+    return _answer(page, headers)
+
+
+@router.get("/{project_id}", response_model=ProjectModel, summary="A project as it is now")
+async def get_project(project_id: str, context: Context, caller: ProjectReader) -> Response:
+    """What it is now, with the ETag that changing it takes. Of its git credential only the user and the time."""
+    return _shown(await context.projects.find(caller.tenant_id, project_id))
+
+
+@router.patch(
+    "/{project_id}", response_model=ProjectModel, summary="Change a project", responses=errors_of(409, 412, 428)
+)
+async def change_project(
+    project_id: str, body: ProjectPatch, context: Context, caller: ProjectWriter, if_match: IfMatch = None
+) -> Response:
+    """Runs that are at work go on as they began. Another repository takes the git credential away, since that was
+    given for the former one."""
+    project = await context.projects.find(caller.tenant_id, project_id)
+    check_match(if_match, project.version)
+    settings = await _checked(context, caller, body.applied(project.settings))
+    is_archived = project.archived_at is not None
+    archived = body.archived if "archived" in body.model_fields_set else is_archived
+    return _shown(await context.projects.change(author_of(caller), project, settings, archived=archived))
+
+
+@router.delete("/{project_id}", status_code=204, summary="Archive a project", responses=errors_of(412, 428))
+async def archive_project(
+    project_id: str, context: Context, caller: ProjectWriter, if_match: IfMatch = None
+) -> Response:
+    """It takes no new runs then (`project_archived`), and its name is free. Nothing is removed, and runs at work go
+    on. A repeat changes nothing."""
+    project = await context.projects.find(caller.tenant_id, project_id)
+    if project.archived_at is None:
+        check_match(if_match, project.version)
+        await context.projects.change(author_of(caller), project, project.settings, archived=True)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{project_id}/unarchive",
+    response_model=ProjectModel,
+    summary="Bring an archived project back",
+    responses={409: {"description": "Another project has its name by now (`conflict`)."}},
+)
+async def unarchive_project(project_id: str, context: Context, caller: ProjectWriter) -> Response:
+    """It takes runs again. One that is not archived stays as it is."""
+    project = await context.projects.find(caller.tenant_id, project_id)
+    return _shown(await context.projects.change(author_of(caller), project, project.settings, archived=False))
+
+
+@router.put(
+    "/{project_id}/git-credential", status_code=204, summary="Set a project's git credential", responses=errors_of(501)
+)
+async def set_git_credential(
+    project_id: str, body: GitCredentialBody, context: Context, caller: ProjectWriter
+) -> Response:
+    """Takes the place of any other, and opens the repository that the project has now. Nobody can read it back."""
+    await context.projects.find(caller.tenant_id, project_id)
+    credential = GitCredential(body.username, body.token.get_secret_value())
+    version = await context.git_credentials.set(author_of(caller), project_id, credential)
+    return Response(status_code=204, headers={"ETag": etag(version)})
+
+
+@router.delete("/{project_id}/git-credential", status_code=204, summary="Remove a project's git credential")
+async def remove_git_credential(project_id: str, context: Context, caller: ProjectWriter) -> Response:
+    """Fetches that begin from now on go without. A repeat changes nothing."""
+    await context.projects.find(caller.tenant_id, project_id)
+    await context.git_credentials.remove(author_of(caller), project_id)
+    return Response(status_code=204)
+
+
+@router.get("/{project_id}/stats", response_model=ProjectStatsModel, summary="What a project's runs came to")
+async def project_stats(project_id: str, context: Context, caller: ProjectReader) -> Response:
+    """Counts, tokens, cost and durations of all its runs. Follows the log with a short delay."""
+    await context.projects.find(caller.tenant_id, project_id)
+    found = await project_statistics(context.database, caller.tenant_id, project_id)
+    return _answer(ProjectStatsModel.of(found), {})

@@ -1,0 +1,170 @@
+"""What a request for a run comes to: what its body says, else its session, its project, or the installation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codeagent.agent_registry.agent import run_limits
+from codeagent.agent_registry.resolver import Resolved as ResolvedAgent
+from codeagent.edge.context import EdgeContext
+from codeagent.edge.git_sources import check_git_ref, check_git_url
+from codeagent.edge.models import ArchiveSourceBody, GitSourceBody, RunBody
+from codeagent.edge.threads import Thread, thread_of
+from codeagent.errors import InvalidInput, NotFound
+from codeagent.eventlog.accept import Placement
+from codeagent.flags.features import GIT_SOURCES
+from codeagent.identity.principal import Principal
+from codeagent.identity.scopes import Scope
+from codeagent.messages.commands import SubmitRun
+from codeagent.messages.project_events import ProjectSettings
+from codeagent.messages.values import ArchiveSource, GitSource, LimitsAsked, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The run that a request stands for, and what its body comes down to."""
+
+    run_id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The command of a request. `first` is the run that began the flow: the session's first, or the run itself."""
+
+    command: SubmitRun
+    first: str
+    placement: Placement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What a body stands in. All of it is None for a run of its own."""
+
+    thread: Thread | None = None
+    project_id: str | None = None
+    project: ProjectSettings | None = None
+
+
+_ALONE = _Surroundings()
+
+
+async def resolve(context: EdgeContext, caller: Principal, body: RunBody, named: Named) -> Resolved:
+    """A repeat has the command that it had first, whatever has changed since.
+
+    Raises `InvalidInput` for a field that cannot be accepted, `Conflict` for a session that is busy.
+    """
+    if body.project_id is None and body.session_id is None:
+        return Resolved(await _command(context, caller, body, named, _ALONE), named.run_id)
+    # What is resolved now may not be what was then. Others need not look: their bodies say all there is.
+    earlier = await context.submissions.earlier(caller.tenant_id, named.run_id)
+    if earlier is not None:
+        first = await first_run(context, caller.tenant_id, named.run_id, earlier.session_id)
+        return Resolved(earlier, first, Placement(earlier.project_id, earlier.session_id))
+    around = await _surroundings(context, caller, body)
+    command = await _command(context, caller, body, named, around)
+    thread = around.thread
+    after = None if thread is None or thread.previous is None else thread.previous.run_id
+    first = (thread and thread.first) or named.run_id
+    return Resolved(command, first, Placement(around.project_id, body.session_id, after))
+
+
+async def first_run(context: EdgeContext, tenant_id: str, run_id: str, session_id: str | None) -> str:
+    """The run whose submission names the flow that a run belongs to."""
+    if session_id is None:
+        return run_id
+    return (await context.sessions.runs(tenant_id, session_id)).first or run_id
+
+
+async def _surroundings(context: EdgeContext, caller: Principal, body: RunBody) -> _Surroundings:
+    thread, project_id = None, body.project_id
+    if body.session_id is not None:
+        thread = await thread_of(context, caller.tenant_id, body.session_id)
+        if project_id not in {None, thread.session.project_id}:
+            detail = "The session is of another project, or of none."
+            raise InvalidInput(detail, code="project_mismatch", pointer="/project_id")
+        project_id = thread.session.project_id
+    project = None if project_id is None else await project_of(context, caller, project_id)
+    return _Surroundings(thread, project_id, project)
+
+
+async def project_of(context: EdgeContext, caller: Principal, project_id: str) -> ProjectSettings:
+    """A project that a body names. Raises `InvalidInput`."""
+    try:
+        return (await context.projects.find(caller.tenant_id, project_id)).settings
+    except NotFound as error:
+        raise InvalidInput(error.detail, code="unknown_project", pointer="/project_id") from None
+
+
+async def _command(
+    context: EdgeContext, caller: Principal, body: RunBody, named: Named, around: _Surroundings
+) -> SubmitRun:
+    thread, project = around.thread, around.project
+    previous = thread.previous if thread is not None else None
+    reference = body.given_agent or (previous and previous.agent) or (project and project.agent) or body.agent
+    agent = await check_agent(context, caller, reference)
+    said = body.model or (previous and previous.model) or (project and project.model)
+    model = said or agent.model or context.policy.default_model
+    check_model(context, model)
+    return SubmitRun(
+        run_id=named.run_id,
+        task=body.task,
+        source=await _source(context, caller, body, around),
+        agent=agent.name,
+        agent_version=agent.number,
+        definition=agent.definition,
+        model=model,
+        limits=run_limits(_limits(body.limits, project), agent.limits),
+        fingerprint=named.fingerprint,
+        project_id=around.project_id,
+        session_id=body.session_id,
+        continues=thread.files if thread is not None else None,
+        history=(thread.history or None) if thread is not None else None,
+    )
+
+
+def _limits(asked: LimitsAsked, project: ProjectSettings | None) -> LimitsAsked:
+    """Limit by limit: what the body asks for, else what its project does."""
+    if project is None:
+        return asked
+    return LimitsAsked(**project.limits.model_dump(exclude_none=True) | asked.model_dump(exclude_none=True))
+
+
+async def check_agent(context: EdgeContext, caller: Principal, reference: str) -> ResolvedAgent:
+    """What a run is given of an agent. Raises `InvalidInput`; `Rejected` for a draft that the caller may not try."""
+    return await context.agents.resolver.resolve(caller.tenant_id, reference, drafts=caller.may(Scope.AGENTS_WRITE))
+
+
+def check_model(context: EdgeContext, model: str) -> None:
+    if not context.supports_model(model):
+        raise InvalidInput(f"There is no model {model!r}.", code="unsupported_model", pointer="/model")
+
+
+async def _source(context: EdgeContext, caller: Principal, body: RunBody, around: _Surroundings) -> Source:
+    thread, project = around.thread, around.project
+    if thread is not None and thread.files is not None and body.source is not None:
+        detail = "The session goes on with the files that it has."
+        raise InvalidInput(detail, code="source_not_allowed", pointer="/source")
+    if isinstance(body.source, ArchiveSourceBody):
+        return await _archive(context, caller, body.source.digest)
+    if isinstance(body.source, GitSourceBody):
+        source = GitSource(url=body.source.url, ref=body.source.ref)
+    elif thread is not None and thread.source is not None:
+        return thread.source
+    elif project is not None:
+        source = GitSource(url=project.repository, ref=project.default_ref)
+    else:
+        raise InvalidInput("The run needs a source.", pointer="/source")
+    if not context.features.enabled(GIT_SOURCES, caller.tenant_id, caller.id):
+        raise InvalidInput("Git sources are switched off.", code="unsupported_source", pointer="/source/kind")
+    check_git_url(source.url, context.policy.trusted_hosts)
+    check_git_ref(source.ref)
+    return source
+
+
+async def _archive(context: EdgeContext, caller: Principal, digest: str) -> Source:
+    if not await context.known.exists(caller.tenant_id, digest):
+        raise InvalidInput(
+            "There is no such artifact: upload the archive first.", code="unknown_artifact", pointer="/source/digest"
+        )
+    return ArchiveSource(digest=digest)

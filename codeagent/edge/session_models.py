@@ -1,0 +1,70 @@
+"""Bodies of requests and answers about sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field
+
+from codeagent.edge.models import ArchiveSourceBody, GitSourceBody, LimitsBody, ProjectId, RunBody, Strict
+from codeagent.projects.sessions import Session
+
+Title = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["Rounding in the cart"])]
+
+
+class SessionBody(Strict):
+    """A session to make."""
+
+    project_id: ProjectId | None = Field(default=None, description="The project whose its runs will be.")
+    title: Title = ""
+
+    def fingerprint(self) -> str:
+        return sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class SessionPatch(Strict):
+    title: Title
+
+
+class MessageBody(Strict):
+    """What is to be done next. What it leaves out is as in the session's run before, or as the project says."""
+
+    content: str = Field(min_length=1, max_length=32_000, examples=["Now add a test for it."])
+    source: Annotated[ArchiveSourceBody | GitSourceBody, Field(discriminator="kind")] | None = Field(
+        default=None, description="For the session's first run, where its project is to give none."
+    )
+    agent: str | None = Field(default=None, min_length=1, max_length=100)
+    model: str | None = Field(default=None, min_length=1, max_length=200, examples=["builtin/repair"])
+    limits: LimitsBody = LimitsBody()
+
+    def run(self, session_id: str) -> RunBody:
+        """The run that it stands for."""
+        said: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        return RunBody.model_validate({"task": said.pop("content"), **said, "session_id": session_id})
+
+
+class SessionModel(BaseModel):
+    """A conversation: runs that follow each other on the same files. `version` is its ETag."""
+
+    id: str
+    project_id: str | None
+    title: str
+    version: int
+    closed: bool
+    created_at: datetime
+    updated_at: datetime
+    closed_at: datetime | None
+
+    @classmethod
+    def of(cls, session: Session) -> Self:
+        names = ("id", "project_id", "title", "version", "created_at", "updated_at", "closed_at")
+        return cls(closed=session.closed_at is not None, **{name: getattr(session, name) for name in names})
+
+
+class SessionPage(BaseModel):
+    """Sessions, newest first. `next_cursor` continues the list; None at its end."""
+
+    items: list[SessionModel]
+    next_cursor: str | None

@@ -1,0 +1,135 @@
+"""`/v1/sessions`: conversations, their runs, and the next thing to do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from codeagent.edge.accept import idempotency_key
+from codeagent.edge.authors import author_of
+from codeagent.edge.context import Context, RunReader, RunWriter
+from codeagent.edge.models import ProjectId, RunModel, RunPage
+from codeagent.edge.pages import next_link
+from codeagent.edge.parameters import IDEMPOTENCY_KEY, PREFER, taking
+from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.problems import errors_of
+from codeagent.edge.resolve import project_of
+from codeagent.edge.runs import SUBMITTED, page_of_runs, submitted
+from codeagent.edge.session_models import MessageBody, SessionBody, SessionModel, SessionPage, SessionPatch
+from codeagent.messages.ids import derived_uuid, typed_id
+from codeagent.projections.runs import RunFilter
+from codeagent.projects.sessions import PREFIX, SessionOrder
+from codeagent.telemetry import metrics
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=errors_of(400, 401, 403, 404, 422, 503))
+PRIVATE = {"Cache-Control": "private, no-cache"}
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="The session's ETag.")]
+
+
+def _answer(model: BaseModel, headers: dict[str, str], status: int = 200) -> Response:
+    return Response(model.model_dump_json(), status, {**PRIVATE, **headers}, media_type="application/json")
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=SessionModel,
+    summary="Begin a session",
+    responses={200: {"model": SessionModel, "description": "A repeat: the session was made before."}},
+)
+async def create_session(
+    body: SessionBody,
+    context: Context,
+    caller: RunWriter,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+) -> Response:
+    """It has no run yet: the first message brings it its files. In a project that is archived it can have none."""
+    repeat = idempotency_key(key)
+    if body.project_id is not None:
+        await project_of(context, caller, body.project_id)
+    session_id = typed_id(PREFIX, derived_uuid(caller.tenant_id, caller.id, "POST /v1/sessions", repeat))
+    order = SessionOrder(session_id, body.project_id, body.title, body.fingerprint())
+    session, repeated = await context.sessions.create(author_of(caller), order)
+    headers = {"Location": f"/v1/sessions/{session.id}", "ETag": etag(session.version)}
+    if repeated:
+        metrics.IDEMPOTENCY_REPLAYS.inc()
+        headers["Idempotent-Replayed"] = "true"
+    return _answer(SessionModel.of(session), headers, 200 if repeated else 201)
+
+
+@router.get("", response_model=SessionPage, summary="List sessions, newest first")
+async def list_sessions(
+    context: Context,
+    caller: RunReader,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    project_id: Annotated[ProjectId | None, Query(description="Only sessions of this project.")] = None,
+) -> Response:
+    """The tenant's sessions, closed ones included."""
+    found, following = await context.sessions.page(caller.tenant_id, project_id=project_id, after=cursor, limit=limit)
+    headers: dict[str, str] = {}
+    if following is not None:
+        headers["Link"] = next_link("/v1/sessions", project_id=project_id, limit=limit, cursor=following)
+    page = SessionPage(items=[SessionModel.of(session) for session in found], next_cursor=following)
+    return _answer(page, headers)
+
+
+@router.get("/{session_id}", response_model=SessionModel, summary="A session as it is now")
+async def get_session(session_id: str, context: Context, caller: RunReader) -> Response:
+    """With the ETag that changing it takes."""
+    session = await context.sessions.find(caller.tenant_id, session_id)
+    return _answer(SessionModel.of(session), {"ETag": etag(session.version)})
+
+
+@router.patch("/{session_id}", response_model=SessionModel, summary="Rename a session", responses=errors_of(412, 428))
+async def rename_session(
+    session_id: str, body: SessionPatch, context: Context, caller: RunWriter, if_match: IfMatch = None
+) -> Response:
+    """Changes its title and nothing else."""
+    session = await context.sessions.find(caller.tenant_id, session_id)
+    check_match(if_match, session.version)
+    renamed = await context.sessions.rename(author_of(caller), session, body.title)
+    return _answer(SessionModel.of(renamed), {"ETag": etag(renamed.version)})
+
+
+@router.delete("/{session_id}", status_code=204, summary="Close a session", responses=errors_of(412, 428))
+async def close_session(session_id: str, context: Context, caller: RunWriter, if_match: IfMatch = None) -> Response:
+    """It takes no more messages (`session_closed`). A run at work goes on. A repeat changes nothing."""
+    session = await context.sessions.find(caller.tenant_id, session_id)
+    if session.closed_at is None:
+        check_match(if_match, session.version)
+        await context.sessions.close(author_of(caller), session)
+    return Response(status_code=204)
+
+
+@router.get("/{session_id}/runs", response_model=RunPage, summary="A session's runs, newest first")
+async def session_runs(
+    session_id: str,
+    context: Context,
+    caller: RunReader,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """As `/v1/runs?session_id=`: the list follows the log with a short delay."""
+    await context.sessions.find(caller.tenant_id, session_id)
+    wanted = RunFilter(session_id=session_id)
+    return await page_of_runs(context, caller, wanted, f"/v1/sessions/{session_id}/runs", cursor=cursor, limit=limit)
+
+
+@router.post(
+    "/{session_id}/messages",
+    status_code=202,
+    response_model=RunModel,
+    response_description="The run, accepted.",
+    summary="Say what is to be done next",
+    openapi_extra=taking(IDEMPOTENCY_KEY, PREFER),
+    responses=SUBMITTED,
+)
+async def send_message(session_id: str, body: MessageBody, request: Request, caller: RunWriter) -> Response:
+    """Starts the session's next run, as `POST /v1/runs` with its `session_id`: on the files that the run before has
+    left, and knowing what was said. While a run of the session is at work the answer is 409 `session_busy`."""
+    await request.app.state.context.sessions.find(caller.tenant_id, session_id)
+    return await submitted(request, caller, body.run(session_id), f"POST /v1/sessions/{session_id}/messages")

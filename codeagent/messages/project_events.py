@@ -1,0 +1,86 @@
+"""What happens to projects and sessions: the streams `project-<id>` and `session-<id>`, written with their rows."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from codeagent.messages.conversation import Data
+from codeagent.messages.envelope import Event
+from codeagent.messages.values import LimitsAsked
+
+
+class ProjectSettings(Data):
+    """A repository and what its runs use where they do not say. None says nothing; a quota of None is no quota."""
+
+    name: str
+    repository: str
+    default_ref: str = "HEAD"
+    agent: str | None = None
+    model: str | None = None
+    limits: LimitsAsked = LimitsAsked()
+    image: str = "default"
+    max_concurrent_runs: int | None = None
+    max_runs_per_day: int | None = None
+
+
+class ProjectCreated(Event):
+    NAME: ClassVar[str] = "project.created"
+
+    project_id: str
+    settings: ProjectSettings
+
+
+class ProjectUpdated(Event):
+    """`settings` are all of them, as they are now."""
+
+    NAME: ClassVar[str] = "project.updated"
+
+    project_id: str
+    settings: ProjectSettings
+
+
+class ProjectArchived(Event):
+    NAME: ClassVar[str] = "project.archived"
+
+    project_id: str
+
+
+class ProjectUnarchived(Event):
+    NAME: ClassVar[str] = "project.unarchived"
+
+    project_id: str
+
+
+class GitCredentialSet(Event):
+    """Never the token, nor its user."""
+
+    NAME: ClassVar[str] = "project.git_credential.set"
+
+    project_id: str
+
+
+class GitCredentialRemoved(Event):
+    NAME: ClassVar[str] = "project.git_credential.removed"
+
+    project_id: str
+
+
+class SessionCreated(Event):
+    """Its title stands in its row alone."""
+
+    NAME: ClassVar[str] = "session.created"
+
+    session_id: str
+    project_id: str | None = None
+
+
+class SessionRenamed(Event):
+    NAME: ClassVar[str] = "session.renamed"
+
+    session_id: str
+
+
+class SessionClosed(Event):
+    NAME: ClassVar[str] = "session.closed"
+
+    session_id: str
