@@ -60,7 +60,7 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "agents": AgentRegistry.on(database),
         "webhooks": Webhooks(database, None, Targets(TargetPolicy())),
         "keys": ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
-        "supports_model": lambda _: True,
+        "supports_model": lambda model: not model.startswith("unknown/"),
         "checks": {},
         "policy": edge_policy(),
     }
