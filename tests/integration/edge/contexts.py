@@ -68,7 +68,7 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "git_credentials": GitCredentials(database, SecretBox(parse_keys([KEK]))),
         "sessions": Sessions(database),
         "keys": ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
-        "supports_model": lambda _: True,
+        "supports_model": lambda model: not model.startswith("unknown/"),
         "checks": {},
         "policy": edge_policy(),
     }
