@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from codeagent.cli.audit import app as audit
 from codeagent.cli.config import app as config
 from codeagent.cli.kek import app as kek
 
@@ -30,6 +31,7 @@ app.add_typer(sandbox, name="sandbox")
 app.add_typer(config, name="config")
 app.add_typer(kek, name="kek")
 app.add_typer(admin, name="admin")
+app.add_typer(audit, name="audit")
 app.add_typer(auth, name="auth")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]

@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from codeagent.edge import evidence_examples
+
 RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
 KEY_ID = "key_01k5h3v9q7e6t8w2x4y6z8a0b2"
 AGENT_ID = "agt_01k5h3v9q7e6t8w2x4y6z8a0b4"
@@ -173,6 +175,7 @@ _DELIVERY: dict[str, Any] = {
 _ATTEMPT = {"number": 1, "ended_at": MORNING, "status": 503, "error": "bad_status", "latency_ms": 84}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
+    **evidence_examples.EXAMPLES,
     "RunBody": {
         "task": "Make the tests pass.",
         "source": SOURCE,

@@ -9,7 +9,17 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from codeagent.errors import Unreadable
-from codeagent.messages import agent_events, commands, events, identity_events, key_events, results, webhook_events
+from codeagent.messages import (
+    agent_events,
+    audit_events,
+    commands,
+    events,
+    identity_events,
+    key_events,
+    privacy_events,
+    results,
+    webhook_events,
+)
 from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Payload, from_headers
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -67,6 +77,20 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     webhook_events.WebhookRedeliveryRequested,
     webhook_events.WebhookDisabled,
     webhook_events.WebhookDeleted,
+    audit_events.AuditRead,
+    audit_events.AccessRefused,
+    privacy_events.PrivacyRequestReceived,
+    privacy_events.PrivacyRequestStarted,
+    privacy_events.PrivacyRequestExtended,
+    privacy_events.PrivacyRequestExported,
+    privacy_events.PrivacyRequestLifted,
+    privacy_events.PrivacyRequestCompleted,
+    privacy_events.PrivacyRequestRejected,
+    privacy_events.ProcessingRestricted,
+    privacy_events.RestrictionLifted,
+    privacy_events.UserErased,
+    privacy_events.BreachRecorded,
+    privacy_events.BreachUpdated,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 
