@@ -125,6 +125,32 @@ class Client:
                 return
             yield from _parse(answer.iter_lines())
 
+    def audit(self, wanted: dict[str, str], most: int) -> Iterator[dict[str, Any]]:
+        """Lines of the audit, newest first."""
+        cursor: dict[str, str] = {}
+        while most > 0:
+            size = min(most, 200)
+            page = _checked(self._http.get("/v1/audit/events", params={**wanted, **cursor, "limit": str(size)}))
+            yield from page["items"]
+            most -= size
+            if page["next_cursor"] is None:
+                return
+            cursor = {"cursor": page["next_cursor"]}
+
+    def audit_export(self, wanted: dict[str, str]) -> Iterator[bytes]:
+        """Lines of the export, each with its end. Ends early, without its last line, where the connection does."""
+        with self._http.stream("GET", "/v1/audit/export", params=wanted) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                _checked(answer)
+            rest = b""
+            try:
+                for piece in answer.iter_bytes():
+                    *whole, rest = (rest + piece).split(b"\n")
+                    yield from (line + b"\n" for line in whole)
+            except httpx2.TransportError:
+                return
+
     def close(self) -> None:
         self._http.close()
 

@@ -71,6 +71,7 @@ def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots | Non
         topics=tuple(load_topics(settings.topics_dir)),
         traffic=traffic_control(settings),
         offers=Offers(registry.settings()),
+        refuse=identity.refusals.note,
     )
 
 

@@ -15,6 +15,7 @@ from codeagent.identity.keys import KeyHasher
 from codeagent.identity.last_uses import LastUses
 from codeagent.identity.passwords import Passwords
 from codeagent.identity.principal import Principal
+from codeagent.identity.refusals import Refusals, Refuse
 from codeagent.identity.revocations import Revocations
 from codeagent.identity.signing import RotationPolicy
 from codeagent.identity.user_access import UserAccess, UserPolicy
@@ -30,6 +31,7 @@ class Identity:
     keys: ApiKeys
     revocations: Revocations
     uses: LastUses
+    refusals: Refusals
     users: UserAccess | None
 
     def still_valid(self, caller: Principal) -> bool:
@@ -39,12 +41,14 @@ class Identity:
     async def start(self) -> None:
         await self.revocations.start()
         await self.uses.start()
+        await self.refusals.start()
         if self.users is not None:
             await self.users.start()
 
     async def stop(self) -> None:
         if self.users is not None:
             await self.users.stop()
+        await self.refusals.stop()
         await self.uses.stop()
         await self.revocations.stop()
 
@@ -56,15 +60,15 @@ def identify(settings: Settings, database: Database, box: SecretBox | None) -> I
         stale_seconds=settings.revocation_stale_seconds,
         fail_closed=settings.revocation_fail_closed,
     )
-    uses = LastUses(database)
+    uses, refusals = LastUses(database), Refusals(database)
     stored = DatabaseKeys(database, KeyHasher(settings.api_key_peppers()), uses.note)
     sources: list[Authenticate] = [stored.authenticate]
-    users = None if box is None else user_access(settings, database, box)
+    users = None if box is None else user_access(settings, database, box, refusals.note)
     if users is not None:
         sources.append(users.tokens.authenticate)
     files = FileKeys(settings.api_keys_file)
     authenticate = Authenticator(files.authenticate, sources, revocations)
-    return Identity(authenticate, files, api_keys(settings, database), revocations, uses, users)
+    return Identity(authenticate, files, api_keys(settings, database), revocations, uses, refusals, users)
 
 
 def api_keys(settings: Settings, database: Database) -> ApiKeys:
@@ -89,6 +93,6 @@ def public_url(settings: Settings) -> str:
     return (settings.public_url or f"http://{settings.http_host}:{settings.http_port}").rstrip("/")
 
 
-def user_access(settings: Settings, database: Database, box: SecretBox) -> UserAccess:
+def user_access(settings: Settings, database: Database, box: SecretBox, refuse: Refuse) -> UserAccess:
     """The users in a database that works under the edge's role."""
-    return UserAccess(database, box, Passwords(), UserPolicy(public_url(settings), rotation(settings)))
+    return UserAccess(database, box, Passwords(), UserPolicy(public_url(settings), rotation(settings)), refuse)

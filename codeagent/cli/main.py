@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from codeagent.cli.agents import app as agents
+from codeagent.cli.audit import app as audit
 from codeagent.cli.config import app as config
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions
@@ -33,6 +34,7 @@ app.add_typer(sandbox, name="sandbox")
 app.add_typer(config, name="config")
 app.add_typer(kek, name="kek")
 app.add_typer(admin, name="admin")
+app.add_typer(audit, name="audit")
 app.add_typer(auth, name="auth")
 app.add_typer(projects, name="projects")
 app.add_typer(sessions, name="sessions")

@@ -29,9 +29,11 @@ from codeagent.cli.secrets import provider_keys
 from codeagent.clock import new_uuid
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.effects import EffectsLedger
+from codeagent.eventlog.facts import forget_origins
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
+from codeagent.projections.audit import AuditProjector
 from codeagent.projections.runs import RunsProjector
 from codeagent.relay.retention import Forget, RetentionLoop
 from codeagent.settings import Settings
@@ -44,6 +46,8 @@ from codeagent.workers.step import StepLoop
 log = get_logger(__name__)
 
 RETENTION_SECONDS = 60.0
+ADDRESSES_KEPT = timedelta(days=180)
+"""How long the audit tells from which network address something was done."""
 
 
 def consume(
@@ -164,17 +168,18 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
 
     parts = await assemble("relay", settings)
     settings = parts.settings
-    projector = RunsProjector(parts.database, parts.log)
+    projectors = [RunsProjector(parts.database, parts.log), AuditProjector(parts.database, parts.log)]
     keep = timedelta(hours=settings.submission_retention_hours)
     forgetters: dict[str, Forget] = {
         "submissions": partial(SubmissionLedger(parts.database).forget, keep),
         "revocations": partial(forget_ended, parts.database),
+        "addresses": partial(forget_origins, parts.database, ADDRESSES_KEPT),
         "logins": partial(forget_logins, parts.database, SessionPolicy().idle),
         **deliver(parts),
     }
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
-    parts.process.start += [projector.start, retention.start]
-    parts.process.stop += [retention.stop, projector.stop]
+    parts.process.start += [*(projector.start for projector in projectors), retention.start]
+    parts.process.stop += [retention.stop, *(projector.stop for projector in projectors)]
     return finish(parts, listener, measure=True)
 
 

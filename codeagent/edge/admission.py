@@ -13,7 +13,7 @@ from starlette.datastructures import Address
 
 from codeagent import clock
 from codeagent.edge.challenges import unauthenticated
-from codeagent.edge.context import EdgeContext, check_address, get_context, get_principal
+from codeagent.edge.context import EdgeContext, check_address, get_context, get_principal, refused
 from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.errors import CodeAgentError, Unavailable
 from codeagent.identity.principal import Principal
@@ -64,9 +64,10 @@ def admit(context: EdgeContext, principal: Principal, client: Address | None, on
     admission = Admission(principal, only_run, lambda: context.hub.closing, context.still_valid)
     if admission.ended() in {"token_expired", "revoked"}:
         raise _ended(context, "The credential has ended.")
-    check_address(principal, client)
+    check_address(context, principal, client)
     missing = [scope for scope in STREAM_SCOPES if not principal.may(scope)]
     if missing:
+        refused(context, principal, "insufficient_scope", client)
         raise CodeAgentError(f"The credential lacks {', '.join(missing)}.", code="insufficient_scope", status=403)
     return admission
 

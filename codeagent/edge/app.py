@@ -14,11 +14,14 @@ from codeagent.edge import (
     agents,
     api_keys,
     artifacts,
+    audit,
+    breaches,
     contract,
     events,
     health,
     metadata,
     oauth,
+    privacy,
     problems,
     projects,
     providers,
@@ -61,7 +64,8 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     problems.install(app)
     accounts = (account, api_keys, service_accounts, webhooks, oauth, metadata)
     work = (runs, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
-    for module in (*work, *accounts, contract, health):
+    evidence = (audit, privacy, breaches)
+    for module in (*work, *accounts, *evidence, contract, health):
         app.include_router(module.router)
     if context is not None:
         _add_middleware(app, context)

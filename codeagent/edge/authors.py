@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from uuid import UUID
 
 import structlog
@@ -10,8 +11,11 @@ from codeagent.eventlog.facts import Author
 from codeagent.identity.principal import Principal
 from codeagent.telemetry.traces import current_traceparent
 
+CLIENT_ADDRESS: ContextVar[str | None] = ContextVar("client_address", default=None)
+"""Where the request at hand comes from, as its socket or a trusted proxy tells. Not among what logs carry."""
+
 
 def author_of(caller: Principal) -> Author:
     """Facts of one request share its id (`X-Request-Id`) as their correlation."""
     request_id = UUID(structlog.contextvars.get_contextvars()["request_id"])
-    return Author(caller.tenant_id, caller.type, caller.id, request_id, current_traceparent())
+    return Author(caller.tenant_id, caller.type, caller.id, request_id, current_traceparent(), CLIENT_ADDRESS.get())

@@ -30,6 +30,7 @@ from codeagent.flags.evaluation import Features
 from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.jwt import ExpiredToken
 from codeagent.identity.principal import Principal
+from codeagent.identity.refusals import Reason, Refusal, Refuse
 from codeagent.identity.scopes import Scope
 from codeagent.identity.tickets import StreamTickets
 from codeagent.identity.user_access import UserAccess
@@ -115,6 +116,8 @@ class EdgeContext:
     traffic: TrafficControl = field(default_factory=TrafficControl)
     offers: Offers = field(default_factory=lambda: Offers(ProviderRegistry().settings()))
     """What callers may know of the model providers."""
+    refuse: Refuse = lambda *_: None
+    """Told of each known caller who is refused."""
 
 
 # Dependencies are coroutines, since the framework would send plain functions through a thread each.
@@ -143,9 +146,10 @@ async def get_principal(request: Request, needed: SecurityScopes) -> Principal:
     principal = await _authenticated(context, exchange)
     context.traffic.admit(exchange, principal)
     check_acceptable(exchange.header(b"accept"))
-    check_address(principal, request.client)
+    check_address(context, principal, request.client)
     missing = [scope for scope in needed.scopes if not principal.may(Scope(scope))]
     if missing:
+        refused(context, principal, "insufficient_scope", request.client)
         raise insufficient_scope(context.policy.public_url, missing)
     return principal
 
@@ -167,11 +171,18 @@ async def _authenticated(context: EdgeContext, exchange: Exchange) -> Principal:
     return principal
 
 
-def check_address(principal: Principal, client: Address | None) -> None:
+def check_address(context: EdgeContext, principal: Principal, client: Address | None) -> None:
     """Raises `forbidden` for a credential that may not be used from where the client is."""
     if not principal.may_come_from(None if client is None else client.host):
         log.warning("credential.used_from_elsewhere", key_id=principal.credential_id)
+        refused(context, principal, "foreign_address", client)
         raise CodeAgentError("The credential may not be used from this address.", code="forbidden", status=403)
+
+
+def refused(context: EdgeContext, caller: Principal, reason: Reason, client: Address | None) -> None:
+    """Has the audit know it."""
+    refusal = Refusal(caller.tenant_id, caller.type, caller.id, caller.credential_id, reason)
+    context.refuse(refusal, None if client is None else client.host)
 
 
 def _holding(*scopes: Scope) -> Any:
@@ -191,6 +202,9 @@ ProjectWriter = Annotated[Principal, _holding(Scope.PROJECTS_WRITE)]
 AgentReader = Annotated[Principal, _holding(Scope.AGENTS_READ)]
 AgentWriter = Annotated[Principal, _holding(Scope.AGENTS_WRITE)]
 ProviderReader = Annotated[Principal, _holding(Scope.PROVIDERS_READ)]
+AuditReader = Annotated[Principal, _holding(Scope.AUDIT_READ)]
+PrivacyOfficer = Annotated[Principal, _holding(Scope.PRIVACY_WRITE)]
+Administrator = Annotated[Principal, _holding(Scope.ADMIN)]
 KeyWriter = Annotated[Principal, _holding(Scope.KEYS_WRITE)]
 WebhookReader = Annotated[Principal, _holding(Scope.WEBHOOKS_READ)]
 WebhookWriter = Annotated[Principal, _holding(Scope.WEBHOOKS_WRITE)]

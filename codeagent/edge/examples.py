@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from codeagent.edge import evidence_examples
+
 RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
 PROJECT_ID = "prj_01k5h3v9q7e6t8w2x4y6z8a0b4"
 SESSION_ID = "ses_01k5h3v9q7e6t8w2x4y6z8a0b5"
@@ -227,6 +229,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "SessionPage": {"items": [_CONVERSATION], "next_cursor": None},
     "MessageBody": {"content": "Now add a test for it.", "limits": {"max_steps": 20}},
     "GitCredentialBody": {"username": "x-access-token", "token": "..."},
+    **evidence_examples.EXAMPLES,
     "RunBody": {
         "task": "Make the tests pass.",
         "project_id": PROJECT_ID,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from codeagent.clock import new_uuid
+from codeagent.edge.authors import CLIENT_ADDRESS
 from codeagent.edge.problems import problem
 from codeagent.edge.traffic.addresses import Proxies
 from codeagent.edge.traffic.control import TrafficControl
@@ -81,6 +82,7 @@ class RequestMiddleware:
         most = None if scope["path"] in UPLOAD_PATHS else self._most
         with span(method, SpanKind.SERVER, parent=None if parent is None else parent.decode("latin-1")) as current:
             exchange = Exchange(scope, receive, send, headers, most, always)
+            CLIENT_ADDRESS.set(exchange.client)
             await self._serve(exchange)
             _observe(exchange, method, current)
 

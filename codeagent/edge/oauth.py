@@ -13,7 +13,6 @@ from codeagent.edge.models import Strict
 from codeagent.edge.oauth_route import NO_STORE, OAuthProblem, OAuthRoute, client_credentials
 from codeagent.edge.origins import origin_of
 from codeagent.errors import NotFound
-from codeagent.eventlog.facts import Author
 from codeagent.identity.clients import OAuthError, check_client
 from codeagent.identity.grants import Grant
 from codeagent.identity.jwt import Claims, ExpiredToken, InvalidToken
@@ -120,7 +119,7 @@ async def _grant(form: TokenForm, client_id: str, secret: str | None, users: Use
     if form.grant_type == "client_credentials":
         if secret is None:
             raise OAuthError("invalid_client", "The client must show its secret.", status=401)
-        return await users.service_accounts.grant(client_id, secret, form.scope)
+        return await users.service_accounts.grant(client_id, secret, form.scope, origin.address)
     if form.grant_type not in {"authorization_code", "refresh_token"}:
         raise OAuthError("unsupported_grant_type", "There is no such grant here.")
     check_client(client_id)
@@ -144,7 +143,7 @@ async def revoke(form: Annotated[RevokeForm, Form()], request: Request, users: U
     if secret is None:
         check_client(client_id)
     else:
-        await users.service_accounts.authenticate(client_id, secret)
+        await users.service_accounts.authenticate(client_id, secret, origin.address)
     if form.token.startswith("crt_"):
         await users.grants.revoke(form.token, client_id, origin)
         return Response(headers=NO_STORE)
@@ -159,7 +158,7 @@ async def revoke(form: Annotated[RevokeForm, Form()], request: Request, users: U
 
 async def _end(claims: Claims, users: UserAccess, origin: Origin) -> None:
     if claims.sub == claims.client_id:
-        author = Author(claims.tenant_id, "service_account", claims.sub, origin.request_id, origin.traceparent)
+        author = origin.author(claims.tenant_id, claims.sub, "service_account")
         await users.service_accounts.revoke_token(author, claims.jti)
         return
     author = origin.author(claims.tenant_id, claims.sub)

@@ -30,6 +30,8 @@ TAGS = {
     "account": "What callers may know and do about themselves.",
     "API keys": "Credentials for programs: make, rotate and revoke them.",
     "service accounts": "Programs that act in the tenant's name.",
+    "audit": "Who did what, from where, when; and whether the log still says so.",
+    "privacy": "Requests of persons about their data, and breaches (GDPR).",
     "oauth": "Codes, tokens and their end, for users and service accounts (OAuth 2.1).",
     "contract": "What this API and its messages look like.",
     "operations": "Health and metrics, for whoever runs this.",

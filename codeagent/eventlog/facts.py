@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
@@ -28,13 +30,17 @@ from codeagent.messages.envelope import Event
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who changes something, and within which flow. Ids are pseudonymous: never a name or an address."""
+    """Who changes something, and within which flow. Ids are pseudonymous: never a name or an address.
+
+    `address` is where the request comes from. It is kept beside the log and not in it, so that it can be forgotten.
+    """
 
     tenant_id: str
     type: str
     id: str
     correlation_id: UUID
     traceparent: str | None = None
+    address: str | None = None
 
     def metadata(self) -> dict[str, str]:
         known = {"correlationid": str(self.correlation_id), "authtype": self.type, "authid": self.id}
@@ -84,7 +90,16 @@ class Change:
             stored.occurred_at,
             stored.leaf_hash,
         )
+        await self._note_origin(stored)
         return stored
+
+    async def _note_origin(self, fact: StoredEvent) -> None:
+        try:
+            address = ip_address(self._author.address or "")
+        except ValueError:
+            return  # a Unix socket, or nobody on a network
+        statement = "INSERT INTO fact_origins (event_id, tenant_id, address) VALUES ($1, $2, $3)"
+        await self._connection.execute(statement, fact.id, fact.tenant_id, address)
 
 
 class ControlPlane:
@@ -98,3 +113,16 @@ class ControlPlane:
         """Raises `Conflict` for what is already there, `OutcomeUnknown` where the end of the commit was not seen."""
         async with self._database.transaction(author.tenant_id) as connection:
             yield Change(connection, author)
+
+
+async def forget_origins(database: Database, keep: timedelta, most: int) -> int:
+    """Removes at most `most` addresses that are older than `keep`; returns how many. The facts stay."""
+    rows = await database.write(
+        """DELETE FROM fact_origins WHERE event_id IN (
+               SELECT event_id FROM fact_origins WHERE recorded_at < clock_timestamp() - $1::interval
+               ORDER BY recorded_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+           RETURNING event_id""",
+        keep,
+        most,
+    )
+    return len(rows)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.feed import EVERYTHING, FEED, HORIZON, MOST_SCANNED, FeedPage, Horizon, Wanted, feed_page
-from codeagent.eventlog.log import Cursor
+from codeagent.eventlog.log import COLUMNS, Cursor
 from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.messages.ids import run_stream
 
@@ -48,6 +48,17 @@ class TenantLog:
             if len(events) < page:
                 return
             after = events[-1].version
+
+    async def correlated(self, tenant_id: str, correlation_id: str, limit: int) -> Sequence[StoredEvent]:
+        """At most `limit` events of one flow, over all streams, in the order they were written."""
+        rows = await self._database.fetch(
+            f"SELECT {COLUMNS} FROM events WHERE metadata ->> 'correlationid' = $1 "  # noqa: S608  constants
+            "ORDER BY global_position LIMIT $2",
+            correlation_id,
+            limit,
+            tenant=tenant_id,
+        )
+        return [from_row(row) for row in rows]
 
     async def heads(self, stream_ids: Sequence[str]) -> dict[str, int]:
         """The versions of many streams, of any tenant, in one query; 0 for those that do not exist."""

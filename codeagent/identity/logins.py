@@ -12,8 +12,9 @@ from codeagent.identity.clients import OAuthError, check_challenge, check_client
 from codeagent.identity.digests import Digests, DigestSource, random_token
 from codeagent.identity.origin import Origin
 from codeagent.identity.passwords import Passwords
+from codeagent.identity.refusals import Refusal, Refuse
 from codeagent.identity.scopes import format_scopes
-from codeagent.identity.throttle import Attempt, LoginThrottle
+from codeagent.identity.throttle import Attempt, LoginThrottle, Throttled
 from codeagent.identity.users import next_version
 from codeagent.messages.identity_events import LoginFailed
 from codeagent.messages.ids import user_stream
@@ -47,13 +48,19 @@ class Logins:
     """Without the right password every refusal says the same, takes as long and counts the same."""
 
     def __init__(
-        self, database: Database, digests: DigestSource, passwords: Passwords, throttle: LoginThrottle
+        self,
+        database: Database,
+        digests: DigestSource,
+        passwords: Passwords,
+        throttle: LoginThrottle,
+        refuse: Refuse = lambda *_: None,
     ) -> None:
         self._database = database
         self._control = ControlPlane(database)
         self._digests = digests
         self._passwords = passwords
         self._throttle = throttle
+        self._refuse = refuse
 
     async def authorize(self, request: LoginRequest, origin: Origin) -> str:
         """An authorization code. Raises `OAuthError`, and `Throttled` when there were too many failures."""
@@ -63,7 +70,7 @@ class Logins:
         digests = await self._digests.get()
         found = await self._find(digests, request.email, origin)
         attempt = attempt_of(digests, digests.email(request.email), origin, known=bool(found and found["known"]))
-        await self._throttle.begin(attempt)
+        await self._begin(attempt, found, origin)
         matches = await self._passwords.matches(None if found is None else found["hash"], request.password)
         reason = _refusal(found, matches=matches)
         if found is None or reason is not None:
@@ -71,6 +78,16 @@ class Logins:
             raise OAuthError("access_denied", _DETAILS[reason or "wrong_password"])
         await self._throttle.succeeded(attempt)
         return await self._issue(digests, found, request, scopes, origin)
+
+    async def _begin(self, attempt: Attempt, found: Row | None, origin: Origin) -> None:
+        try:
+            await self._throttle.begin(attempt)
+        except Throttled:
+            if found is not None:
+                user_id = found["user_id"]
+                refusal = Refusal(found["tenant_id"], "app_user", user_id, user_id, "login_throttled")
+                self._refuse(refusal, origin.address)
+            raise
 
     async def _find(self, digests: Digests, email: str, origin: Origin) -> Row | None:
         rows = await self._database.fetch(

@@ -15,6 +15,7 @@ from codeagent.identity.api_keys import revoke_keys_of
 from codeagent.identity.clients import OAuthError, wanted_scopes
 from codeagent.identity.digests import DigestSource, random_token
 from codeagent.identity.grants import Grant
+from codeagent.identity.refusals import Refusal, Refuse
 from codeagent.identity.revocations import Kind, revoke
 from codeagent.identity.scopes import Scope, format_scopes, parse_scopes
 from codeagent.identity.sessions import SessionPolicy
@@ -36,11 +37,18 @@ class ServiceAccount:
 
 
 class ServiceAccounts:
-    def __init__(self, database: Database, digests: DigestSource, policy: SessionPolicy) -> None:
+    def __init__(
+        self,
+        database: Database,
+        digests: DigestSource,
+        policy: SessionPolicy,
+        refuse: Refuse = lambda *_: None,
+    ) -> None:
         self._database = database
         self._control = ControlPlane(database)
         self._digests = digests
         self._policy = policy
+        self._refuse = refuse
 
     async def create(self, author: Author, name: str, scopes: frozenset[Scope]) -> tuple[ServiceAccount, str]:
         """A new account and its secret, which is shown this once."""
@@ -105,19 +113,23 @@ class ServiceAccounts:
         async with self._control.change(author) as change:
             await revoke(change, Kind.JTI, token_id, clock.now() + self._policy.access + timedelta(minutes=1))
 
-    async def grant(self, client_id: str, secret: str, scope: str | None) -> Grant:
+    async def grant(self, client_id: str, secret: str, scope: str | None, address: str | None) -> Grant:
         """What an account may do with its secret. Raises `OAuthError`."""
-        row = await self.authenticate(client_id, secret)
+        row = await self.authenticate(client_id, secret, address)
         wanted, allowed = wanted_scopes(scope), parse_scopes(row["scope"])
         return Grant(row["tenant_id"], client_id, client_id, client_id, wanted & allowed, clock.now())
 
-    async def authenticate(self, client_id: str, secret: str) -> Row:
+    async def authenticate(self, client_id: str, secret: str, address: str | None) -> Row:
         """The row of an account that knows its secret. Raises `OAuthError` (`invalid_client`)."""
         digests = await self._digests.get()
         named = client_id if parse_typed_id(PREFIX, client_id) is not None else ""
         rows = await self._database.fetch("SELECT * FROM find_service_account_v1($1)", named)
         known = rows[0]["secret_digest"] if rows else bytes(32)
         if not compare_digest(known, digests.token(secret)) or not rows or rows[0]["locked_out"]:
+            if rows:
+                self._refuse(
+                    Refusal(rows[0]["tenant_id"], "service_account", client_id, client_id, "wrong_secret"), address
+                )
             raise OAuthError("invalid_client", "The client is not known, or this is not its secret.", status=401)
         return rows[0]
 

@@ -13,6 +13,7 @@ from codeagent.identity.grants import Grants
 from codeagent.identity.jwt import check_backend
 from codeagent.identity.logins import Logins
 from codeagent.identity.passwords import Passwords
+from codeagent.identity.refusals import Refuse
 from codeagent.identity.service_accounts import ServiceAccounts
 from codeagent.identity.sessions import SessionPolicy, Sessions
 from codeagent.identity.signing import RotationPolicy, SigningKeys
@@ -33,19 +34,27 @@ class UserPolicy:
 class UserAccess:
     """`database` works under the edge's role."""
 
-    def __init__(self, database: Database, box: SecretBox, passwords: Passwords, policy: UserPolicy) -> None:
+    def __init__(
+        self,
+        database: Database,
+        box: SecretBox,
+        passwords: Passwords,
+        policy: UserPolicy,
+        refuse: Refuse = lambda *_: None,
+    ) -> None:
         check_backend()
         self.digests = digests = DigestSource(database, box)
         throttle = LoginThrottle(database, policy.throttle)
         self.issuer = policy.issuer
+        self.box = box
         self.passwords = passwords
         self.keys = SigningKeys(database, box, policy.rotation)
         self.tokens = AccessTokens(self.keys, issuer=policy.issuer, lifetime=policy.sessions.access)
-        self.logins = Logins(database, digests, passwords, throttle)
+        self.logins = Logins(database, digests, passwords, throttle, refuse)
         self.grants = Grants(database, digests, policy.sessions)
         self.sessions = Sessions(database, policy.sessions)
         self.accounts = Accounts(database, box, digests, passwords, throttle, policy.sessions)
-        self.service_accounts = ServiceAccounts(database, digests, policy.sessions)
+        self.service_accounts = ServiceAccounts(database, digests, policy.sessions, refuse)
         self._upkeep = SigningKeyLoop(self.keys)
 
     async def start(self) -> None:

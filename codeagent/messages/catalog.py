@@ -11,10 +11,12 @@ from pydantic_core import from_json
 from codeagent.errors import Unreadable
 from codeagent.messages import (
     agent_events,
+    audit_events,
     commands,
     events,
     identity_events,
     key_events,
+    privacy_events,
     project_events,
     results,
     webhook_events,
@@ -85,6 +87,20 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     project_events.SessionCreated,
     project_events.SessionRenamed,
     project_events.SessionClosed,
+    audit_events.AuditRead,
+    audit_events.AccessRefused,
+    privacy_events.PrivacyRequestReceived,
+    privacy_events.PrivacyRequestStarted,
+    privacy_events.PrivacyRequestExtended,
+    privacy_events.PrivacyRequestExported,
+    privacy_events.PrivacyRequestLifted,
+    privacy_events.PrivacyRequestCompleted,
+    privacy_events.PrivacyRequestRejected,
+    privacy_events.ProcessingRestricted,
+    privacy_events.RestrictionLifted,
+    privacy_events.UserErased,
+    privacy_events.BreachRecorded,
+    privacy_events.BreachUpdated,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

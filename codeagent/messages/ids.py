@@ -83,5 +83,21 @@ def service_account_stream(service_account_id: str) -> str:
     return f"service_account-{service_account_id}"
 
 
+def access_stream(refusal_id: str) -> str:
+    return f"access-{refusal_id}"
+
+
+def audit_stream(read_id: str) -> str:
+    return f"audit-{read_id}"
+
+
+def privacy_stream(request_id: str) -> str:
+    return f"privacy-{request_id}"
+
+
+def breach_stream(breach_id: str) -> str:
+    return f"breach-{breach_id}"
+
+
 def signing_stream(kid: str) -> str:
     return f"signing-{kid}"

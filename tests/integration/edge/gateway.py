@@ -129,6 +129,7 @@ async def running_edge(
         keys=identity.keys,
         users=identity.users,
         webhooks=webhooks(settings, database, secret_box(settings)),
+        refuse=identity.refusals.note,
         checks={"revocations": identity.revocations.current},
         policy=edge_policy(trusted_proxies=tuple(str(network) for network in settings.trusted_proxies)),
         offers=Offers(ProviderRegistry(settings.providers()).settings()),

@@ -12,6 +12,7 @@ from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.edge.app import create_app
 from codeagent.eventlog.database import Database
 from tests.architecture.test_routes import OWN, PUBLIC
+from tests.integration.edge.auditing import lines
 from tests.integration.edge.gateway import OTHERS, Edge
 from tests.integration.eventlog.steps import commit_step, new_run, started, step
 
@@ -53,18 +54,36 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
     key, project = {"Idempotency-Key": "k"}, {"name": "theirs", "repository": "https://git.example.org/a.git"}
     made = await edge.call(edge.keys.stranger, "POST", "/v1/projects", json=project, headers=key)
     session = await edge.call(edge.keys.stranger, "POST", "/v1/sessions", json={}, headers=key)
+    key_id = (await edge.make_key(edge.keys.stranger))["id"]
     return {
+        "event_id": (await lines(edge, newest_database_url, edge.keys.stranger, resource_id=key_id))[0]["id"],
         "run_id": run_id,
         "session_id": session.json()["id"],
         "project_id": made.json()["id"],
+        **await privacy_of_theirs(edge, newest_database_url),
         "digest": await store.put(OTHERS, b"theirs"),
         "agent_id": agent.json()["id"],
         "number": "1",
-        "key_id": (await edge.make_key(edge.keys.stranger))["id"],
+        "key_id": key_id,
         "account_id": (await edge.call(edge.keys.stranger, "POST", "/v1/service-accounts", json=ACCOUNT)).json()["id"],
         "webhook_id": webhook["id"],
         "delivery_id": delivery.json()["id"],
     }
+
+
+async def privacy_of_theirs(edge: Edge, url: str) -> dict[str, str]:
+    """A request that is being worked on, and a breach."""
+    owner = Database(url, connections=1)
+    await owner.write("INSERT INTO tenants (id, version, name) VALUES ($1, 1, 'Others')", OTHERS)
+    await owner.write("INSERT INTO users (id, tenant_id, version, role) VALUES ('usr_1', $1, 1, 'viewer')", OTHERS)
+    await owner.close()
+    body = {"kind": "access", "subject": "usr_1"}
+    request = await edge.call(edge.keys.stranger, "POST", "/v1/privacy/requests", json=body, headers=HEADERS)
+    path = request.headers["location"]
+    await edge.call(edge.keys.stranger, "PATCH", path, json={"status": "in_progress"}, headers=HEADERS)
+    body = {"summary": "A laptop was stolen.", "discovered_at": "2026-01-01T00:00:00Z"}
+    breach = await edge.call(edge.keys.stranger, "POST", "/v1/privacy/breaches", json=body, headers=HEADERS)
+    return {"request_id": request.json()["id"], "breach_id": breach.json()["id"]}
 
 
 async def test_another_tenants_id_is_an_id_of_nothing(edge: Edge, theirs: dict[str, str]) -> None:

@@ -98,6 +98,10 @@ async def test_a_tenants_feed_holds_its_own_events_in_order(database: Database, 
         "DELETE FROM agent_versions",
         "INSERT INTO agents (id, tenant_id, version, name, description, fingerprint, created_by) "
         "VALUES ('a', 'ten_other', 1, 'n', '', '', '')",
+        "INSERT INTO audit_events SELECT * FROM audit_events",
+        "DELETE FROM audit_events",
+        "UPDATE fact_origins SET address = '192.0.2.1'",
+        "INSERT INTO fact_origins (event_id, tenant_id, address) VALUES (gen_random_uuid(), 'ten_other', '192.0.2.1')",
         "CREATE TABLE mine (n int)",
     ],
 )
@@ -119,6 +123,7 @@ async def test_the_edge_may_call_the_functions_that_name_their_tenant(walled: Da
         "confirm_runs_v1",
         "current_tenant",
         "end_login_v1",
+        "erase_identity_v1",
         "find_api_keys_v1",
         "find_login_v1",
         "find_service_account_v1",

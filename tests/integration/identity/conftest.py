@@ -22,6 +22,7 @@ from codeagent.identity.authenticator import Authenticator
 from codeagent.identity.keys import KeyRing, digest_of_key, new_key
 from codeagent.identity.passwords import Passwords
 from codeagent.identity.principal import Principal
+from codeagent.identity.refusals import Refusal
 from codeagent.identity.revocations import Revocations
 from codeagent.identity.scopes import Role
 from codeagent.identity.tenants import FirstTenant, bootstrap
@@ -48,11 +49,12 @@ def cheap_passwords() -> Passwords:
 
 @dataclass
 class Edge:
-    """One edge: its application, and what it knows of users and revocations."""
+    """One edge: its application, what it knows of users and revocations, and whom it has refused from where."""
 
     app: object
     users: UserAccess
     revocations: Revocations
+    refused: list[tuple[Refusal, str | None]]
 
     def http(self, address: str) -> httpx2.AsyncClient:
         transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False, client=(address, 4711))
@@ -82,12 +84,12 @@ class World:
         (await client.log_in(EMAIL, PASSWORD)).raise_for_status()
         return client
 
-    async def colleague(self) -> OAuthClient:
+    async def colleague(self, role: Role = Role.VIEWER) -> OAuthClient:
         """Another user of the tenant, logged in."""
         passwords, digests = cheap_passwords(), await self.edge.users.digests.get()
         control = ControlPlane(self.edge.users.keys._database)
         async with control.change(Author(TENANT, "system", "test", clock.new_uuid())) as change:
-            new = NewUser(TENANT, COLLEAGUE, Role.VIEWER, await passwords.hash(PASSWORD), temporary=False)
+            new = NewUser(TENANT, COLLEAGUE, role, await passwords.hash(PASSWORD), temporary=False)
             await create_user(change, new, digests, BOX)
         await passwords.close()
         client = self.client()
@@ -108,7 +110,12 @@ class World:
 def make_edge(
     walled: Database, keys: KeyRing, folder: Path, policy: UserPolicy | None = None, box: SecretBox = BOX
 ) -> Edge:
-    users = UserAccess(walled, box, cheap_passwords(), policy or UserPolicy(ISSUER))
+    refused: list[tuple[Refusal, str | None]] = []
+
+    def noted(refusal: Refusal, address: str | None) -> None:
+        refused.append((refusal, address))
+
+    users = UserAccess(walled, box, cheap_passwords(), policy or UserPolicy(ISSUER), refuse=noted)
     revocations = Revocations(walled, look_seconds=0.1)
 
     async def known(key: str) -> Principal | None:
@@ -123,7 +130,7 @@ def make_edge(
         users=users,
         webhooks=Webhooks(walled, box, Targets(TargetPolicy(loopback=True))),
     )
-    return Edge(create_app(context), users, revocations)
+    return Edge(create_app(context), users, revocations, refused)
 
 
 @pytest.fixture

@@ -1,0 +1,64 @@
+"""What the audit answers with: CloudEvents, and what a verification has found."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, Field
+
+from codeagent.eventlog.verify import Finding
+from codeagent.messages.envelope import to_structured
+from codeagent.projections.audit import RUN_KIND
+from codeagent.projections.audit_search import AuditEntry
+
+MOST_FINDINGS = 100
+
+
+def cloud_event(entry: AuditEntry) -> dict[str, Any]:
+    """A line of the audit as a structured CloudEvent, with the extensions `outcome`, `resourcekind`, `resourceid` and,
+    where it is known, `clientaddress`.
+
+    What a run was told and has answered is for those who may read runs, and left out here; so is what was erased.
+    """
+    shown = entry.resource_kind != RUN_KIND and entry.event.data
+    event = to_structured(entry.event.envelope(), entry.event.document() if shown else {})
+    event |= {
+        "outcome": entry.outcome.value,
+        "resourcekind": entry.resource_kind,
+        "resourceid": entry.resource_id,
+    }
+    if entry.address is not None:
+        event["clientaddress"] = entry.address
+    return event
+
+
+class AuditPage(BaseModel):
+    """Lines, newest first, as structured CloudEvents. `next_cursor` continues the search; None at its end."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class FindingModel(BaseModel):
+    """One thing that is wrong. `event_id` is null where an event is missing."""
+
+    stream_id: str
+    version: int
+    event_id: str | None
+    problem: str
+
+    @classmethod
+    def of(cls, finding: Finding) -> Self:
+        event_id = None if finding.event_id is None else str(finding.event_id)
+        return cls(stream_id=finding.stream_id, version=finding.version, event_id=event_id, problem=finding.problem)
+
+
+class VerificationModel(BaseModel):
+    """Stored bytes held against their digests and leaf hashes. `verified` means that nothing wrong was found among the
+    `events` checked; `complete`, that these were all."""
+
+    stream_id: str
+    verified: bool
+    complete: bool
+    events: int
+    findings: list[FindingModel] = Field(max_length=MOST_FINDINGS, description="The first of them.")

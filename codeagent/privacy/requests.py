@@ -1,0 +1,250 @@
+"""Requests of persons about their data: taken in, decided, and answered within their time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from codeagent import clock
+from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
+from codeagent.eventlog.database import Database, Row
+from codeagent.eventlog.facts import Author, Change, ControlPlane
+from codeagent.identity.sessions import SessionPolicy
+from codeagent.messages.envelope import Event
+from codeagent.messages.ids import parse_typed_id, privacy_stream
+from codeagent.messages.privacy_events import (
+    PrivacyKind,
+    PrivacyRequestCompleted,
+    PrivacyRequestExported,
+    PrivacyRequestExtended,
+    PrivacyRequestLifted,
+    PrivacyRequestReceived,
+    PrivacyRequestRejected,
+    PrivacyRequestStarted,
+)
+from codeagent.privacy.erasure import erase, left_in_log
+from codeagent.privacy.restriction import lift, restrict
+
+PREFIX = "prv"
+NONE_SUCH = "There is no such privacy request."
+EXPORTABLE = frozenset({PrivacyKind.ACCESS, PrivacyKind.PORTABILITY})
+
+
+class PrivacyStatus(StrEnum):
+    """Received, then at work, then ended one way or the other."""
+
+    RECEIVED = "received"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    REJECTED = "rejected"
+
+
+_FOLLOWING: Mapping[PrivacyStatus, frozenset[PrivacyStatus]] = {
+    PrivacyStatus.RECEIVED: frozenset({PrivacyStatus.IN_PROGRESS, PrivacyStatus.REJECTED}),
+    PrivacyStatus.IN_PROGRESS: frozenset({PrivacyStatus.COMPLETED, PrivacyStatus.REJECTED}),
+    PrivacyStatus.COMPLETED: frozenset(),
+    PrivacyStatus.REJECTED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyRequest:
+    """A request. `reason` is that of its rejection, `extension` why it takes longer than a month, `result` what an
+    erasure or a restriction has done."""
+
+    id: str
+    version: int
+    kind: PrivacyKind
+    subject_id: str
+    note: str
+    status: PrivacyStatus
+    reason: str
+    extension: str
+    result: dict[str, Any]
+    fingerprint: str
+    created_by: str
+    created_at: datetime
+    due_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def restricts(self) -> bool:
+        """Whether a restriction that it has brought holds."""
+        return "restricted_at" in self.result and "lifted_at" not in self.result
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyOrder:
+    """A request to take in. `id` is derived from the HTTP request, so that a repeat makes none."""
+
+    id: str
+    kind: PrivacyKind
+    subject_id: str
+    note: str
+    fingerprint: str
+
+
+class PrivacyRequests:
+    """`database` works under the edge's role. A change that names an old version raises `VersionMismatch`, one that
+    does not go with the request's status `Conflict` (`invalid_state_transition`)."""
+
+    def __init__(self, database: Database, policy: SessionPolicy | None = None) -> None:
+        self._database = database
+        self._control = ControlPlane(database)
+        self._policy = policy or SessionPolicy()
+
+    async def receive(self, author: Author, order: PrivacyOrder) -> PrivacyRequest:
+        """Due in a month. Raises `InvalidInput` for a subject that is no user of the tenant."""
+        try:
+            async with self._control.change(author) as change:
+                if not await change.rows("SELECT FROM users WHERE id = $1", order.subject_id):
+                    raise InvalidInput("There is no such user.", pointer="/subject", code="unknown_subject")
+                row = await change.row(
+                    """INSERT INTO privacy_requests (id, tenant_id, version, kind, subject_id, note, status,
+                                                     fingerprint, created_by, created_at, due_at)
+                       VALUES ($1, $2, 1, $3, $4, $5, 'received', $6, $7, $8,
+                               $8::timestamptz + interval '1 month') RETURNING *""",
+                    order.id,
+                    author.tenant_id,
+                    order.kind.value,
+                    order.subject_id,
+                    order.note,
+                    order.fingerprint,
+                    author.id,
+                    clock.now(),
+                )
+                fact = PrivacyRequestReceived(
+                    request_id=order.id, kind=order.kind, subject=order.subject_id, due_at=row["due_at"]
+                )
+                await change.record(privacy_stream(order.id), 1, fact)
+        except Conflict:
+            return await self._taken_before(author.tenant_id, order)
+        return _request(row)
+
+    async def _taken_before(self, tenant_id: str, order: PrivacyOrder) -> PrivacyRequest:
+        known = await self.find(tenant_id, order.id)
+        if known.fingerprint != order.fingerprint:
+            raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+        return known
+
+    async def find(self, tenant_id: str, request_id: str) -> PrivacyRequest:
+        """Raises `NotFound`, also for another tenant's."""
+        query = "SELECT * FROM privacy_requests WHERE id = $1"
+        known = parse_typed_id(PREFIX, request_id) is not None
+        rows = await self._database.fetch(query, request_id, tenant=tenant_id) if known else ()
+        if not rows:
+            raise NotFound(NONE_SUCH)
+        return _request(rows[0])
+
+    async def page(
+        self, tenant_id: str, *, subject_id: str | None, after: str | None, limit: int
+    ) -> tuple[Sequence[PrivacyRequest], str | None]:
+        """Requests, newest first, and the cursor of what follows. Raises `Rejected` (`malformed_cursor`)."""
+        if after is not None and parse_typed_id(PREFIX, after) is None:
+            raise Rejected("Not a cursor of this list.", code="malformed_cursor")
+        rows = await self._database.fetch(
+            """SELECT * FROM privacy_requests
+               WHERE ($1::text IS NULL OR subject_id = $1)
+                 AND ($2::text IS NULL
+                      OR (created_at, id) < (SELECT created_at, id FROM privacy_requests WHERE id = $2))
+               ORDER BY created_at DESC, id DESC LIMIT $3""",
+            subject_id,
+            after,
+            limit + 1,
+            tenant=tenant_id,
+        )
+        found = [_request(row) for row in rows[:limit]]
+        return found, found[-1].id if len(rows) > limit else None
+
+    async def start(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
+        """Sets to work. An erasure and a restriction are carried out here and now, or not at all."""
+        _check(request, PrivacyStatus.IN_PROGRESS)
+        async with self._control.change(author) as change:
+            result: dict[str, Any] = {}
+            if request.kind is PrivacyKind.ERASURE:
+                result = await erase(change, request.subject_id, self._policy)
+            elif request.kind is PrivacyKind.RESTRICTION:
+                result = await restrict(change, request.subject_id, self._policy)
+            fact = PrivacyRequestStarted(request_id=request.id)
+            return await _changed(change, request, fact, status="in_progress", result=orjson.dumps(result).decode())
+
+    async def extend(self, author: Author, request: PrivacyRequest, due_at: datetime, reason: str) -> PrivacyRequest:
+        """Gives it more time, once, three months from its receipt at most (Art. 12(3))."""
+        if request.ended_at is not None or request.extension:
+            raise Conflict("It cannot be extended (any more).", code="invalid_state_transition")
+        if due_at <= request.due_at:
+            raise InvalidInput("It is due later than that already.", pointer="/due_at")
+        async with self._control.change(author) as change:
+            statement = "SELECT $1 <= $2::timestamptz + interval '3 months'"
+            [[fits]] = await change.rows(statement, due_at, request.created_at)
+            if not fits:
+                raise InvalidInput("A request is answered within three months.", pointer="/due_at")
+            fact = PrivacyRequestExtended(request_id=request.id, due_at=due_at)
+            return await _changed(change, request, fact, due_at=due_at, extension=reason)
+
+    async def complete(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
+        """Raises `Conflict` (`content_remains`) for an erasure as long as something of the subject is left."""
+        _check(request, PrivacyStatus.COMPLETED)
+        async with self._control.change(author) as change:
+            if request.kind is PrivacyKind.ERASURE and await left_in_log(change, request.subject_id):
+                raise Conflict("Content of the subject remains in the log.", code="content_remains")
+            fact = PrivacyRequestCompleted(request_id=request.id)
+            return await _changed(change, request, fact, status="completed", ended_at=clock.now())
+
+    async def reject(self, author: Author, request: PrivacyRequest, reason: str) -> PrivacyRequest:
+        """What has been erased by then stays so; a restriction is lifted."""
+        _check(request, PrivacyStatus.REJECTED)
+        async with self._control.change(author) as change:
+            if request.restricts:
+                await lift(change, request.subject_id)
+            fact = PrivacyRequestRejected(request_id=request.id)
+            return await _changed(change, request, fact, status="rejected", reason=reason, ended_at=clock.now())
+
+    async def lift(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
+        """Ends a restriction: the subject may log in again. Raises `Conflict` where there is none."""
+        if not request.restricts:
+            raise Conflict("It has restricted nobody.", code="invalid_state_transition")
+        async with self._control.change(author) as change:
+            await lift(change, request.subject_id)
+            result = {**request.result, "lifted_at": clock.now().isoformat()}
+            fact = PrivacyRequestLifted(request_id=request.id)
+            return await _changed(change, request, fact, result=orjson.dumps(result).decode())
+
+    async def exported(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
+        """Writes down that the subject's data is about to be taken away."""
+        if request.kind not in EXPORTABLE or request.status not in {PrivacyStatus.IN_PROGRESS, PrivacyStatus.COMPLETED}:
+            detail = "There is an export of a request for access or portability that is in progress or completed."
+            raise Conflict(detail, code="invalid_state_transition")
+        async with self._control.change(author) as change:
+            return await _changed(change, request, PrivacyRequestExported(request_id=request.id))
+
+
+def _check(request: PrivacyRequest, wanted: PrivacyStatus) -> None:
+    if wanted not in _FOLLOWING[request.status]:
+        raise Conflict(f"The request is {request.status}.", code="invalid_state_transition")
+
+
+async def _changed(change: Change, request: PrivacyRequest, fact: Event, **values: object) -> PrivacyRequest:
+    """The row with new values, at the version after the one that was decided on, and its fact. Names are ours."""
+    assigned = "".join(f", {name} = ${n}" for n, name in enumerate(values, 3))
+    row = await change.row(
+        f"UPDATE privacy_requests SET version = version + 1{assigned} "  # noqa: S608  constants
+        "WHERE id = $1 AND version = $2 RETURNING *",
+        request.id,
+        request.version,
+        *values.values(),
+    )
+    await change.record(privacy_stream(request.id), row["version"], fact)
+    return _request(row)
+
+
+def _request(row: Row) -> PrivacyRequest:
+    values = {name: value for name, value in row.items() if name != "tenant_id"}
+    values["kind"], values["status"] = PrivacyKind(values["kind"]), PrivacyStatus(values["status"])
+    values["result"] = orjson.loads(values["result"])
+    return PrivacyRequest(**values)

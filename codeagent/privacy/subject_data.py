@@ -1,0 +1,96 @@
+"""Everything that is kept of one person, section by section as the list of holdings names them, and nothing of
+anybody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from codeagent.encryption import SecretBox
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.tenants import TenantLog
+from codeagent.identity.users import email_place
+from codeagent.messages.events import RunSubmitted
+from codeagent.messages.identity_events import ServiceAccountCreated
+from codeagent.messages.ids import run_stream
+from codeagent.projections.audit_search import AuditEntry, AuditFilter, AuditSearch
+from codeagent.projections.view import RunView
+
+PAGE = 200
+
+
+class SubjectData:
+    """`database` works under the edge's role. Without a `box` addresses cannot be opened: there are no users then."""
+
+    def __init__(self, database: Database, log: TenantLog, box: SecretBox | None) -> None:
+        self._database = database
+        self._log = log
+        self._audit = AuditSearch(database)
+        self._box = box
+
+    async def user(self, tenant_id: str, user_id: str) -> dict[str, Any]:
+        """Empty for one who is not there."""
+        query = """SELECT id, role, email_sealed, created_at, disabled_at, restricted_at, erased_at
+                   FROM users WHERE id = $1"""
+        rows = await self._database.fetch(query, user_id, tenant=tenant_id)
+        if not rows:
+            return {}
+        record = dict(rows[0])
+        sealed = record.pop("email_sealed")
+        opened = None if sealed is None or self._box is None else self._box.open(sealed, email_place(user_id))
+        return {**record, "email": None if opened is None else opened.decode()}
+
+    async def sessions(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
+        return await self._rows(
+            """SELECT id, client_id, scope, encode(network_digest, 'hex') AS network, auth_time, created_at,
+                      last_used_at, expires_at, revoked_at, revoked_reason
+               FROM login_sessions WHERE user_id = $1 ORDER BY id""",
+            tenant_id,
+            user_id,
+        )
+
+    async def api_keys(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
+        """What is known of keys that act for the user or were made by them: never a key."""
+        return await self._rows(
+            """SELECT id, name, hint, scopes, networks::text[] AS networks, replaces, replaced_by, created_at,
+                      expires_at, revoked_at, last_used_at
+               FROM api_keys WHERE principal_id = $1 OR created_by = $1 ORDER BY id""",
+            tenant_id,
+            user_id,
+        )
+
+    async def service_accounts(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
+        """Those that the user made, as the audit tells."""
+        return await self._rows(
+            """SELECT id, name, scope, created_at, disabled_at FROM service_accounts
+               WHERE id IN (SELECT resource_id FROM audit_events
+                            WHERE tenant_id = current_tenant() AND actor_id = $1 AND action = $2)
+               ORDER BY id""",
+            tenant_id,
+            user_id,
+            ServiceAccountCreated.NAME,
+        )
+
+    async def privacy_requests(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
+        return await self._rows(
+            """SELECT id, kind, note, status, reason, extension, created_at, due_at, ended_at
+               FROM privacy_requests WHERE subject_id = $1 ORDER BY id""",
+            tenant_id,
+            user_id,
+        )
+
+    async def _rows(self, query: str, tenant_id: str, *arguments: object) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._database.fetch(query, *arguments, tenant=tenant_id)]
+
+    async def runs(self, tenant_id: str, user_id: str) -> AsyncIterator[RunView]:
+        """Runs that the user submitted, with their tasks and results, one at a time."""
+        wanted = AuditFilter(actor=user_id, action=RunSubmitted.NAME)
+        async for entry in self._audit.oldest(tenant_id, wanted):
+            view = RunView(entry.resource_id, tenant_id)
+            async for stored in self._log.stream(tenant_id, run_stream(entry.resource_id)):
+                view.apply(stored)
+            yield view
+
+    def audit(self, tenant_id: str, user_id: str) -> AsyncIterator[AuditEntry]:
+        """What the user did, and what was done to their account."""
+        return self._audit.oldest(tenant_id, AuditFilter(subject=user_id))

@@ -1,0 +1,104 @@
+"""The audit: who did what to which thing, kept from the log. What a fact says beyond that stays in the fact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from codeagent.eventlog.database import Connection
+from codeagent.eventlog.follower import LogFollower
+from codeagent.eventlog.stored import StoredEvent
+from codeagent.messages.audit_events import AccessRefused
+from codeagent.messages.events import CancelRequested, RunCanceled, RunCompleted, RunFailed, RunRejected, RunSubmitted
+from codeagent.messages.identity_events import LoginFailed, RefreshReuseDetected
+
+RUN_KIND = "run"
+RUN_ACTIONS = frozenset(
+    event.NAME for event in (RunSubmitted, CancelRequested, RunCompleted, RunFailed, RunCanceled, RunRejected)
+)
+"""What of a run somebody answers for. Its steps are the run's own story."""
+_EFFECTS = frozenset({"call", "exec"})
+
+
+class Outcome(StrEnum):
+    """How an act ended: done, tried in vain, or not allowed."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    DENIED = "denied"
+
+
+OUTCOMES: dict[str, Outcome] = {
+    LoginFailed.NAME: Outcome.FAILURE,
+    RunFailed.NAME: Outcome.FAILURE,
+    RunRejected.NAME: Outcome.DENIED,
+    RefreshReuseDetected.NAME: Outcome.DENIED,
+    AccessRefused.NAME: Outcome.DENIED,
+}
+"""Of facts that are no success."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One line of the audit."""
+
+    event_id: UUID
+    tenant_id: str
+    occurred_at: datetime
+    actor_type: str
+    actor_id: str
+    action: str
+    resource_kind: str
+    resource_id: str
+    outcome: Outcome
+
+
+def audit_row(event: StoredEvent) -> AuditRow | None:
+    """What the audit keeps of an event; None for what is no act of anybody. A stream's name tells its resource."""
+    kind, _, identifier = event.stream_id.partition("-")
+    if kind in _EFFECTS or (kind == RUN_KIND and event.type not in RUN_ACTIONS):
+        return None
+    meta = event.metadata
+    return AuditRow(
+        event_id=event.id,
+        tenant_id=event.tenant_id,
+        occurred_at=event.occurred_at,
+        actor_type=meta.get("authtype", "system"),
+        actor_id=meta.get("authid", "system"),
+        action=event.type,
+        resource_kind=kind,
+        resource_id=identifier,
+        outcome=OUTCOMES.get(event.type, Outcome.SUCCESS),
+    )
+
+
+class AuditProjector(LogFollower):
+    """Keeps the `audit_events` table. Facts of control-plane resources that are yet to come are in it by themselves."""
+
+    NAME = "audit"
+    LOCK = 0x61756469
+
+    async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
+        rows = [row for row in map(audit_row, page) if row is not None]
+        await connection.executemany(
+            """INSERT INTO audit_events (event_id, tenant_id, occurred_at, actor_type, actor_id, action, resource_kind,
+                                         resource_id, outcome)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (event_id) DO NOTHING""",
+            [
+                (
+                    row.event_id,
+                    row.tenant_id,
+                    row.occurred_at,
+                    row.actor_type,
+                    row.actor_id,
+                    row.action,
+                    row.resource_kind,
+                    row.resource_id,
+                    row.outcome.value,
+                )
+                for row in rows
+            ],
+        )
