@@ -33,6 +33,8 @@ from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
 from codeagent.projections.runs import RunsProjector
+from codeagent.projections.usage import UsageProjector
+from codeagent.relay.budget_notices import BudgetNotices
 from codeagent.relay.retention import Forget, RetentionLoop
 from codeagent.settings import Settings
 from codeagent.telemetry import metrics
@@ -164,7 +166,8 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
 
     parts = await assemble("relay", settings)
     settings = parts.settings
-    projector = RunsProjector(parts.database, parts.log)
+    runs, usage = RunsProjector(parts.database, parts.log), UsageProjector(parts.database, parts.log)
+    notices = BudgetNotices(parts.database)
     keep = timedelta(hours=settings.submission_retention_hours)
     forgetters: dict[str, Forget] = {
         "submissions": partial(SubmissionLedger(parts.database).forget, keep),
@@ -173,8 +176,8 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
         **deliver(parts),
     }
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
-    parts.process.start += [projector.start, retention.start]
-    parts.process.stop += [retention.stop, projector.stop]
+    parts.process.start += [runs.start, usage.start, notices.start, retention.start]
+    parts.process.stop += [retention.stop, notices.stop, usage.stop, runs.stop]
     return finish(parts, listener, measure=True)
 
 

@@ -14,6 +14,7 @@ from codeagent.edge import (
     agents,
     api_keys,
     artifacts,
+    budgets,
     contract,
     events,
     health,
@@ -26,6 +27,7 @@ from codeagent.edge import (
     service_accounts,
     sessions,
     tickets,
+    usage,
     webhooks,
 )
 from codeagent.edge.compression import Compression
@@ -60,7 +62,20 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
     accounts = (account, api_keys, service_accounts, webhooks, oauth, metadata)
-    work = (runs, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
+    work = (
+        runs,
+        projects,
+        sessions,
+        events,
+        tickets,
+        route,
+        artifacts,
+        agents,
+        agent_versions,
+        providers,
+        usage,
+        budgets,
+    )
     for module in (*work, *accounts, contract, health):
         app.include_router(module.router)
     if context is not None:

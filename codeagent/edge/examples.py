@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from codeagent.edge.usage_examples import USAGE_EXAMPLES
+
 RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
 PROJECT_ID = "prj_01k5h3v9q7e6t8w2x4y6z8a0b4"
 SESSION_ID = "ses_01k5h3v9q7e6t8w2x4y6z8a0b5"
@@ -287,6 +289,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "password_change_required": False,
     },
     "LoginSessionPage": {"items": [_SESSION], "next_cursor": None},
+    **USAGE_EXAMPLES,
     "PasswordBody": {"current_password": "...", "new_password": "..."},
     "AuthorizeBody": {
         "client_id": "cli",

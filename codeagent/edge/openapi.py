@@ -27,6 +27,8 @@ TAGS = {
     "agents": "What does the work: definitions as data, in versions that never change.",
     "providers": "What agents think with: the models that runs may name.",
     "webhooks": "Servers that are told of runs, and what was sent to them.",
+    "usage": "What runs have used, and what it cost.",
+    "budgets": "What a tenant lets itself spend.",
     "account": "What callers may know and do about themselves.",
     "API keys": "Credentials for programs: make, rotate and revoke them.",
     "service accounts": "Programs that act in the tenant's name.",

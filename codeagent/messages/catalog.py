@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from codeagent.errors import Unreadable
 from codeagent.messages import (
     agent_events,
+    budget_events,
     commands,
     events,
     identity_events,
@@ -85,6 +86,10 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     project_events.SessionCreated,
     project_events.SessionRenamed,
     project_events.SessionClosed,
+    budget_events.BudgetCreated,
+    budget_events.BudgetChanged,
+    budget_events.BudgetDeleted,
+    budget_events.BudgetThresholdReached,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

@@ -25,7 +25,9 @@ ROUTES = sorted(
 SCOPED = [(method, path) for method, path in ROUTES if path not in OWN]
 WITH_IDS = [(method, path) for method, path in SCOPED if "{" in path]
 ACCOUNT = {"name": "test", "scopes": ["runs:read"]}
+BUDGET = {"name": "test", "period": "day", "unit": "usd", "limit": "1"}
 BODIES = {
+    ("PATCH", "/v1/budgets/{budget_id}"): {"limit": "2"},
     ("PATCH", "/v1/agents/{agent_id}"): {"description": "mine now"},
     ("POST", "/v1/agents/{agent_id}/versions"): {},
     ("PATCH", "/v1/webhooks/{webhook_id}"): {},
@@ -61,6 +63,9 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
         "agent_id": agent.json()["id"],
         "number": "1",
         "key_id": (await edge.make_key(edge.keys.stranger))["id"],
+        "budget_id": (await edge.call(edge.keys.stranger, "POST", "/v1/budgets", json=BUDGET, headers=HEADERS)).json()[
+            "id"
+        ],
         "account_id": (await edge.call(edge.keys.stranger, "POST", "/v1/service-accounts", json=ACCOUNT)).json()["id"],
         "webhook_id": webhook["id"],
         "delivery_id": delivery.json()["id"],
