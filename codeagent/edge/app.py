@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from codeagent import __version__
 from codeagent.edge import (
     account,
+    admin,
     agent_versions,
     agents,
     api_keys,
@@ -18,11 +19,13 @@ from codeagent.edge import (
     contract,
     events,
     health,
+    members,
     metadata,
     oauth,
     problems,
     projects,
     providers,
+    quotas,
     runs,
     service_accounts,
     sessions,
@@ -61,22 +64,10 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.documents, app.state.making = {}, asyncio.Lock()
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
-    accounts = (account, api_keys, service_accounts, webhooks, oauth, metadata)
-    work = (
-        runs,
-        projects,
-        sessions,
-        events,
-        tickets,
-        route,
-        artifacts,
-        agents,
-        agent_versions,
-        providers,
-        usage,
-        budgets,
-    )
-    for module in (*work, *accounts, contract, health):
+    accounts = (account, api_keys, service_accounts, members, webhooks, oauth, metadata)
+    work = (runs, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
+    spending = (usage, budgets, quotas)
+    for module in (*work, *spending, *accounts, admin, contract, health):
         app.include_router(module.router)
     if context is not None:
         _add_middleware(app, context)

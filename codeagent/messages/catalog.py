@@ -54,6 +54,8 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     identity_events.TenantSuspended,
     identity_events.TenantResumed,
     identity_events.UserCreated,
+    identity_events.UserRoleChanged,
+    identity_events.UserRemoved,
     identity_events.LoginSucceeded,
     identity_events.LoginFailed,
     identity_events.SessionsRevoked,

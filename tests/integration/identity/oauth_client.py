@@ -59,10 +59,12 @@ class OAuthClient:
             self.access, self.refresh = answer.json()["access_token"], answer.json()["refresh_token"]
         return answer
 
-    async def call(self, method: str, path: str, **more: object) -> httpx2.Response:
+    async def call(
+        self, method: str, path: str, headers: dict[str, str] | None = None, **more: object
+    ) -> httpx2.Response:
         """A request with the access token."""
-        headers = {"Authorization": f"Bearer {self.access}"}
-        return await self.http.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
+        shown = {"Authorization": f"Bearer {self.access}", **(headers or {})}
+        return await self.http.request(method, path, headers=shown, **more)  # type: ignore[arg-type]
 
     async def get(self, path: str) -> httpx2.Response:
         return await self.call("GET", path)

@@ -1,4 +1,4 @@
-"""What runs have used, and what tenants let them use."""
+"""What runs have used, what tenants let them use, and what operators look at over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run_scripts("0010_usage.sql", "0010_budgets.sql")
+    run_scripts("0010_usage.sql", "0010_budgets.sql", "0010_operators.sql")
 
 
 downgrade = refuse_downgrade
