@@ -9,6 +9,7 @@ from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.tail import LiveRecord, TopicTail
 from codeagent.broker.topics import RUN_DELTAS, RUN_EVENTS, load_topics
+from codeagent.budgets.registry import Budgets
 from codeagent.cli.edge_policy import edge_policy
 from codeagent.cli.edge_server import edge_server, traffic_control
 from codeagent.cli.identity import Identity, identify
@@ -59,6 +60,7 @@ def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots | Non
         tickets=StreamTickets(parts.database),
         keys=identity.keys,
         agents=AgentRegistry.on(parts.database),
+        budgets=Budgets(parts.database),
         users=identity.users,
         webhooks=webhooks(settings, parts.database, parts.box),
         projects=Projects(parts.database),

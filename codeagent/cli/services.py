@@ -35,6 +35,8 @@ from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.runs import RunsProjector
+from codeagent.projections.usage import UsageProjector
+from codeagent.relay.budget_notices import BudgetNotices
 from codeagent.relay.retention import Forget, RetentionLoop
 from codeagent.settings import Settings
 from codeagent.telemetry import metrics
@@ -168,7 +170,12 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
 
     parts = await assemble("relay", settings)
     settings = parts.settings
-    projectors = [RunsProjector(parts.database, parts.log), AuditProjector(parts.database, parts.log)]
+    projectors = [
+        RunsProjector(parts.database, parts.log),
+        UsageProjector(parts.database, parts.log),
+        AuditProjector(parts.database, parts.log),
+    ]
+    notices = BudgetNotices(parts.database)
     keep = timedelta(hours=settings.submission_retention_hours)
     forgetters: dict[str, Forget] = {
         "submissions": partial(SubmissionLedger(parts.database).forget, keep),
@@ -178,8 +185,8 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
         **deliver(parts),
     }
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
-    parts.process.start += [*(projector.start for projector in projectors), retention.start]
-    parts.process.stop += [retention.stop, *(projector.stop for projector in projectors)]
+    parts.process.start += [*(projector.start for projector in projectors), notices.start, retention.start]
+    parts.process.stop += [retention.stop, notices.stop, *(projector.stop for projector in projectors)]
     return finish(parts, listener, measure=True)
 
 

@@ -64,12 +64,14 @@ async def accept_run(
     fingerprint = body.fingerprint()
     try:
         resolved = await resolve(context, caller, body, Named(run_id, fingerprint))
+        command = resolved.command
+        budgets, limit = context.budgets.gate, command.limits.max_cost_usd
+        await budgets.admit(caller.tenant_id, caller.id, command.project_id, limit)
     except Rejected:
         if await _accepted_before(context, caller, run_id, fingerprint):
             metrics.IDEMPOTENCY_REPLAYS.inc()
             return AcceptedRun(run_id, clock.now(), None)
         raise
-    command = resolved.command
     envelope = _envelope(context, caller, command, run_id, "submit", resolved.first)
     row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
     durable, request = context.policy.durable_accept, encode_data(command)
@@ -95,7 +97,8 @@ async def accept_run(
 
 
 async def _accepted_before(context: EdgeContext, caller: Principal, run_id: str, fingerprint: str) -> bool:
-    """Whether what is refused now was accepted once: an agent may have been archived since, a model removed."""
+    """Whether what is refused now was accepted once: an agent may have been archived since, a model removed, a budget
+    spent."""
     noted = await context.submissions.find(caller.tenant_id, run_id)
     if noted is not None:
         return noted.accepted and noted.fingerprint == fingerprint

@@ -19,7 +19,7 @@ from codeagent.edge.problems import errors_of
 from codeagent.errors import NotFound, Rejected
 from codeagent.identity.api_keys import NONE_SUCH, ApiKey, KeyOrder, MadeKey
 from codeagent.identity.principal import Principal
-from codeagent.identity.scopes import Scope
+from codeagent.identity.scopes import ALL, Scope
 from codeagent.messages.ids import derived_uuid, typed_id
 from codeagent.telemetry import metrics
 
@@ -61,7 +61,7 @@ async def create_key(
 
 
 def _check_scopes(caller: Principal, scopes: frozenset[Scope]) -> None:
-    missing = sorted(scopes - caller.scopes)
+    missing = sorted(scopes - (caller.scopes & ALL))
     if missing:
         detail = f"A key may do no more than its maker, who lacks {', '.join(missing)}."
         raise Rejected(detail, code="insufficient_scope", status=403)

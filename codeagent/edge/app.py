@@ -10,25 +10,30 @@ from fastapi import FastAPI
 from codeagent import __version__
 from codeagent.edge import (
     account,
+    admin,
     agent_versions,
     agents,
     api_keys,
     artifacts,
     audit,
     breaches,
+    budgets,
     contract,
     events,
     health,
+    members,
     metadata,
     oauth,
     privacy,
     problems,
     projects,
     providers,
+    quotas,
     runs,
     service_accounts,
     sessions,
     tickets,
+    usage,
     webhooks,
 )
 from codeagent.edge.compression import Compression
@@ -62,10 +67,10 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.documents, app.state.making = {}, asyncio.Lock()
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
-    accounts = (account, api_keys, service_accounts, webhooks, oauth, metadata)
+    accounts = (account, api_keys, service_accounts, members, webhooks, oauth, metadata)
     work = (runs, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
-    evidence = (audit, privacy, breaches)
-    for module in (*work, *accounts, *evidence, contract, health):
+    spending, evidence = (usage, budgets, quotas), (audit, privacy, breaches)
+    for module in (*work, *spending, *accounts, *evidence, admin, contract, health):
         app.include_router(module.router)
     if context is not None:
         _add_middleware(app, context)

@@ -15,6 +15,7 @@ from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import ArtifactStore
 from codeagent.broker.publisher import Publisher
 from codeagent.broker.topics import TopicDefinition
+from codeagent.budgets.registry import Budgets
 from codeagent.edge.challenges import insufficient_scope, unauthenticated
 from codeagent.edge.live import LiveHub
 from codeagent.edge.negotiation import check_acceptable
@@ -104,6 +105,7 @@ class EdgeContext:
     projects: Projects
     git_credentials: GitCredentials
     sessions: Sessions
+    budgets: Budgets
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""
@@ -208,3 +210,7 @@ Administrator = Annotated[Principal, _holding(Scope.ADMIN)]
 KeyWriter = Annotated[Principal, _holding(Scope.KEYS_WRITE)]
 WebhookReader = Annotated[Principal, _holding(Scope.WEBHOOKS_READ)]
 WebhookWriter = Annotated[Principal, _holding(Scope.WEBHOOKS_WRITE)]
+UsageReader = Annotated[Principal, _holding(Scope.USAGE_READ)]
+MemberWriter = Annotated[Principal, _holding(Scope.MEMBERS_WRITE)]
+Operator = Annotated[Principal, _holding(Scope.OPERATOR)]
+BudgetWriter = Annotated[Principal, _holding(Scope.ADMIN)]

@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 
 from codeagent.edge import evidence_examples
+from codeagent.edge.people_examples import PEOPLE_EXAMPLES
+from codeagent.edge.usage_examples import USAGE_EXAMPLES
 
 RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
 PROJECT_ID = "prj_01k5h3v9q7e6t8w2x4y6z8a0b4"
@@ -290,6 +292,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "password_change_required": False,
     },
     "LoginSessionPage": {"items": [_SESSION], "next_cursor": None},
+    **USAGE_EXAMPLES,
+    **PEOPLE_EXAMPLES,
     "PasswordBody": {"current_password": "...", "new_password": "..."},
     "AuthorizeBody": {
         "client_id": "cli",

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from codeagent.edge.challenges import METADATA_PATH
 from codeagent.edge.context import Context, Users, count_anonymous
 from codeagent.edge.problems import errors_of
-from codeagent.identity.scopes import Scope
+from codeagent.identity.scopes import ALL
 
 router = APIRouter(tags=["oauth"], responses=errors_of(501, 503), dependencies=[Depends(count_anonymous)])
 CACHED = {"Cache-Control": "public, max-age=300"}
@@ -36,7 +36,7 @@ async def authorization_server(users: Users) -> Response:
         "token_endpoint": f"{issuer}/oauth2/token",
         "revocation_endpoint": f"{issuer}/oauth2/revoke",
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "scopes_supported": sorted(Scope),
+        "scopes_supported": sorted(ALL),
         "response_types_supported": ["code"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "code_challenge_methods_supported": ["S256"],
@@ -69,7 +69,7 @@ async def protected_resource(context: Context) -> Response:
         "resource": url,
         "resource_name": "CodeAgent",
         "authorization_servers": [url] if context.users is not None else [],
-        "scopes_supported": sorted(Scope),
+        "scopes_supported": sorted(ALL),
         "bearer_methods_supported": ["header"],
     }
     return JSONResponse(document, headers=CACHED)

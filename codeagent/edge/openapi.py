@@ -27,13 +27,18 @@ TAGS = {
     "agents": "What does the work: definitions as data, in versions that never change.",
     "providers": "What agents think with: the models that runs may name.",
     "webhooks": "Servers that are told of runs, and what was sent to them.",
+    "usage": "What runs have used, and what it cost.",
+    "budgets": "What a tenant lets itself spend.",
+    "quotas": "Which limits of traffic apply.",
     "account": "What callers may know and do about themselves.",
     "API keys": "Credentials for programs: make, rotate and revoke them.",
     "service accounts": "Programs that act in the tenant's name.",
     "audit": "Who did what, from where, when; and whether the log still says so.",
     "privacy": "Requests of persons about their data, and breaches (GDPR).",
+    "members": "The users of a tenant, and what their roles permit.",
     "oauth": "Codes, tokens and their end, for users and service accounts (OAuth 2.1).",
     "contract": "What this API and its messages look like.",
+    "administration": "The whole installation, for its operators alone.",
     "operations": "Health and metrics, for whoever runs this.",
 }
 ERRORS: dict[int, tuple[str, str]] = {

@@ -16,7 +16,7 @@ from codeagent.edge.pages import next_link
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.identity.principal import Principal
-from codeagent.identity.scopes import Scope
+from codeagent.identity.scopes import ALL, Scope
 from codeagent.identity.service_accounts import ServiceAccount
 
 router = APIRouter(
@@ -55,7 +55,7 @@ class ServiceAccountPage(BaseModel):
 
 
 def _check(scopes: frozenset[Scope], maker: Principal) -> None:
-    beyond = sorted(scopes - maker.scopes)
+    beyond = sorted(scopes - (maker.scopes & ALL))
     if beyond:
         raise InvalidInput(f"You may not do {', '.join(beyond)} yourself.", pointer="/scopes", code="scope_not_held")
 

@@ -91,11 +91,12 @@ class EventLog:
     async def read_all(self, after: Cursor, limit: int = 500) -> Sequence[StoredEvent]:
         """Events of all streams beyond a cursor. Stops at the oldest open transaction: what might still commit
         in between is never overtaken."""
+        # Qualified: the bare name would be the column of the answer, which is a text, and 10 comes before 9 there.
         rows = await self._database.fetch(
             f"SELECT {COLUMNS} FROM events "  # noqa: S608  constants
             "WHERE (transaction_id, global_position) > ($1::text::xid8, $2) "
             "AND transaction_id < pg_snapshot_xmin(pg_current_snapshot()) "
-            "ORDER BY transaction_id, global_position LIMIT $3",
+            "ORDER BY events.transaction_id, global_position LIMIT $3",
             str(after.transaction_id),
             after.global_position,
             limit,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from codeagent import clock
 from codeagent.identity.principal import Principal
 from codeagent.identity.revocations import Revocations
+from codeagent.identity.scopes import Scope
 
 Authenticate = Callable[[str], Awaitable[Principal | None]]
 """From a credential's text to its principal, or None where it is not one of that kind. Remembers what it likes."""
@@ -29,10 +31,17 @@ class Authenticator:
         for authenticate in self._sources:
             principal = await authenticate(credential)
             if principal is not None:
-                return principal if self._holds(principal) else None
+                return _of_tenant(principal) if self._holds(principal) else None
         return None
 
     def _holds(self, principal: Principal) -> bool:
         self._revocations.assure_current()
         ended = principal.expires_at is not None and principal.expires_at <= clock.now()
         return not ended and not self._revocations.revoked(principal)
+
+
+def _of_tenant(principal: Principal) -> Principal:
+    """Whatever a tenant's credential says of itself, it is no operator's."""
+    if Scope.OPERATOR not in principal.scopes:
+        return principal
+    return replace(principal, scopes=principal.scopes - {Scope.OPERATOR})

@@ -55,7 +55,7 @@ async def revoke(change: Change, kind: Kind, identifier: str, until: datetime, a
 
 async def lift_tenant(change: Change) -> None:
     """Takes back what shut out a whole tenant, in the transaction that lets it in again, and tells the edges."""
-    await change.rows("DELETE FROM revocations WHERE tenant_id = current_tenant() AND kind = $1", Kind.TENANT.value)
+    await change.rows("SELECT lift_tenant_v1()")
     await change.rows("SELECT pg_notify($1, '')", CHANNEL)
 
 

@@ -26,6 +26,8 @@ class Scope(StrEnum):
     AUDIT_READ = "audit:read"
     PRIVACY_WRITE = "privacy:write"
     ADMIN = "admin"
+    OPERATOR = "operator"
+    """Of the installation, not of a tenant: a key in the operator's own file may have it, and nothing else."""
 
 
 class Role(StrEnum):
@@ -37,7 +39,8 @@ class Role(StrEnum):
     VIEWER = "viewer"
 
 
-ALL = frozenset(Scope)
+ALL = frozenset(Scope) - {Scope.OPERATOR}
+"""All that somebody of a tenant can be permitted."""
 _BY_NAME = {scope.value: scope for scope in Scope}
 _READS = frozenset({Scope.RUNS_READ, Scope.PROJECTS_READ, Scope.AGENTS_READ, Scope.PROVIDERS_READ, Scope.USAGE_READ})
 _WORK = frozenset({Scope.RUNS_WRITE, Scope.RUNS_CANCEL, Scope.PROJECTS_WRITE, Scope.APPROVALS_WRITE})

@@ -1,11 +1,12 @@
-"""Tenants, as operators make and suspend them: over a connection that owns the tables."""
+"""Tenants, as operators make, look at and suspend them: from the terminal, over a connection that owns the tables,
+and over HTTP, under the edge's role."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from codeagent import clock
 from codeagent.encryption import SecretBox
@@ -39,9 +40,19 @@ class FirstOwner:
     temporary_password: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """`suspended_at` None: it is not."""
+
+    id: str
+    name: str
+    created_at: datetime
+    suspended_at: datetime | None
+
+
 @asynccontextmanager
-async def _operating(database: Database, tenant_id: str) -> AsyncIterator[Change]:
-    author = Author(tenant_id, "system", "operator", clock.new_uuid())
+async def _operating(database: Database, tenant_id: str, author: Author | None = None) -> AsyncIterator[Change]:
+    author = author or Author(tenant_id, "system", "operator", clock.new_uuid())
     async with ControlPlane(database).change(author) as change:
         await change.rows("SELECT set_config('codeagent.tenant_id', $1, true)", tenant_id)
         yield change
@@ -66,22 +77,24 @@ async def bootstrap(database: Database, box: SecretBox, passwords: Passwords, fi
     return FirstOwner(user_id, None if first.password is not None else password)
 
 
-async def suspend_tenant(database: Database, tenant_id: str, policy: SessionPolicy) -> None:
+async def suspend_tenant(
+    database: Database, tenant_id: str, policy: SessionPolicy, author: Author | None = None
+) -> None:
     """Refuses logins and refreshes from now on, and the tokens that are out there within a second.
 
     Raises `NotFound` for no such tenant, or one that is suspended already.
     """
-    async with _operating(database, tenant_id) as change:
+    async with _operating(database, tenant_id, author) as change:
         await _mark(change, tenant_id, TenantSuspended(tenant_id=tenant_id), suspended=True)
         await revoke(change, Kind.TENANT, tenant_id, clock.now() + policy.access + timedelta(minutes=1))
 
 
-async def resume_tenant(database: Database, tenant_id: str) -> None:
+async def resume_tenant(database: Database, tenant_id: str, author: Author | None = None) -> None:
     """Every credential that has not ended meanwhile is good again, on every edge within a second.
 
     Raises `NotFound` for no such tenant, or one that is not suspended.
     """
-    async with _operating(database, tenant_id) as change:
+    async with _operating(database, tenant_id, author) as change:
         await _mark(change, tenant_id, TenantResumed(tenant_id=tenant_id), suspended=False)
         await lift_tenant(change)
 
@@ -96,3 +109,20 @@ async def _mark(change: Change, tenant_id: str, fact: Event, *, suspended: bool)
     if not rows:
         raise NotFound(f"There is no tenant {tenant_id} that is {'not ' if suspended else ''}suspended.")
     await change.record(tenant_stream(tenant_id), rows[0]["version"], fact)
+
+
+async def list_tenants(database: Database, after: str | None, limit: int) -> tuple[Sequence[Tenant], str | None]:
+    """All of them, in the order of their ids, and the id that the next page continues after."""
+    rows = await database.fetch("SELECT * FROM list_tenants_v1($1, $2)", after or "", limit + 1)
+    found = [Tenant(row["id"], row["name"], row["created_at"], row["suspended_at"]) for row in rows[:limit]]
+    return found, found[-1].id if len(rows) > limit else None
+
+
+async def find_tenant(database: Database, tenant_id: str) -> Tenant:
+    """Raises `NotFound`."""
+    rows = await database.fetch(
+        "SELECT id, name, created_at, suspended_at FROM tenants WHERE id = $1", tenant_id, tenant=tenant_id
+    )
+    if not rows:
+        raise NotFound("There is no such tenant.")
+    return Tenant(**dict(rows[0]))

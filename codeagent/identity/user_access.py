@@ -12,6 +12,7 @@ from codeagent.identity.digests import DigestSource
 from codeagent.identity.grants import Grants
 from codeagent.identity.jwt import check_backend
 from codeagent.identity.logins import Logins
+from codeagent.identity.members import Members
 from codeagent.identity.passwords import Passwords
 from codeagent.identity.refusals import Refuse
 from codeagent.identity.service_accounts import ServiceAccounts
@@ -54,6 +55,7 @@ class UserAccess:
         self.grants = Grants(database, digests, policy.sessions)
         self.sessions = Sessions(database, policy.sessions)
         self.accounts = Accounts(database, box, digests, passwords, throttle, policy.sessions)
+        self.members = Members(database, box, digests, passwords, policy.sessions)
         self.service_accounts = ServiceAccounts(database, digests, policy.sessions, refuse)
         self._upkeep = SigningKeyLoop(self.keys)
 

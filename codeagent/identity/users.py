@@ -62,9 +62,11 @@ class NewUser:
     temporary: bool
 
 
-async def create_user(change: Change, new: NewUser, digests: Digests, box: SecretBox) -> str:
+async def create_user(
+    change: Change, new: NewUser, digests: Digests, box: SecretBox, user_id: str | None = None
+) -> str:
     """Inserts a user with a password and records it; returns the id. Raises `Conflict` for an address that is known."""
-    user_id = typed_id("usr", new_uuid())
+    user_id = user_id or typed_id("usr", new_uuid())
     await change.rows(
         """INSERT INTO users (id, tenant_id, version, role, email_digest, email_sealed)
            VALUES ($1, $2, 1, $3, $4, $5)""",

@@ -12,6 +12,7 @@ from codeagent.errors import Unreadable
 from codeagent.messages import (
     agent_events,
     audit_events,
+    budget_events,
     commands,
     events,
     identity_events,
@@ -55,6 +56,8 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     identity_events.TenantSuspended,
     identity_events.TenantResumed,
     identity_events.UserCreated,
+    identity_events.UserRoleChanged,
+    identity_events.UserRemoved,
     identity_events.LoginSucceeded,
     identity_events.LoginFailed,
     identity_events.SessionsRevoked,
@@ -101,6 +104,10 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     privacy_events.UserErased,
     privacy_events.BreachRecorded,
     privacy_events.BreachUpdated,
+    budget_events.BudgetCreated,
+    budget_events.BudgetChanged,
+    budget_events.BudgetDeleted,
+    budget_events.BudgetThresholdReached,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

@@ -53,6 +53,23 @@ class UserCreated(Event):
     temporary_password: bool = False
 
 
+class UserRoleChanged(Event):
+    """`role` is the new one."""
+
+    NAME: ClassVar[str] = "user.role_changed"
+
+    user_id: str
+    role: str
+
+
+class UserRemoved(Event):
+    """For good: logins and keys have ended, and the e-mail address is forgotten."""
+
+    NAME: ClassVar[str] = "user.removed"
+
+    user_id: str
+
+
 class LoginSucceeded(Event):
     NAME: ClassVar[str] = "auth.login.succeeded"
 

@@ -101,3 +101,12 @@ def breach_stream(breach_id: str) -> str:
 
 def signing_stream(kid: str) -> str:
     return f"signing-{kid}"
+
+
+def budget_stream(budget_id: str) -> str:
+    return f"budget-{budget_id}"
+
+
+def budget_notice_stream(budget_id: str) -> str:
+    """What is told of a budget without changing it."""
+    return f"budget_notices-{budget_id}"

@@ -73,6 +73,7 @@ LOOP_LAG = _gauge("codeagent_event_loop_lag_seconds", "How late the event loop i
 DEPRECATED_REQUESTS = _counter(
     "codeagent_deprecated_requests_total", "Requests to routes that are going to be removed", ("http_route",)
 )
+BUDGET_REFUSALS = _counter("codeagent_budget_refusals_total", "Submissions that met an exhausted budget")
 IDEMPOTENCY_REPLAYS = _counter("codeagent_idempotency_replays_total", "Requests answered as repeats")
 GENAI_DURATION = _histogram(
     "gen_ai_client_operation_duration_seconds",

@@ -38,6 +38,8 @@ OWN = {
     "/v1/auth/sessions": "the caller's own logins",
     "/v1/auth/sessions/{session_id}": "the caller's own logins",
     "/v1/auth/password": "the caller's own password, which a temporary one, without any scope, must be able to change",
+    "/v1/quotas": "the caller's own limits",
+    "/v1/roles": "what roles there are and permit is no secret",
     "/oauth2/logout": "the caller's own login",
 }
 """Every path that needs a caller and no scope, and why."""

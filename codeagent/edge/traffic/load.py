@@ -61,6 +61,14 @@ class Load:
     def leave_tenant(self, tenant_id: str) -> None:
         _less(self._of_tenants, tenant_id)
 
+    def of_tenant(self, tenant_id: str) -> int:
+        """Requests of a tenant that are in flight."""
+        return self._of_tenants.get(tenant_id, 0)
+
+    def streams_of(self, tenant_id: str) -> int:
+        """Open streams and waiting requests of a tenant."""
+        return self._streams_of_tenants.get(tenant_id, 0)
+
     def open_stream(self, tenant_id: str) -> None:
         """Raises `Exhausted` or `Unavailable` while the tenant, or everybody together, has too many."""
         count = self._streams_of_tenants.get(tenant_id, 0)

@@ -51,6 +51,16 @@ class Counter:
         self.unsent += 1
         return int(left - 1), math.ceil(self.seconds - into)
 
+    def look(self, now: float) -> tuple[int, int]:
+        """What is left, and the seconds to the window's end; uses nothing."""
+        place, into = divmod(now + self.phase, self.seconds)
+        if place == self.place:
+            current, previous = self.current, self.previous
+        else:
+            current, previous = 0, self.current if place == self.place + 1 else 0
+        left = self.quota - current - previous * (1 - into / self.seconds)
+        return max(0, int(left)), math.ceil(self.seconds - into)
+
     def give_back(self) -> None:
         self.current -= 1
         self.unsent -= 1
@@ -95,6 +105,17 @@ class RatePolicy:
         return f'"{self.name}";q={self.rate.requests};w={self.rate.seconds}'
 
 
+@dataclass(frozen=True, slots=True)
+class RateStanding:
+    """What is left of one limit; `resets_in` seconds."""
+
+    name: str
+    of_tenant: bool
+    rate: Rate
+    left: int
+    resets_in: int
+
+
 class RateLimits:
     """Every policy of the edge. `unshared` gathers counters with hits that are to be told to other processes."""
 
@@ -134,6 +155,15 @@ class RateLimits:
             self.unshared |= {one, every}
         told = f'"{mine.name}";r={left};t={reset}, "{ours.name}";r={left_of_all};t={reset_of_all}'
         return [(b"ratelimit-policy", self._described[kind]), (b"ratelimit", told.encode())]
+
+    def standings(self, credential: str, tenant: str) -> list[RateStanding]:
+        """What a credential and its tenant have left of each kind of request. Uses nothing."""
+        now, found = self.now(), []
+        for mine, ours in self._pairs.values():
+            for policy, client, of_tenant in ((mine, f"{tenant}/{credential}", False), (ours, tenant, True)):
+                counter = policy.counters.get(client) or Counter(policy.name, policy.rate, client)
+                found.append(RateStanding(policy.name, of_tenant, policy.rate, *counter.look(now)))
+        return found
 
     def admit_anonymous(self, address: str) -> list[tuple[bytes, bytes]]:
         """Counts a request that nobody answers for. Raises `Exhausted`."""

@@ -13,6 +13,7 @@ from codeagent.artifacts.known import KnownArtifacts
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.publisher import Publisher
+from codeagent.budgets.registry import Budgets
 from codeagent.cli.process import HttpServer, bind
 from codeagent.edge.app import create_app
 from codeagent.edge.context import EdgeContext, EdgePolicy
@@ -67,6 +68,7 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "projects": Projects(database),
         "git_credentials": GitCredentials(database, SecretBox(parse_keys([KEK]))),
         "sessions": Sessions(database),
+        "budgets": Budgets(database),
         "keys": ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         "supports_model": lambda model: not model.startswith("unknown/"),
         "checks": {},

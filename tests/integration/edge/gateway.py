@@ -17,7 +17,7 @@ from codeagent.cli.webhooks import webhooks
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.keys import digest_of_key, new_key
-from codeagent.identity.scopes import SCOPES_OF, Role
+from codeagent.identity.scopes import SCOPES_OF, Role, Scope
 from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
 from codeagent.settings import Settings, read_settings
@@ -29,21 +29,23 @@ MINE, OTHERS = "ten_mine", "ten_others"
 
 @dataclass(frozen=True)
 class Keys:
-    """Keys of the file: an owner of each tenant, a developer, one who may do nothing."""
+    """Keys of the file: an owner of each tenant, a developer, one who may do nothing, an operator."""
 
     owner: str
     developer: str
     stranger: str
     powerless: str
+    operator: str
 
     @classmethod
     def written_to(cls, path: Path) -> Keys:
-        keys = cls(*(new_key() for _ in range(4)))
+        keys = cls(*(new_key() for _ in range(5)))
         entries = [
             (keys.owner, MINE, "usr_owner", SCOPES_OF[Role.OWNER]),
             (keys.developer, MINE, "usr_developer", SCOPES_OF[Role.DEVELOPER]),
             (keys.stranger, OTHERS, "usr_stranger", SCOPES_OF[Role.OWNER]),
             (keys.powerless, MINE, "usr_powerless", frozenset()),
+            (keys.operator, "ten_operators", "usr_operator", frozenset({Scope.OPERATOR})),
         ]
         names = ("key_id", "sha256", "tenant_id", "principal_id", "scopes")
         listed = [

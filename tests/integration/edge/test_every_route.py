@@ -24,9 +24,15 @@ ROUTES = sorted(
 )
 """Method and path, as in ("GET", "/v1/runs/{run_id}")."""
 SCOPED = [(method, path) for method, path in ROUTES if path not in OWN]
-WITH_IDS = [(method, path) for method, path in SCOPED if "{" in path]
+OPERATORS = "/v1/admin/"
+"""Its ids are of no tenant: what an operator may see has tests of its own, and nobody else sees anything."""
+WITH_IDS = [(method, path) for method, path in SCOPED if "{" in path and not path.startswith(OPERATORS)]
 ACCOUNT = {"name": "test", "scopes": ["runs:read"]}
+MEMBER = {"email": "ada@example.org", "role": "viewer"}
+BUDGET = {"name": "test", "period": "day", "unit": "usd", "limit": "1"}
 BODIES = {
+    ("PATCH", "/v1/budgets/{budget_id}"): {"limit": "2"},
+    ("PATCH", "/v1/members/{user_id}"): {"role": "viewer"},
     ("PATCH", "/v1/agents/{agent_id}"): {"description": "mine now"},
     ("POST", "/v1/agents/{agent_id}/versions"): {},
     ("PATCH", "/v1/webhooks/{webhook_id}"): {},
@@ -44,6 +50,7 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
     """Something of another tenant for every parameter of a path. A new kind of id needs a line here."""
     owner, run_id = Database(newest_database_url, connections=1), new_run()
     await commit_step(owner, replace(step(run_id, 0, [started()]), tenant_id=OTHERS))
+    await owner.write("INSERT INTO tenants (id, version, name) VALUES ($1, 1, 'Others') ON CONFLICT DO NOTHING", OTHERS)
     await owner.close()
     store = LocalArtifactStore(tmp_path / "artifacts")
     agent = await edge.call(edge.keys.stranger, "POST", "/v1/agents", json={"name": "theirs"}, headers=HEADERS)
@@ -65,6 +72,12 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
         "agent_id": agent.json()["id"],
         "number": "1",
         "key_id": key_id,
+        "user_id": (await edge.call(edge.keys.stranger, "POST", "/v1/members", json=MEMBER, headers=HEADERS)).json()[
+            "id"
+        ],
+        "budget_id": (await edge.call(edge.keys.stranger, "POST", "/v1/budgets", json=BUDGET, headers=HEADERS)).json()[
+            "id"
+        ],
         "account_id": (await edge.call(edge.keys.stranger, "POST", "/v1/service-accounts", json=ACCOUNT)).json()["id"],
         "webhook_id": webhook["id"],
         "delivery_id": delivery.json()["id"],

@@ -20,7 +20,7 @@ _INSERT = """INSERT INTO events (stream_id, stream_version, event_id, event_type
 
 async def drain(log: EventLog, cursor: Cursor) -> tuple[list[str], Cursor]:
     found: list[str] = []
-    while page := await log.read_all(cursor, 7):
+    while page := await log.read_all(cursor, 2):
         found += [event.stream_id for event in page]
         cursor = cursor_of(page[-1])
     return found, cursor
@@ -68,6 +68,19 @@ async def test_an_aborted_transaction_leaves_no_gap_to_wait_for(database_url: st
     found, _ = await drain(EventLog(database), Cursor())
     assert found == ["kept"]
     await doomed.close()
+
+
+async def test_transactions_are_read_in_the_order_of_their_numbers_however_many_digits_they_have(
+    database: Database,
+) -> None:
+    numbered = _INSERT.replace("(stream_id,", "(transaction_id, stream_id,").replace(
+        "VALUES (", "VALUES ($2::text::xid8, "
+    )
+    numbers = ["9", "10", "99", "100", "101"]
+    for number in numbers:
+        await database.write(numbered, number, number)
+    found, _ = await drain(EventLog(database), Cursor())
+    assert found == numbers
 
 
 async def test_readers_beside_writers_see_every_event_once(database: Database) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from codeagent.eventlog.migrations.statements import refuse_downgrade, run_scripts
 
 revision = "0011"
-down_revision = "0008"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

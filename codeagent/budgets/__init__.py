@@ -1,0 +1,1 @@
+"""What a tenant lets itself spend, and how much of it is left."""

@@ -1,0 +1,89 @@
+"""What one event adds to what has been used. Numbers that can be added in any order and grouping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from decimal import Decimal
+
+from codeagent.messages import events
+from codeagent.messages.envelope import Event
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums. `input_tokens` includes what was read from or written to a vendor's cache; `cost_usd` is exact;
+    `unpriced_calls` are those that used tokens whose price is not known, and add nothing to the cost."""
+
+    calls: int = 0
+    unpriced_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+    sandbox_ms: int = 0
+    runs_submitted: int = 0
+    runs_completed: int = 0
+    runs_failed: int = 0
+    runs_canceled: int = 0
+    runs_rejected: int = 0
+
+    def add(self, other: Tally) -> None:
+        for name in COUNTERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def values(self) -> tuple[int | Decimal, ...]:
+        """In the order of `COUNTERS`."""
+        return tuple(getattr(self, name) for name in COUNTERS)
+
+
+COUNTERS = tuple(field.name for field in fields(Tally))
+"""Columns of the same names are in the tables of usage."""
+
+COUNTED = frozenset(
+    event.NAME
+    for event in (
+        events.RunSubmitted,
+        events.RunCompleted,
+        events.RunFailed,
+        events.RunCanceled,
+        events.RunRejected,
+        events.CallEnded,
+        events.ExecEnded,
+    )
+)
+"""The events that add something."""
+
+
+def tally_of(event: Event) -> Tally:
+    """What an event of `COUNTED` adds. A call counts however it ended: what failed was paid for as well."""
+    match event:
+        case events.CallEnded():
+            return _call(event)
+        case events.ExecEnded():
+            return Tally(sandbox_ms=round(event.wall_seconds * 1_000))
+        case events.RunSubmitted():
+            return Tally(runs_submitted=1)
+        case events.RunCompleted():
+            return Tally(runs_completed=1)
+        case events.RunFailed():
+            return Tally(runs_failed=1)
+        case events.RunCanceled():
+            return Tally(runs_canceled=1)
+        case events.RunRejected():
+            return Tally(runs_rejected=1)
+        case _:
+            return Tally()
+
+
+def _call(event: events.CallEnded) -> Tally:
+    usage = event.usage
+    return Tally(
+        calls=1,
+        unpriced_calls=int(event.cost_usd is None and usage.input_tokens + usage.output_tokens > 0),
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cost_usd=event.cost_usd or Decimal(0),
+    )
