@@ -13,6 +13,7 @@ from codeagent.edge import (
     agent_versions,
     agents,
     api_keys,
+    approvals,
     artifacts,
     contract,
     events,
@@ -60,7 +61,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
     accounts = (account, api_keys, service_accounts, webhooks, oauth, metadata)
-    work = (runs, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
+    work = (runs, approvals, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
     for module in (*work, *accounts, contract, health):
         app.include_router(module.router)
     if context is not None:
