@@ -1,7 +1,8 @@
 """What the agent does next: `decide(state, message, now)` returns facts and effects, and touches nothing.
 
-The whole life of a run: prepare its files, think (a model call, then the tools it asks for, one by one), collect
-the patch, end. Time comes in as `now`, ids are derived, so the same stream always leads to the same decisions.
+The whole life of a run: prepare its files, think (a model call, then the tools it asks for, one by one, some of them
+once a person has allowed them), collect the patch, end. Time comes in as `now`, ids are derived, so the same stream
+always leads to the same decisions.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from codeagent.agent import budget, tools
+from codeagent.agent import approvals, budget, endings, tools
 from codeagent.agent.draft import Decision, Draft
 from codeagent.agent.state import RunState
 from codeagent.messages import commands, events, results
 from codeagent.messages.conversation import FinishReason, ToolCall
 from codeagent.messages.envelope import Message, Payload
 from codeagent.messages.events import Ending
-from codeagent.messages.values import CallTool, CollectPatch, Outcome, PrepareFiles, RunStatus
+from codeagent.messages.values import ApprovalDecision, CallTool, CollectPatch, Outcome, PrepareFiles, RunStatus
 
 GRACE = timedelta(seconds=30)
 """How long a canceled or overdue effect may take to answer before the run ends without it."""
@@ -47,7 +48,7 @@ def _submit(draft: Draft, command: Payload) -> None:
     )
     expires_at = draft.message.envelope.expires_at
     if canceled_first:
-        draft.end(_canceled(draft))
+        draft.end(endings.canceled(draft.state))
     elif expires_at is not None and expires_at < draft.now:
         draft.end(Ending(status=RunStatus.FAILED, reason="queue_timeout", message="The run waited too long to start."))
     else:
@@ -65,6 +66,30 @@ def _cancel(draft: Draft, command: Payload) -> None:
     if draft.state.pending is not None:
         draft.cancel_effects()
         draft.timer("cancel_grace", draft.now + GRACE)
+    elif draft.state.approval is not None:
+        draft.end(endings.canceled(draft.state))
+
+
+def _answer(draft: Draft, command: Payload) -> None:
+    assert isinstance(command, commands.AnswerApproval)
+    request = draft.state.approval
+    if request is None or request.approval_id != command.approval_id:
+        return
+    call = draft.state.queue[0]
+    draft.emit(
+        events.InputReceived(
+            approval_id=command.approval_id,
+            decision=command.decision,
+            comment=command.comment,
+            principal=draft.message.envelope.actor_id,
+        )
+    )
+    approvals.resume(draft, request)
+    if command.decision is ApprovalDecision.REJECT:
+        draft.tool_failed(call, approvals.REJECTED, approvals.refusal(command.comment))
+        _advance(draft)
+    else:
+        _carry_out(draft, call)
 
 
 def _timer(draft: Draft, command: Payload) -> None:
@@ -74,11 +99,24 @@ def _timer(draft: Draft, command: Payload) -> None:
         return
     if command.timer == "cancel_grace":
         if state.cancel is not None:
-            draft.end(_canceled(draft))
+            draft.end(endings.canceled(draft.state))
+    elif command.timer == "approval_expiry":
+        _expire(draft)
+    elif state.approval is not None:
+        # The deadline stands still: this is its timer from before, which was still on its way.
+        return
     elif draft.now >= state.deadline_at + GRACE:
-        draft.end(state.ending or _DEADLINE)
+        draft.end(state.ending or endings.DEADLINE)
     elif draft.now >= state.deadline_at and state.ending is None:
         draft.cancel_effects()
+
+
+def _expire(draft: Draft) -> None:
+    request = draft.state.approval
+    if request is not None and draft.now >= request.expires_at:
+        draft.emit(events.InputExpired(approval_id=request.approval_id))
+        approvals.resume(draft, request)
+        _collect(draft, endings.UNANSWERED)
 
 
 def _model_answered(draft: Draft, result: Payload) -> None:
@@ -86,12 +124,12 @@ def _model_answered(draft: Draft, result: Payload) -> None:
     if not draft.answers(result.effect_id):
         return
     if draft.state.cancel is not None:
-        draft.end(_canceled(draft))
+        draft.end(endings.canceled(draft.state))
     elif result.outcome is Outcome.DONE and result.message is not None:
         _record_message(draft, result)
         _advance(draft)
     elif result.outcome is Outcome.CANCELED:
-        _collect(draft, _DEADLINE)
+        _collect(draft, endings.DEADLINE)
     elif result.outcome is Outcome.WORKER_LOST:
         _collect(draft, Ending(status=RunStatus.FAILED, reason="worker_lost", message="The model call was lost."))
     else:
@@ -123,13 +161,13 @@ def _sandbox_answered(draft: Draft, result: Payload) -> None:
     if not draft.answers(result.effect_id) or pending is None:
         return
     if draft.state.cancel is not None:
-        draft.end(_canceled(draft))
+        draft.end(endings.canceled(draft.state))
     elif pending.name == "collect":
         _collected(draft, result)
     elif result.outcome is Outcome.CANCELED:
-        _collect(draft, _DEADLINE)
+        _collect(draft, endings.DEADLINE)
     elif result.outcome is not Outcome.DONE:
-        reason = _sandbox_reason(result, preparing=pending.name == "prepare")
+        reason = endings.sandbox_reason(result, preparing=pending.name == "prepare")
         _collect(draft, Ending(status=RunStatus.FAILED, reason=reason, message=result.error))
     elif pending.name == "prepare":
         draft.emit(
@@ -140,13 +178,6 @@ def _sandbox_answered(draft: Draft, result: Payload) -> None:
         assert pending.call is not None
         draft.emit(_tool_completed(pending.call, pending.step, result))
         _advance(draft)
-
-
-def _sandbox_reason(result: results.SandboxResult, *, preparing: bool) -> str:
-    """A source that cannot be had is the source's fault, not the sandbox's."""
-    if result.outcome is Outcome.WORKER_LOST:
-        return "worker_lost"
-    return _SOURCE_REASONS.get(result.error_reason, "sandbox_error") if preparing else "sandbox_error"
 
 
 def _tool_completed(call: ToolCall, step: int, result: results.SandboxResult) -> events.ToolCallCompleted:
@@ -168,7 +199,7 @@ def _tool_completed(call: ToolCall, step: int, result: results.SandboxResult) ->
 def _advance(draft: Draft) -> None:
     """The next queued tool call, or the next model call, or the end."""
     if draft.now >= draft.state.deadline_at:
-        _collect(draft, _DEADLINE)
+        _collect(draft, endings.DEADLINE)
         return
     spoke_only = not draft.state.queue and draft.state.pending is None and draft.just_spoke
     while draft.state.queue:
@@ -180,11 +211,13 @@ def _advance(draft: Draft) -> None:
             continue
         if isinstance(arguments, tools.Submit):
             _collect(draft, Ending(status=RunStatus.COMPLETED, reason="", message=arguments.summary))
+        elif approvals.needed(draft.state, call):
+            approvals.ask(draft, call)
         else:
-            draft.tool(call, CallTool(call=call, timeout_seconds=draft.state.run.limits.command_timeout_seconds))
+            _carry_out(draft, call)
         return
     if spoke_only and draft.state.finish_reason is not FinishReason.LENGTH:
-        _collect(draft, _spoken_ending(draft.state))
+        _collect(draft, endings.spoken(draft.state))
     else:
         _think(draft)
 
@@ -195,16 +228,13 @@ def _arguments(state: RunState, call: ToolCall) -> tools.ToolArguments | None:
     return None if call.arguments_ref else tools.parse(call)
 
 
-def _spoken_ending(state: RunState) -> Ending:
-    """A message without a tool call is the model's last word."""
-    if state.finish_reason is FinishReason.CONTENT_FILTER:
-        return Ending(status=RunStatus.FAILED, reason="content_filtered", message="The provider withheld the reply.")
-    return Ending(status=RunStatus.COMPLETED, reason="", message=state.last_text)
+def _carry_out(draft: Draft, call: ToolCall) -> None:
+    draft.tool(call, CallTool(call=call, timeout_seconds=draft.state.run.limits.command_timeout_seconds))
 
 
 def _think(draft: Draft) -> None:
     if draft.now >= draft.state.deadline_at:
-        _collect(draft, _DEADLINE)
+        _collect(draft, endings.DEADLINE)
     elif (ending := budget.exceeded(draft.state)) is not None:
         _collect(draft, ending)
     else:
@@ -220,7 +250,7 @@ def _collect(draft: Draft, ending: Ending) -> None:
 
 
 def _collected(draft: Draft, result: results.SandboxResult) -> None:
-    ending = draft.state.ending or _DEADLINE
+    ending = draft.state.ending or endings.DEADLINE
     if result.outcome is Outcome.DONE:
         if result.patch is not None:
             draft.emit(events.ArtifactCreated(artifact=result.patch))
@@ -232,31 +262,12 @@ def _collected(draft: Draft, result: results.SandboxResult) -> None:
     draft.end(ending)
 
 
-def _canceled(draft: Draft) -> Ending:
-    cancel = draft.state.cancel
-    return Ending(
-        status=RunStatus.CANCELED, reason="canceled_by_user", message=cancel.reason if cancel is not None else ""
-    )
-
-
-_DEADLINE = Ending(
-    status=RunStatus.FAILED, reason="deadline_exceeded", message="The run did not finish before its deadline."
-)
-_SOURCE_REASONS = {
-    "url_refused": "source_refused",
-    "address_refused": "source_refused",
-    "archive_refused": "source_refused",
-    "not_found": "source_not_found",
-    "credential_refused": "source_credential_refused",
-    "credential_unavailable": "source_credential_unavailable",
-    "too_large": "source_too_large",
-    "fetch_failed": "source_unavailable",
-}
 _OWN_REASONS = frozenset({"content_filtered", "worker_lost"})
 
 _HANDLERS: dict[type[Payload], Callable[[Draft, Payload], None]] = {
     commands.SubmitRun: _submit,
     commands.CancelRun: _cancel,
+    commands.AnswerApproval: _answer,
     commands.FireTimer: _timer,
     results.ProviderResult: _model_answered,
     results.SandboxResult: _sandbox_answered,

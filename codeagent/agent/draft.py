@@ -17,6 +17,7 @@ from codeagent.messages.ids import derived_uuid
 from codeagent.messages.values import CallTool, CollectPatch, PrepareFiles, RunStatus
 
 EffectKind = Literal["provider", "sandbox", "timer"]
+Timer = Literal["deadline", "cancel_grace", "approval_expiry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,19 @@ class Draft:
     def cancel_effects(self) -> None:
         self._cancel_effects = True
 
-    def timer(self, timer: Literal["deadline", "cancel_grace"], due_at: datetime) -> None:
-        timer_id = derived_uuid(self.run_id, timer)
+    def timer(self, timer: Timer, due_at: datetime) -> None:
+        timer_id = self._timer_id(timer)
         command = commands.FireTimer(run_id=self.run_id, timer_id=timer_id, timer=timer)
         self._effects.append(NewEffect(timer_id, "timer", command, due_at))
+
+    def stop_timer(self, timer: Timer) -> None:
+        """Its ledger row goes with this decision, or is not written at all."""
+        timer_id = self._timer_id(timer)
+        self._effects = [effect for effect in self._effects if effect.id != timer_id]
+        self._settled.append(timer_id)
+
+    def _timer_id(self, timer: Timer) -> UUID:
+        return derived_uuid(self.run_id, timer)
 
     def step(
         self, name: Literal["prepare", "collect"], operation: PrepareFiles | CollectPatch, ending: Ending | None = None
@@ -119,14 +129,13 @@ class Draft:
 
     def tool(self, call: ToolCall, operation: CallTool) -> None:
         effect_id = self._next_effect_id()
-        written = (call.arguments_ref or call.arguments).encode()
         self.emit(
             events.ToolCallStarted(
                 tool_call_id=call.id,
                 name=call.name,
                 step=self.state.step,
                 effect_id=effect_id,
-                arguments_digest=f"sha256:{sha256(written).hexdigest()}",
+                arguments_digest=arguments_digest(call),
             )
         )
         self._sandbox(effect_id, operation)
@@ -169,3 +178,8 @@ class Draft:
             operation=operation,
         )
         self._effects.append(NewEffect(effect_id, "sandbox", command))
+
+
+def arguments_digest(call: ToolCall) -> str:
+    """Of the arguments as they travel: of the text, or of the name of the artifact that holds it."""
+    return f"sha256:{sha256((call.arguments_ref or call.arguments).encode()).hexdigest()}"

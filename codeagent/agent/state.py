@@ -12,7 +12,7 @@ from codeagent.agent import tools
 from codeagent.messages import events
 from codeagent.messages.conversation import FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import BASE_CHECKPOINT, Artifact, RunStatus
+from codeagent.messages.values import BASE_CHECKPOINT, ApprovalDecision, ApprovalRequest, Artifact, RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,12 @@ class RunState:
     pending: Pending | None = None
     queue: tuple[ToolCall, ...] = ()
     """Tool calls of the last message that have not started. They run one after the other."""
+    approval: ApprovalRequest | None = None
+    """What the run asks a person, about the first call of the queue. Nothing is pending meanwhile."""
+    always_allowed: frozenset[str] = frozenset()
+    """Tools that a person has allowed for the rest of the run."""
+    extended_deadline_at: datetime | None = None
+    """The deadline since the run last went on after it had waited for a person."""
     base: str | None = None
     checkpoint: str = BASE_CHECKPOINT
     usage: Usage = field(default_factory=Usage)
@@ -66,7 +72,8 @@ class RunState:
 
     @property
     def deadline_at(self) -> datetime:
-        return self.run.deadline_at
+        """It stands still while the run waits for a person."""
+        return self.extended_deadline_at or self.run.deadline_at
 
 
 def evolve(state: RunState, event: Event) -> RunState:
@@ -141,6 +148,23 @@ def _(event: events.ArtifactCreated, state: RunState) -> RunState:
 
 
 @_apply.register
+def _(event: events.InputRequired, state: RunState) -> RunState:
+    return replace(state, status=RunStatus.INPUT_REQUIRED, approval=event.request)
+
+
+@_apply.register
+def _(event: events.InputReceived, state: RunState) -> RunState:
+    if event.decision is not ApprovalDecision.ALLOW_ALWAYS or state.approval is None:
+        return state
+    return replace(state, always_allowed=state.always_allowed | {state.approval.tool})
+
+
+@_apply.register
+def _(event: events.RunResumed, state: RunState) -> RunState:
+    return replace(state, status=RunStatus.WORKING, approval=None, extended_deadline_at=event.deadline_at)
+
+
+@_apply.register
 def _(event: events.CancelRequested, state: RunState) -> RunState:
     return replace(state, cancel=event)
 
@@ -148,7 +172,7 @@ def _(event: events.CancelRequested, state: RunState) -> RunState:
 @_apply.register
 def _(event: events.RunEnded, state: RunState) -> RunState:
     status = RunStatus(event.NAME.removeprefix("run."))
-    return replace(state, status=status, status_reason=event.status_reason, pending=None, queue=())
+    return replace(state, status=status, status_reason=event.status_reason, pending=None, approval=None, queue=())
 
 
 def _queued(state: RunState, tool_call_id: str) -> ToolCall | None:

@@ -82,6 +82,10 @@ TOOLS: dict[str, type[ToolArguments]] = {
 
 
 NAMES = tuple(TOOLS)
+SANDBOXED = frozenset(TOOLS) - {Submit.TOOL}
+"""The tools that do something, which a person may be asked about."""
+CHANGING = SANDBOXED - {ReadFile.TOOL, Search.TOOL}
+"""The tools that may change files: whichever is not known to only read them."""
 
 
 class BadToolCall(ValueError):

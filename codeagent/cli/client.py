@@ -17,6 +17,8 @@ from codeagent.cli.connection import Connection
 
 TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
 LONGEST_WAIT_SECONDS = 10.0
+ANSWER_SECONDS = 10
+"""How long the server may take to say whether an answer to an approval counts."""
 
 
 class ApiError(Exception):
@@ -86,6 +88,26 @@ class Client:
     def cancel(self, run_id: str) -> None:
         """Repeats are one order."""
         _checked(_patiently(lambda: self._http.post(f"/v1/runs/{run_id}/cancel", json={})))
+
+    def runs(self, status: str) -> list[dict[str, Any]]:
+        """The newest runs of a status, at most 200."""
+        return list(_checked(self._http.get("/v1/runs", params={"status": status, "limit": 200}))["items"])
+
+    def approvals(self, run_id: str) -> list[dict[str, Any]]:
+        """What a run has asked, newest first, at most 200."""
+        return list(_checked(self._http.get(f"/v1/runs/{run_id}/approvals", params={"limit": 200}))["items"])
+
+    def approval(self, run_id: str, approval_id: str) -> tuple[dict[str, Any], str]:
+        """One approval, and the ETag that an answer to it has to name."""
+        answer = self._http.get(f"/v1/runs/{run_id}/approvals/{approval_id}")
+        return _checked(answer), answer.headers.get("etag", "")
+
+    def answer(self, run_id: str, approval_id: str, etag: str, body: dict[str, str], key: str) -> dict[str, Any]:
+        """Answers what a run asks, on its state as `etag` names it. The approval, with this answer once it counts;
+        raises `ApiError` when another came first."""
+        headers = {"Idempotency-Key": f'"{key}"', "If-Match": etag, "Prefer": f"wait={ANSWER_SECONDS}"}
+        path = f"/v1/runs/{run_id}/approvals/{approval_id}"
+        return _checked(_patiently(lambda: self._http.post(path, json=body, headers=headers)))
 
     def artifact(self, digest: str) -> bytes:
         answer = _patiently(lambda: self._http.get(f"/v1/artifacts/{digest}"))

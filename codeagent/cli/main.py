@@ -10,6 +10,7 @@ import typer
 
 from codeagent.cli.agents import app as agents
 from codeagent.cli.audit import app as audit
+from codeagent.cli.approvals import app as approvals
 from codeagent.cli.config import app as config
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions
@@ -33,6 +34,7 @@ app.add_typer(topics, name="topics")
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(config, name="config")
 app.add_typer(kek, name="kek")
+app.add_typer(approvals, name="approvals")
 app.add_typer(admin, name="admin")
 app.add_typer(audit, name="audit")
 app.add_typer(auth, name="auth")
@@ -107,6 +109,10 @@ def run(
     max_steps: Annotated[int | None, typer.Option(help="Model calls at most.")] = None,
     max_cost_usd: Annotated[str | None, typer.Option(help="What it may cost.")] = None,
     deadline_seconds: Annotated[int | None, typer.Option(help="How long it may take.")] = None,
+    ask: Annotated[
+        list[str] | None,
+        typer.Option(help="Tool that waits for your approval, as in shell; all for those that may change files."),
+    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Apply the patch to the repository.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One event a line, nothing else.")] = False,
     data_dir: DataDir = None,
@@ -135,6 +141,7 @@ def run(
         {name: value for name, value in limits.items() if value is not None},
         project,
         session,
+        tuple(ask or ()),
     )
     try:
         connection = find_connection(_data_dir(data_dir))

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from codeagent.cli.asking import Approver
 from codeagent.cli.client import TERMINAL, ApiError, Client, ServerEvent
 from codeagent.cli.connection import Connection
 from codeagent.cli.pack import pack_tracked
@@ -37,6 +38,8 @@ class RunRequest:
     limits: dict[str, Any]
     project: str | None = None
     session: str | None = None
+    ask: tuple[str, ...] = ()
+    """Tools that a person is asked about before each call; `all` for those that may change files."""
 
 
 def run_and_watch(connection: Connection, request: RunRequest, *, apply: bool, as_json: bool) -> int:
@@ -64,8 +67,13 @@ def _body(client: Client, request: RunRequest) -> dict[str, Any]:
         "limits": request.limits or None,
         "project_id": request.project,
         "session_id": request.session,
+        "approvals": _approvals(request.ask),
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _approvals(ask: tuple[str, ...]) -> dict[str, Any] | None:
+    return {"tools": "all_changing" if "all" in ask else list(ask)} if ask else None
 
 
 def _source(client: Client, request: RunRequest) -> dict[str, Any] | None:
@@ -84,6 +92,8 @@ def _source(client: Client, request: RunRequest) -> dict[str, Any] | None:
 
 def _watch(client: Client, run_id: str, console: Console, *, as_json: bool) -> ServerEvent:
     screen = Screen(console)
+    interactive = not as_json and sys.stdin.isatty() and console.is_terminal
+    approver = Approver(client, console, interactive=interactive)
     canceled = False
     events = client.follow(run_id)
     last: ServerEvent | None = None
@@ -95,6 +105,8 @@ def _watch(client: Client, run_id: str, console: Console, *, as_json: bool) -> S
                     sys.stdout.flush()
                 else:
                     screen.show(event)
+                if event.name == "run.input_required":
+                    approver.asked(run_id, event.data["data"]["request"]["approval_id"])
                 if event.name in TERMINAL:
                     last = event
             break

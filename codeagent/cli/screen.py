@@ -14,6 +14,7 @@ from codeagent.cli.client import ServerEvent
 
 OUTPUT_LINES = 12
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan", "d": "bold"}
 
 
@@ -34,11 +35,12 @@ class Screen:
         if shown is not None:
             shown(event.data.get("data", event.data))
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, *, as_it_is: bool = False) -> None:
+        """`as_it_is`: not broken into lines of the screen's width."""
         if self._midline:
             self._console.print()
             self._midline = False
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=as_it_is)
 
     def _write(self, text: str) -> None:
         self._console.out(_plain(text), end="", highlight=False)
@@ -85,6 +87,20 @@ class Screen:
     def _on_tool_call_failed(self, data: dict[str, Any]) -> None:
         self._line(f"[red]  {_safe(data['error'])}[/]")
 
+    def _on_run_input_required(self, data: dict[str, Any]) -> None:
+        self._line("[bold yellow]the run asks[/]")
+        for line in question(data["request"]).splitlines():
+            self._line(f"  [yellow]{escape(line)}[/]", as_it_is=True)
+
+    def _on_run_input_received(self, data: dict[str, Any]) -> None:
+        words = {"allow_once": "allowed", "allow_always": "allowed always", "reject": "refused"}
+        said = words.get(data["decision"], data["decision"])
+        comment = f": {_safe(data['comment'])}" if data["comment"] else ""
+        self._line(f"[yellow]  {said}[/] [dim]by {_safe(data['principal'])}[/]{comment}")
+
+    def _on_run_input_expired(self, _: dict[str, Any]) -> None:
+        self._line("[red]  nobody answered in time[/]")
+
     def _on_run_cancel_requested(self, _: dict[str, Any]) -> None:
         self._line("[yellow]cancel requested[/]")
 
@@ -107,6 +123,20 @@ class Screen:
         for line in _plain(text).splitlines():
             style = _DIFF_STYLES.get(line[:1], "") if not line.startswith(("+++", "---")) else "bold"
             self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def question(asked: dict[str, Any]) -> str:
+    """What a run asks, in full: whoever allows a call has to see all of it. What would not show, or show as something
+    else, is spelt out."""
+    if asked["arguments_ref"] is not None:
+        return f"{asked['tool']} with the arguments of artifact {asked['arguments_ref']}"
+    arguments = json.loads(asked["arguments"] or "{}")
+    lines = [asked["tool"]]
+    for name, value in arguments.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        first, *rest = text.split("\n")
+        lines += [f"{name}: {first}", *(f"  {line}" for line in rest)]
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", "\n".join(lines))
 
 
 def _plain(text: str) -> str:

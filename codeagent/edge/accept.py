@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from codeagent import clock
 from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.edge.context import EdgeContext
-from codeagent.edge.models import RunBody
+from codeagent.edge.models import AnswerBody, RunBody
 from codeagent.edge.resolve import Named, first_run, resolve
 from codeagent.errors import InvalidInput, NotFound, Rejected, Unavailable
 from codeagent.eventlog.accept import Submission
@@ -17,8 +18,8 @@ from codeagent.eventlog.effects import OutboxRow
 from codeagent.flags.features import RUNS_SUBMISSION
 from codeagent.identity.principal import Principal
 from codeagent.messages.catalog import encode_data
-from codeagent.messages.commands import CancelRun, SubmitRun
-from codeagent.messages.envelope import Command, Envelope, to_headers
+from codeagent.messages.commands import AnswerApproval, CancelRun, SubmitRun
+from codeagent.messages.envelope import Envelope, to_headers
 from codeagent.messages.ids import derived_uuid, typed_id
 from codeagent.projections.view import RunView
 from codeagent.telemetry import metrics
@@ -72,7 +73,7 @@ async def accept_run(
             metrics.IDEMPOTENCY_REPLAYS.inc()
             return AcceptedRun(run_id, clock.now(), None)
         raise
-    envelope = _envelope(context, caller, command, run_id, "submit", resolved.first)
+    envelope = _envelope(context, caller, command, derived_uuid(run_id, "submit"), resolved.first)
     row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
     durable, request = context.policy.durable_accept, encode_data(command)
     accepted = await context.submissions.accept(
@@ -113,29 +114,53 @@ async def accept_cancel(context: EdgeContext, caller: Principal, view: RunView, 
     run_id = view.run_id
     command = CancelRun(run_id=run_id, reason=reason)
     first = await first_run(context, caller.tenant_id, run_id, view.session_id)
-    envelope = _envelope(context, caller, command, run_id, "cancel", first)
+    await _order(context, command, _envelope(context, caller, command, derived_uuid(run_id, "cancel"), first))
+
+
+def answer_id(caller: Principal, run_id: str, approval_id: str, key: str) -> UUID:
+    """Id of the command that an answer becomes: the same for a repeat under the same Idempotency-Key."""
+    return derived_uuid(run_id, "answer", approval_id, caller.id, key)
+
+
+async def accept_answer(
+    context: EdgeContext, caller: Principal, view: RunView, approval_id: str, body: AnswerBody, key: str
+) -> None:
+    """Passes a person's answer on to the run. Whether it counts, the run decides: the first to arrive does."""
+    run_id = view.run_id
+    command = AnswerApproval(run_id=run_id, approval_id=approval_id, decision=body.decision, comment=body.comment)
+    first = await first_run(context, caller.tenant_id, run_id, view.session_id)
+    command_id = answer_id(caller, run_id, approval_id, key)
+    await _order(context, command, _envelope(context, caller, command, command_id, first))
+
+
+async def _order(context: EdgeContext, command: CancelRun | AnswerApproval, envelope: Envelope) -> None:
+    """Sends a command to a run that is known. It is safe when this returns."""
     row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
     if context.policy.durable_accept:
         await context.submissions.enqueue(row)
         context.hand_over(row)
     else:
-        await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), encode_data(command))
+        await context.publisher.send(RUN_COMMANDS, envelope.key, to_headers(envelope), encode_data(command))
 
 
 def _envelope(
-    context: EdgeContext, caller: Principal, command: Command, run_id: str, word: str, first: str
+    context: EdgeContext,
+    caller: Principal,
+    command: SubmitRun | CancelRun | AnswerApproval,
+    command_id: UUID,
+    first: str,
 ) -> Envelope:
-    """The envelope of the one command of a run that `word` names: repeats have the same id. The submission of the run
-    `first` began the flow."""
+    """The envelope of a command to a run. Ids are derived: repeats have the same. The submission of the run `first`
+    began the flow."""
     now = clock.now()
     return Envelope(
-        id=derived_uuid(run_id, word),
+        id=command_id,
         name=command.NAME,
         version=command.VERSION,
         source=f"/tenants/{caller.tenant_id}/edge",
         time=now,
         tenant_id=caller.tenant_id,
-        key=run_id,
+        key=command.run_id,
         correlation_id=derived_uuid(first, "submit"),
         actor_type=caller.type,
         actor_id=caller.id,

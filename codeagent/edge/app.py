@@ -14,6 +14,7 @@ from codeagent.edge import (
     agent_versions,
     agents,
     api_keys,
+    approvals,
     artifacts,
     audit,
     breaches,
@@ -68,7 +69,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
     accounts = (account, api_keys, service_accounts, members, webhooks, oauth, metadata)
-    work = (runs, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
+    work = (runs, approvals, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
     spending, evidence = (usage, budgets, quotas), (audit, privacy, breaches)
     for module in (*work, *spending, *accounts, *evidence, admin, contract, health):
         app.include_router(module.router)

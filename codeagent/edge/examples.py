@@ -12,6 +12,7 @@ import orjson
 from codeagent.edge import evidence_examples
 from codeagent.edge.people_examples import PEOPLE_EXAMPLES
 from codeagent.edge.usage_examples import USAGE_EXAMPLES
+from codeagent.edge.approval_examples import APPROVALS
 
 RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
 PROJECT_ID = "prj_01k5h3v9q7e6t8w2x4y6z8a0b4"
@@ -52,6 +53,8 @@ _RUN: dict[str, Any] = {
         "deadline_seconds": 1_800,
         "command_timeout_seconds": 120,
     },
+    "approvals": {"tools": "all_changing", "expires_seconds": 86_400},
+    "pending_approvals": [],
     "artifacts": [
         {
             "name": "patch.diff",
@@ -239,7 +242,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "agent": "coder",
         "model": "builtin/repair",
         "limits": {"max_steps": 50, "max_cost_usd": "2.50", "deadline_seconds": 1_800},
+        "approvals": {"tools": ["shell"], "expires_seconds": 3_600},
     },
+    **APPROVALS,
     "CancelBody": {"reason": "Superseded by another run."},
     "RunModel": _RUN,
     "RunPage": {"items": [_SUMMARY], "next_cursor": None},

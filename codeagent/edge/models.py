@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from codeagent.messages.values import Digest, LimitsAsked, RunStatus
+from codeagent.edge.approval_models import ApprovalModel
+from codeagent.messages.values import ApprovalDecision, ApprovalPolicy, Digest, LimitsAsked, RunStatus, absent
 from codeagent.projections.runs import RunRow
 from codeagent.projections.view import RunView
 
@@ -39,8 +40,19 @@ class LimitsBody(LimitsAsked, extra="forbid"):
     """What the run may use; what is left out takes its default."""
 
 
+class ApprovalsBody(Strict):
+    """Which tool calls a person is asked about before they are carried out: named tools, or all that may change
+    files; and after how long the run gives up waiting for an answer."""
+
+    tools: Literal["all_changing"] | Annotated[tuple[str, ...], Field(min_length=1, max_length=20)]
+    expires_seconds: int = Field(default=86_400, ge=5, le=604_800)
+
+    def policy(self) -> ApprovalPolicy:
+        return ApprovalPolicy.model_validate(self.model_dump())
+
+
 class RunBody(Strict):
-    """A run to start. What it leaves out its session says, or its project."""
+    """A run to start. What it leaves out its session says, or its project; without `approvals` nobody is asked."""
 
     task: str = Field(min_length=1, max_length=32_000, examples=["Make the tests pass."])
     source: Annotated[ArchiveSourceBody | GitSourceBody, Field(discriminator="kind")] | None = Field(
@@ -56,6 +68,9 @@ class RunBody(Strict):
     limits: LimitsBody = LimitsBody()
     project_id: ProjectId | None = Field(default=None, description="The project whose run it is.")
     session_id: SessionId | None = Field(default=None, description="The session that it goes on with.")
+
+    # Left out where it is not used: the fingerprint of a body stays what it was before there were approvals.
+    approvals: ApprovalsBody | None = Field(default=None, exclude_if=absent)
 
     @property
     def given_agent(self) -> str | None:
@@ -73,6 +88,14 @@ class CancelBody(Strict):
     """Why a run is canceled, for those who look at it later."""
 
     reason: str = Field(default="", max_length=1_000)
+
+
+class AnswerBody(Strict):
+    """A person's answer. `allow_always` counts for the tool until the run ends. The model is told the comment of a
+    rejection; whoever may read the run sees every comment."""
+
+    decision: ApprovalDecision
+    comment: str = Field(default="", max_length=2_000)
 
 
 class ArtifactModel(BaseModel):
@@ -105,6 +128,8 @@ class RunModel(BaseModel):
     session_id: str | None
     source: dict[str, Any] | None
     limits: dict[str, Any] | None
+    approvals: ApprovalPolicy | None
+    pending_approvals: list[ApprovalModel]
     steps: int
     usage: UsageModel
     artifacts: list[ArtifactModel]
@@ -129,6 +154,8 @@ class RunModel(BaseModel):
             session_id=view.session_id,
             source=None if view.source is None else view.source.model_dump(mode="json"),
             limits=None if view.limits is None else view.limits.model_dump(mode="json"),
+            approvals=view.approval_policy,
+            pending_approvals=[ApprovalModel.of(view.run_id, approval) for approval in view.approvals.pending],
             steps=view.steps,
             usage=UsageModel(
                 input_tokens=view.usage.input_tokens,

@@ -20,6 +20,7 @@ from codeagent.edge.problems import MEDIA_TYPE, Problem
 OPENAPI_VERSION = "3.2.0"
 TAGS = {
     "runs": "One execution of a task by an agent: submit it, watch it, cancel it.",
+    "approvals": "What runs ask before they act: look at it, allow it, refuse it.",
     "projects": "A repository and what its runs use: defaults, quotas, a git credential.",
     "sessions": "Conversations: runs that follow each other on the same files.",
     "events": "What happens in all runs of a tenant, as pages and as a stream.",

@@ -36,6 +36,7 @@ PREFER = _header(
 )
 IF_NONE_MATCH = _header("If-None-Match", "ETags that the client has: 304 if one of them is current.", '"7"')
 IF_MATCH = _header("If-Match", "ETag of the version that the decision was made on: 412 if it is not current.", '"7"')
+IF_MATCH_REQUIRED = {**IF_MATCH, "required": True}
 
 
 def taking(*headers: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,16 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def check_match(if_match: str | None, version: int) -> None:
-    """Raises `precondition_required` without an If-Match, `version_mismatch` when none of its tags is the version's."""
+def required(if_match: str | None) -> str:
+    """Raises `precondition_required` without an If-Match."""
     if if_match is None or not if_match.strip():
         raise Rejected("If-Match with the resource's ETag is required.", code="precondition_required", status=428)
-    tags = _tags(if_match)
+    return if_match
+
+
+def check_match(if_match: str | None, version: int) -> None:
+    """Raises `precondition_required` without an If-Match, `version_mismatch` when none of its tags is the version's."""
+    tags = _tags(required(if_match))
     if "*" not in tags and etag(version) not in tags:
         raise VersionMismatch(f"The resource is at version {version}.")
 

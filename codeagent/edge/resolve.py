@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from codeagent.agent.tools import SANDBOXED
 from codeagent.agent_registry.agent import run_limits
 from codeagent.agent_registry.resolver import Resolved as ResolvedAgent
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.git_sources import check_git_ref, check_git_url
-from codeagent.edge.models import ArchiveSourceBody, GitSourceBody, RunBody
+from codeagent.edge.models import ApprovalsBody, ArchiveSourceBody, GitSourceBody, RunBody
 from codeagent.edge.threads import Thread, thread_of
 from codeagent.errors import InvalidInput, NotFound
 from codeagent.eventlog.accept import Placement
@@ -17,7 +18,7 @@ from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.project_events import ProjectSettings
-from codeagent.messages.values import ArchiveSource, GitSource, LimitsAsked, Source
+from codeagent.messages.values import ApprovalPolicy, ArchiveSource, GitSource, LimitsAsked, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +116,22 @@ async def _command(
         definition=agent.definition,
         model=model,
         limits=run_limits(_limits(body.limits, project), agent.limits),
+        approvals=None if body.approvals is None else _approvals(body.approvals),
         fingerprint=named.fingerprint,
         project_id=around.project_id,
         session_id=body.session_id,
         continues=thread.files if thread is not None else None,
         history=(thread.history or None) if thread is not None else None,
     )
+
+
+def _approvals(body: ApprovalsBody) -> ApprovalPolicy:
+    """A misspelt tool must not pass for one that nobody is asked about."""
+    for place, tool in enumerate(() if body.tools == "all_changing" else body.tools):
+        if tool not in SANDBOXED:
+            detail = f"There is no tool {tool!r} to ask about. Tools: {', '.join(sorted(SANDBOXED))}."
+            raise InvalidInput(detail, code="unsupported_tool", pointer=f"/approvals/tools/{place}")
+    return body.policy()
 
 
 def _limits(asked: LimitsAsked, project: ProjectSettings | None) -> LimitsAsked:

@@ -31,7 +31,7 @@ from codeagent.edge.preconditions import check_match, etag, not_modified
 from codeagent.edge.preferences import Preferences
 from codeagent.edge.sse import STREAM_ITEM, TRANSPORT, sse_response
 from codeagent.edge.traffic.exchange import Exchange, exchange_of
-from codeagent.edge.waiting import ended
+from codeagent.edge.waiting import has_ended, until
 from codeagent.errors import Conflict, Rejected
 from codeagent.identity.principal import Principal
 from codeagent.messages.ids import run_stream
@@ -91,7 +91,7 @@ async def submitted(request: Request, caller: Principal, body: RunBody, route: s
         view.ordered(accepted.command, accepted.at)
     if not wanted.wait_seconds:
         return _run_response(view, 202, headers, wanted)
-    view = await ended(context, exchange, caller, view, wanted.wait_seconds)
+    view = await until(has_ended, context, exchange, caller, view, wanted.wait_seconds)
     return _run_response(view, 200 if view.status.terminal else 202, headers, wanted)
 
 
@@ -159,7 +159,7 @@ async def get_run(run_id: str, request: Request, context: Context, caller: RunRe
     wanted = _preferences(exchange, request)
     view = await context.views.get(caller.tenant_id, run_id)
     if wanted.wait_seconds:
-        view = await ended(context, exchange, caller, view, wanted.wait_seconds)
+        view = await until(has_ended, context, exchange, caller, view, wanted.wait_seconds)
     tag = etag(view.version)
     if not_modified(exchange.header(b"if-none-match"), tag):
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Prefer"})

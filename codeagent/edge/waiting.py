@@ -1,8 +1,9 @@
-"""Waiting for a run's end, woken by its events."""
+"""Waiting for what becomes of a run, woken by its events."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
 
@@ -17,16 +18,27 @@ from codeagent.projections.view import RunView
 TRANSPORT = "wait"
 
 
-async def ended(context: EdgeContext, exchange: Exchange, caller: Principal, view: RunView, seconds: int) -> RunView:
-    """The run at its end, or as it is after `seconds`, or when this process is asked to stop.
+def has_ended(view: RunView) -> bool:
+    return view.status.terminal
+
+
+async def until(
+    holds: Callable[[RunView], bool],
+    context: EdgeContext,
+    exchange: Exchange,
+    caller: Principal,
+    view: RunView,
+    seconds: int,
+) -> RunView:
+    """The run once something holds, or as it is after `seconds`, or when this process is asked to stop.
 
     The request counts as an open stream from now on. Raises `Exhausted` where there are too many of them,
     `unauthenticated` when the credential is revoked meanwhile, and `ClientDisconnect` when nobody waits any more.
     """
-    if view.status.terminal:
+    if holds(view):
         return view
     context.traffic.hold(exchange, view.tenant_id)
-    end = asyncio.create_task(_end(context, caller, view))
+    end = asyncio.create_task(_watched(holds, context, caller, view))
     gone = asyncio.create_task(_gone(exchange))
     try:
         await asyncio.wait({end, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -41,13 +53,13 @@ async def ended(context: EdgeContext, exchange: Exchange, caller: Principal, vie
         await asyncio.gather(end, gone, return_exceptions=True)
 
 
-async def _end(context: EdgeContext, caller: Principal, view: RunView) -> RunView:
+async def _watched(holds: Callable[[RunView], bool], context: EdgeContext, caller: Principal, view: RunView) -> RunView:
     with context.hub.subscribe(view.run_id, view.version, TRANSPORT) as subscriber:
         while True:
             subscriber.behind = False
             view = await _latest(context.views, view)
             subscriber.cursor = view.version
-            if view.status.terminal or context.hub.closing:
+            if holds(view) or context.hub.closing:
                 return view
             while not (subscriber.items or subscriber.behind or context.hub.closing):
                 await subscriber.wake.wait()

@@ -27,6 +27,7 @@ from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Pa
 COMMANDS: tuple[type[Payload], ...] = (
     commands.SubmitRun,
     commands.CancelRun,
+    commands.AnswerApproval,
     commands.FireTimer,
     commands.GenerateReply,
     commands.ExecuteOperation,
@@ -41,6 +42,10 @@ RUN_EVENTS: tuple[type[Event], ...] = (
     events.ToolCallCompleted,
     events.ToolCallFailed,
     events.ArtifactCreated,
+    events.InputRequired,
+    events.InputReceived,
+    events.InputExpired,
+    events.RunResumed,
     events.CancelRequested,
     events.RunCompleted,
     events.RunFailed,

@@ -8,12 +8,24 @@ from uuid import UUID
 from pydantic import Field
 
 from codeagent.messages.envelope import Command
-from codeagent.messages.values import AgentDefinition, Digest, Files, Operation, RunLimits, Source, Turn, absent
+from codeagent.messages.values import (
+    AgentDefinition,
+    ApprovalDecision,
+    ApprovalPolicy,
+    Digest,
+    Files,
+    Operation,
+    RunLimits,
+    Source,
+    Turn,
+    absent,
+)
 
 
 class SubmitRun(Command):
     """Start a run, on values that are all resolved. `definition` is the version of its agent, None for the built-in
-    one; `fingerprint` is the digest of the request's body, so that a key reused for another body is seen."""
+    one; without `approvals` nobody is asked for anything; `fingerprint` is the digest of the request's body, so that a
+    key reused for another body is seen."""
 
     NAME: ClassVar[str] = "run.submit"
 
@@ -25,6 +37,7 @@ class SubmitRun(Command):
     definition: AgentDefinition | None = Field(default=None, exclude_if=absent)
     model: str
     limits: RunLimits
+    approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
     fingerprint: str
     project_id: str | None = Field(default=None, exclude_if=absent)
     session_id: str | None = Field(default=None, exclude_if=absent)
@@ -43,6 +56,17 @@ class CancelRun(Command):
     reason: str = Field(default="", max_length=1_000)
 
 
+class AnswerApproval(Command):
+    """A person's answer to what a run asks. It counts if the run still waits for it when the answer arrives."""
+
+    NAME: ClassVar[str] = "run.answer"
+
+    run_id: str
+    approval_id: str
+    decision: ApprovalDecision
+    comment: str = Field(default="", max_length=2_000)
+
+
 class FireTimer(Command):
     """A due moment of a run, sent by whoever sweeps the ledger. `timer_id` is the ledger row."""
 
@@ -50,7 +74,7 @@ class FireTimer(Command):
 
     run_id: str
     timer_id: UUID
-    timer: Literal["deadline", "cancel_grace"]
+    timer: Literal["deadline", "cancel_grace", "approval_expiry"]
 
 
 class GenerateReply(Command):

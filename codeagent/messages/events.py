@@ -13,6 +13,9 @@ from codeagent.messages.conversation import Data, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
 from codeagent.messages.values import (
     AgentDefinition,
+    ApprovalDecision,
+    ApprovalPolicy,
+    ApprovalRequest,
     Artifact,
     Files,
     Outcome,
@@ -45,6 +48,7 @@ class RunSubmitted(Event):
     definition: AgentDefinition | None = Field(default=None, exclude_if=absent)
     model: str
     limits: RunLimits
+    approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
     fingerprint: str
     principal: str
     deadline_at: datetime
@@ -150,6 +154,41 @@ class ArtifactCreated(Event):
     NAME: ClassVar[str] = "artifact.created"
 
     artifact: Artifact
+
+
+class InputRequired(Event):
+    """The run waits for a person, and its deadline with it. `run.resumed` or the run's end follows."""
+
+    NAME: ClassVar[str] = "run.input_required"
+
+    request: ApprovalRequest
+
+
+class InputReceived(Event):
+    """A person has answered. Of several answers the first to arrive is here; `principal` gave it."""
+
+    NAME: ClassVar[str] = "run.input_received"
+
+    approval_id: str
+    decision: ApprovalDecision
+    comment: str = ""
+    principal: str
+
+
+class InputExpired(Event):
+    """Nobody has answered in time."""
+
+    NAME: ClassVar[str] = "run.input_expired"
+
+    approval_id: str
+
+
+class RunResumed(Event):
+    """The run goes on. `deadline_at` is later than before by the time that it waited."""
+
+    NAME: ClassVar[str] = "run.resumed"
+
+    deadline_at: datetime
 
 
 class CancelRequested(Event):

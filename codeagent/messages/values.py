@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -70,6 +71,41 @@ class RunLimits(Data):
     max_cost_usd: Decimal | None = Field(default=None, gt=0, le=100_000)
     deadline_seconds: int = Field(default=1800, ge=5, le=86_400)
     command_timeout_seconds: int = Field(default=120, ge=1, le=1800)
+
+
+class ApprovalPolicy(Data):
+    """Which tool calls wait for a person's answer, and how long: named tools, or all that may change files."""
+
+    tools: Literal["all_changing"] | tuple[str, ...]
+    expires_seconds: int = Field(default=86_400, ge=5, le=604_800)
+
+
+class ApprovalDecision(StrEnum):
+    """What a person may answer. `allow_always` counts for the tool, until the run ends."""
+
+    ALLOW_ONCE = "allow_once"
+    ALLOW_ALWAYS = "allow_always"
+    REJECT = "reject"
+
+
+class ApprovalRequest(Data):
+    """What a person is asked: whether one tool call may be carried out.
+
+    `arguments` is the JSON text as the model wrote it, whole, or empty where it is the artifact `arguments_ref`:
+    nobody is asked about a part. `arguments_digest` is that of the `tool.call.started` that follows if it is allowed.
+    """
+
+    approval_id: str
+    kind: Literal["tool_call"] = "tool_call"
+    tool_call_id: str
+    tool: str
+    arguments: str
+    arguments_ref: str | None = None
+    arguments_digest: str
+    reason: str
+    decisions: tuple[ApprovalDecision, ...] = tuple(ApprovalDecision)
+    requested_at: datetime
+    expires_at: datetime
 
 
 class LimitsAsked(Data):

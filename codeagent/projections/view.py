@@ -10,7 +10,8 @@ from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages import events
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.conversation import Usage
-from codeagent.messages.values import BASE_CHECKPOINT, Artifact, Files, RunLimits, RunStatus, Source
+from codeagent.messages.values import BASE_CHECKPOINT, ApprovalPolicy, Artifact, Files, RunLimits, RunStatus, Source
+from codeagent.projections.approvals import Approvals
 
 
 @dataclass(slots=True)
@@ -29,12 +30,15 @@ class RunView:
     agent_version: int = 1
     model: str = ""
     limits: RunLimits | None = None
+    approval_policy: ApprovalPolicy | None = None
+    approvals: Approvals = field(default_factory=Approvals)
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
     cost_usd: Decimal = Decimal(0)
     artifacts: list[Artifact] = field(default_factory=list)
     cancel_requested_at: datetime | None = None
     deadline_at: datetime | None = None
+    """None before the run has begun, and while it waits for a person: no deadline runs then."""
     fingerprint: str = ""
     project_id: str | None = None
     session_id: str | None = None
@@ -47,7 +51,7 @@ class RunView:
         """Shows what was asked for, while no event of the run is there to tell."""
         self.task, self.source = command.task, command.source
         self.agent, self.agent_version = command.agent, command.agent_version
-        self.model, self.limits = command.model, command.limits
+        self.model, self.limits, self.approval_policy = command.model, command.limits, command.approvals
         self.fingerprint = command.fingerprint
         self.project_id, self.session_id = command.project_id, command.session_id
         self.created_at = self.created_at or at
@@ -59,7 +63,9 @@ class RunView:
         self.updated_at = stored.occurred_at
         if self.created_at is None:
             self.created_at = stored.occurred_at
-        self._take(stored.decode(), stored.occurred_at)
+        event = stored.decode()
+        self._take(event, stored.occurred_at)
+        self.approvals.take(event, stored)
 
     def _take(self, event: object, at: datetime) -> None:
         match event:
@@ -77,6 +83,8 @@ class RunView:
                 self.files = self.files.model_copy(update={"checkpoint": event.checkpoint})
             case events.ArtifactCreated():
                 self.artifacts.append(event.artifact)
+            case events.InputRequired() | events.RunResumed():
+                self._waits(event)
             case events.CancelRequested():
                 self.cancel_requested_at = at
             case events.RunEnded():
@@ -89,10 +97,18 @@ class RunView:
     def _submitted(self, event: events.RunSubmitted) -> None:
         self.task, self.source = event.task, event.source
         self.agent, self.agent_version = event.agent, event.agent_version
-        self.model, self.limits = event.model, event.limits
+        self.model, self.limits, self.approval_policy = event.model, event.limits, event.approvals
         self.fingerprint, self.deadline_at = event.fingerprint, event.deadline_at
         self.project_id, self.session_id = event.project_id, event.session_id
         self.files = event.continues
+
+    def _waits(self, event: events.InputRequired | events.RunResumed) -> None:
+        if isinstance(event, events.InputRequired):
+            self.status, self.status_reason = RunStatus.INPUT_REQUIRED, "approval_required"
+            self.deadline_at = None
+        else:
+            self.status, self.status_reason = RunStatus.WORKING, ""
+            self.deadline_at = event.deadline_at
 
     def _prepared(self, event: events.StepCompleted) -> None:
         if event.base is not None:

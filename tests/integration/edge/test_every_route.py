@@ -14,7 +14,7 @@ from codeagent.eventlog.database import Database
 from tests.architecture.test_routes import OWN, PUBLIC
 from tests.integration.edge.auditing import lines
 from tests.integration.edge.gateway import OTHERS, Edge
-from tests.integration.eventlog.steps import commit_step, new_run, started, step
+from tests.integration.eventlog.steps import APPROVAL, commit_step, new_run, started, step, waiting
 
 ROUTES = sorted(
     (method, str(route.path))
@@ -40,6 +40,7 @@ BODIES = {
     ("PATCH", "/v1/sessions/{session_id}"): {"title": "t"},
     ("POST", "/v1/sessions/{session_id}/messages"): {"content": "t"},
     ("PUT", "/v1/projects/{project_id}/git-credential"): {"token": "t"},
+    ("POST", "/v1/runs/{run_id}/approvals/{approval_id}"): {"decision": "reject"},
 }
 """Of operations that take nothing without one."""
 HEADERS = {"Idempotency-Key": "k", "If-Match": "*"}
@@ -49,7 +50,7 @@ HEADERS = {"Idempotency-Key": "k", "If-Match": "*"}
 async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[str, str]:
     """Something of another tenant for every parameter of a path. A new kind of id needs a line here."""
     owner, run_id = Database(newest_database_url, connections=1), new_run()
-    await commit_step(owner, replace(step(run_id, 0, [started()]), tenant_id=OTHERS))
+    await commit_step(owner, replace(step(run_id, 0, [started(), waiting()]), tenant_id=OTHERS))
     await owner.write("INSERT INTO tenants (id, version, name) VALUES ($1, 1, 'Others') ON CONFLICT DO NOTHING", OTHERS)
     await owner.close()
     store = LocalArtifactStore(tmp_path / "artifacts")
@@ -68,6 +69,7 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
         "session_id": session.json()["id"],
         "project_id": made.json()["id"],
         **await privacy_of_theirs(edge, newest_database_url),
+        "approval_id": APPROVAL,
         "digest": await store.put(OTHERS, b"theirs"),
         "agent_id": agent.json()["id"],
         "number": "1",

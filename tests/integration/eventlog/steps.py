@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from codeagent import clock
@@ -12,8 +13,10 @@ from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
 from codeagent.messages import commands, events
 from codeagent.messages.envelope import Envelope, Event
 from codeagent.messages.ids import run_stream, typed_id
+from codeagent.messages.values import ApprovalRequest
 
 TENANT = "ten_test"
+APPROVAL = typed_id("apr", UUID(int=1))
 
 
 def new_run() -> str:
@@ -86,6 +89,22 @@ async def commit_step(database: Database, wanted: Step) -> None:
 
 def started() -> Event:
     return events.RunStarted(attempt=1)
+
+
+def waiting(approval_id: str = APPROVAL, seconds: float = 3600) -> events.InputRequired:
+    """The run asks whether it may run a command."""
+    now = clock.now()
+    request = ApprovalRequest(
+        approval_id=approval_id,
+        tool_call_id="call_1",
+        tool="shell",
+        arguments='{"command": "make"}',
+        arguments_digest="sha256:" + "a" * 64,
+        reason="The run asks before each call of shell.",
+        requested_at=now,
+        expires_at=now + timedelta(seconds=seconds),
+    )
+    return events.InputRequired(request=request)
 
 
 def model_call(run_id: str) -> EffectRow:

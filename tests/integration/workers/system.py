@@ -16,7 +16,7 @@ from codeagent.messages import commands, events, results
 from codeagent.messages.conversation import AssistantMessage, ToolCall, Usage
 from codeagent.messages.envelope import Envelope, Message, Payload
 from codeagent.messages.ids import call_stream, derived_uuid, run_stream, typed_id
-from codeagent.messages.values import ArchiveSource, Outcome, RunLimits
+from codeagent.messages.values import ApprovalPolicy, ArchiveSource, Outcome, RunLimits
 from codeagent.workers.effect import EffectLoop, EffectPolicy, Ended, Work
 from codeagent.workers.step import StepLoop
 
@@ -118,7 +118,7 @@ class Bench:
         )
         return Message(envelope, data)
 
-    def submit(self, **limits: object) -> Message:
+    def submit(self, approvals: ApprovalPolicy | None = None, **limits: object) -> Message:
         return self.message(
             commands.SubmitRun(
                 run_id=self.run_id,
@@ -127,6 +127,7 @@ class Bench:
                 agent="coder",
                 model="test/m",
                 limits=RunLimits(**limits),
+                approvals=approvals,
                 fingerprint="f",
             )
         )

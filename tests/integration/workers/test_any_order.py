@@ -18,10 +18,16 @@ from hypothesis import strategies as st
 
 from codeagent import clock
 from codeagent.eventlog.database import Database
+from codeagent.messages.values import ApprovalPolicy
 from tests.conftest import SEED
 from tests.integration.workers.simulated import frozen_time
 from tests.integration.workers.simulated.checks import check
-from tests.integration.workers.simulated.schedule import TAKEN_OVER_WITHIN_SECONDS, Draws, Schedule
+from tests.integration.workers.simulated.schedule import (
+    ANSWERED_WITHIN_SECONDS,
+    TAKEN_OVER_WITHIN_SECONDS,
+    Draws,
+    Schedule,
+)
 from tests.integration.workers.simulated.world import World
 
 EXAMPLES = int(os.environ.get("CODEAGENT_TEST_EXAMPLES", "250"))
@@ -31,6 +37,7 @@ EVENTS = st.lists(st.binary(min_size=6, max_size=6), min_size=60, max_size=240)
 
 SHORT_DEADLINE, LONG_DEADLINE = 60, 1800
 TIMER_SENT_AGAIN_SECONDS = 30
+ASKS = ApprovalPolicy(tools=("shell",), expires_seconds=120)
 
 
 @dataclass(frozen=True)
@@ -55,19 +62,23 @@ def stage(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]
 
 
 async def play(database: Database, setting: Draws, events: Sequence[bytes]) -> None:
-    """One or two runs, some in haste, some with a model that never answers; then events; then peace."""
+    """One or two runs, some in haste, some with a model that never answers, some that ask people before they act; then
+    events; then peace."""
     hangs = setting.below(5) == 4
-    world = World(database, lines=setting.below(4), hangs=hangs)
-    schedule = Schedule(world, may_cancel=setting.below(3) == 2)
+    lines, may_cancel, asks = setting.below(4), setting.below(3) == 2, setting.below(3) == 2
+    world = World(database, max(lines, 2) if asks else lines, hangs=hangs)
+    schedule = Schedule(world, may_cancel, asks)
     with structlog.testing.capture_logs() as logs:
         await world.start()
         try:
             for _ in range(1 + setting.below(2)):
                 in_haste = hangs or setting.below(3) == 2
-                await world.submit(deadline_seconds=SHORT_DEADLINE if in_haste else LONG_DEADLINE)
+                deadline = SHORT_DEADLINE if in_haste else LONG_DEADLINE
+                await world.submit(deadline, ASKS if asks else None)
             for entropy in events:
                 await schedule.event(entropy)
             patience = SHORT_DEADLINE + TIMER_SENT_AGAIN_SECONDS if hangs else 0
+            patience += ANSWERED_WITHIN_SECONDS * world.lines if asks else 0
             await schedule.come_to_rest(TAKEN_OVER_WITHIN_SECONDS + patience)
             await check(world)
         finally:

@@ -14,7 +14,15 @@ from codeagent.messages import commands, results
 from codeagent.messages.conversation import AssistantMessage, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Envelope, Event, Message, Payload
 from codeagent.messages.ids import derived_uuid, typed_id
-from codeagent.messages.values import AgentDefinition, ArchiveSource, Artifact, Outcome, RunLimits
+from codeagent.messages.values import (
+    AgentDefinition,
+    ApprovalDecision,
+    ApprovalPolicy,
+    ArchiveSource,
+    Artifact,
+    Outcome,
+    RunLimits,
+)
 
 RUN = typed_id("run", UUID(int=7))
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,6 +39,7 @@ class Scenario:
 
     limits: RunLimits = field(default_factory=RunLimits)
     definition: AgentDefinition | None = None
+    approvals: ApprovalPolicy | None = None
     state: RunState = field(default_factory=RunState)
     now: datetime = START
     events: list[Event] = field(default_factory=list)
@@ -67,11 +76,21 @@ class Scenario:
             definition=self.definition,
             model="test/model",
             limits=self.limits,
+            approvals=self.approvals,
             fingerprint="f",
         )
 
     def cancel(self) -> Decision:
         return self.when(commands.CancelRun(run_id=RUN, reason="enough"))
+
+    def answer(
+        self, decision: ApprovalDecision = ApprovalDecision.ALLOW_ONCE, comment: str = "", to: str | None = None
+    ) -> Decision:
+        """A person's answer to what the run asks, or to the approval `to`."""
+        asked = self.state.approval
+        approval_id = to or (asked.approval_id if asked is not None else "apr_none")
+        command = commands.AnswerApproval(run_id=RUN, approval_id=approval_id, decision=decision, comment=comment)
+        return self.when(command)
 
     def timer(self, timer: str) -> Decision:
         return self.when(commands.FireTimer(run_id=RUN, timer_id=derived_uuid(RUN, timer), timer=timer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from codeagent.cli.screen import Screen
 
 HOSTILE = "be\x1b]0;title\x07fore\x1b[2J \x9b31m[red]after\r\n"
 ENDED = {"reason": "ok", "exit_code": 0, "duration_seconds": 0.1}
+ASKED = {"tool": "shell", "arguments_ref": None}
 MESSAGE = {"effect_id": "e", "tool_calls": [], "usage": {"input_tokens": 1, "output_tokens": 1}, "cost_usd": None}
 
 
@@ -32,6 +34,8 @@ def shown(*events: tuple[str, dict[str, object]], patch: str = "") -> str:
         ("message.completed", {**MESSAGE, "text": HOSTILE}),
         ("tool.call.completed", {**ENDED, "effect_id": "e", "output": HOSTILE}),
         ("tool.call.failed", {"error": HOSTILE}),
+        ("run.input_required", {"request": {**ASKED, "arguments": json.dumps({"command": HOSTILE})}}),
+        ("run.input_received", {"decision": "reject", "principal": "usr_a", "comment": HOSTILE}),
         ("run.completed", {"message": HOSTILE}),
         ("run.failed", {"message": HOSTILE, "status_reason": "sandbox_error"}),
     ],
@@ -55,3 +59,16 @@ def test_text_that_was_streamed_is_not_printed_again() -> None:
     )
     assert page.count("Once.") == 1
     assert "2 tokens" in page
+
+
+def test_what_is_asked_is_shown_whole_and_what_would_not_show_is_spelt_out() -> None:
+    command = "make \\\n  test\u202e; rm -rf /\u200b\t#\r" + "x" * 500
+    page = shown(("run.input_required", {"request": {**ASKED, "arguments": json.dumps({"command": command})}}))
+    assert "command: make \\\n" in page
+    assert "    test\\u202e; rm -rf /\\u200b\\u0009#\\u000d" in page
+    assert page.count("x") == 500
+
+
+def test_arguments_that_are_an_artifact_are_named() -> None:
+    page = shown(("run.input_required", {"request": {**ASKED, "arguments": "", "arguments_ref": "sha256:abc"}}))
+    assert "shell with the arguments of artifact sha256:abc" in page

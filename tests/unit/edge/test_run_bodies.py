@@ -21,6 +21,13 @@ def test_a_run_without_a_project_has_the_fingerprint_that_the_log_remembers() ->
 
 
 def test_bodies_that_say_something_else_differ() -> None:
-    said = [{}, {"task": "u"}, {"model": "a/b"}, {"limits": {"max_steps": 3}}, {"project_id": PROJECT}]
+    said = [
+        {},
+        {"task": "u"},
+        {"model": "a/b"},
+        {"limits": {"max_steps": 3}},
+        {"project_id": PROJECT},
+        {"approvals": {"tools": ["shell"]}},
+    ]
     assert len({fingerprint(**fields) for fields in said}) == len(said)
     assert fingerprint() == fingerprint(agent="coder", limits={})

@@ -11,7 +11,7 @@ from codeagent.eventlog.verify import verify
 from codeagent.messages import events
 from codeagent.messages.envelope import Event
 from codeagent.messages.ids import call_stream, exec_stream, run_stream
-from codeagent.messages.values import Outcome, RunStatus
+from codeagent.messages.values import ApprovalDecision, Outcome, RunStatus
 from tests.integration.workers.simulated.performers import line
 from tests.integration.workers.simulated.world import MAX_ATTEMPTS, World
 
@@ -30,6 +30,10 @@ async def check_ledger(world: World) -> None:
     """At any moment a run waits for one effect at most: what is answered is settled in the same commit."""
     many = "SELECT run_id, count(*) FROM effects WHERE kind <> 'timer' GROUP BY run_id HAVING count(*) > 1"
     assert list(await world.database.fetch(many)) == []
+    # Of its deadline and the end of its question, whichever counts.
+    many = """SELECT run_id, count(*) FROM effects WHERE convert_from(command, 'UTF8')::json ->> 'timer' <> 'cancel_grace'
+              GROUP BY run_id HAVING count(*) > 1"""
+    assert list(await world.database.fetch(many)) == []
 
 
 async def check(world: World) -> None:
@@ -44,8 +48,26 @@ async def check(world: World) -> None:
         assert ends == [len(story)], f"one terminal event, and nothing after it: {[stored.type for stored in story]}"
         assert world.announced.get(run.run_id) == set(range(1, len(story) + 1)), "everything was announced"
         facts = [stored.decode() for stored in story]
+        _check_approvals(facts)
         await _check_effects(world, facts)
         await _check_files(world, facts)
+
+
+def _check_approvals(facts: Sequence[Event]) -> None:
+    """Each question has one answer at most, and what a person has to allow is done after they have."""
+    asked, allowed, always = None, set(), False
+    for fact in facts:
+        if isinstance(fact, events.InputRequired):
+            asked = fact.request
+        elif isinstance(fact, (events.InputReceived, events.InputExpired)):
+            assert asked is not None, "an answer that nobody waits for"
+            assert fact.approval_id == asked.approval_id
+            if isinstance(fact, events.InputReceived):
+                allowed.add(asked.tool_call_id)
+                always = always or fact.decision is ApprovalDecision.ALLOW_ALWAYS
+            asked = None
+        elif isinstance(fact, events.ToolCallStarted) and any(isinstance(each, events.InputRequired) for each in facts):
+            assert always or fact.tool_call_id in allowed, f"{fact.tool_call_id} was carried out unasked"
 
 
 async def _check_effects(world: World, facts: Sequence[Event]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from codeagent.messages.values import ApprovalDecision
 from tests.integration.workers.simulated.checks import check_ledger, ended
 from tests.integration.workers.simulated.gates import Gate
 from tests.integration.workers.simulated.world import LEASE_SECONDS, Record, World
@@ -24,6 +25,10 @@ class Draws:
 TAKEN_OVER_WITHIN_SECONDS = 35.0
 """From when on nothing bad happens any more: a lease, or the time between two sendings, and the next look."""
 
+PEOPLE = ("ada", "bob")
+ALLOWS = (ApprovalDecision.ALLOW_ONCE, ApprovalDecision.ALLOW_ONCE, ApprovalDecision.ALLOW_ALWAYS)
+ANSWERED_WITHIN_SECONDS = 3
+"""Longer than it takes until a lost message is sent again."""
 ROUNDS = frozenset({"claim what is due", "take due messages", "take due timers"})
 MOST_TURNS = 2_000
 """Far more than any run needs without time passing: beyond it, something turns in circles."""
@@ -35,12 +40,15 @@ class Schedule:
 
     world: World
     may_cancel: bool
+    asks: bool = False
+    """Whether runs wait for people before they run a command."""
 
     def __post_init__(self) -> None:
         self.trace: list[str] = []
         self._draws = Draws(b"")
         self._what_happens = [
-            (80, self._go_on),
+            (68, self._go_on),
+            (80, self._people_answer if self.asks else self._go_on),
             (87, self._time_passes),
             (90, self._somebody_dies),
             (92, self._somebody_stops_or_goes_on),
@@ -66,11 +74,19 @@ class Schedule:
         await self._all_in_order()
         await check_ledger(self.world)
         while not await ended(self.world):
+            if seconds % ANSWERED_WITHIN_SECONDS == 0:
+                await self._all_are_answered()
             await self.world.advance(1.0)
             seconds += 1.0
             await self._all_in_order()
             await check_ledger(self.world)
             assert seconds <= within_seconds, "it takes longer than promised until everything is at rest"
+
+    async def _all_are_answered(self) -> None:
+        """By two people. What the second says is lost at first, and comes when the next question may be waiting."""
+        for run in self.world.runs:
+            for person in PEOPLE:
+                await self.world.answer(run, ApprovalDecision.ALLOW_ONCE, person, lost=person != PEOPLE[0])
 
     async def _all_in_order(self) -> None:
         """Until everyone waits for time."""
@@ -101,6 +117,16 @@ class Schedule:
             await self._gate(item)
         else:
             await self._record(item)
+
+    async def _people_answer(self) -> None:
+        """What a run asks, if it does: one of two people, or both at once. The broker may lose what they say."""
+        run = self._run()
+        for person in PEOPLE if self._draws.below(2) else PEOPLE[:1]:
+            decision = ALLOWS[self._draws.below(len(ALLOWS))]
+            if not await self.world.answer(run, decision, person):
+                await self._go_on()
+                return
+            self._tell(f"{person} answers {run.run_id[-4:]} with {decision}")
 
     async def _gate(self, gate: Gate) -> None:
         fate = self._draws.below(30)

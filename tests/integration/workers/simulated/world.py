@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 from codeagent import clock
 from codeagent.broker.delivery import Delivery
@@ -29,9 +30,11 @@ from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.effects import EffectsLedger, OutboxRow
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.sweep import Sweeper
-from codeagent.messages import commands
+from codeagent.messages import commands, events
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.envelope import Headers, Payload, to_headers
+from codeagent.messages.ids import derived_uuid, run_stream
+from codeagent.messages.values import ApprovalDecision, ApprovalPolicy
 from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.sweeps import SweepLoop
 from codeagent.sandboxes.protocol import Limits
@@ -201,11 +204,11 @@ class World:
 
     # What can happen
 
-    async def submit(self, deadline_seconds: int) -> None:
+    async def submit(self, deadline_seconds: int, approvals: ApprovalPolicy | None = None) -> None:
         """A client's order, safe in the outbox before it is answered. The broker may lose its copy of it."""
         run = Bench(self.database)
         self.runs.append(run)
-        self._submits[run.run_id] = run.submit(deadline_seconds=deadline_seconds).data
+        self._submits[run.run_id] = run.submit(approvals, deadline_seconds=deadline_seconds).data
         await self.submit_again(run)
 
     async def submit_again(self, run: Bench) -> None:
@@ -214,10 +217,23 @@ class World:
     async def cancel(self, run: Bench) -> None:
         await self._order(run, commands.CancelRun(run_id=run.run_id))
 
-    async def _order(self, run: Bench, command: Payload) -> None:
-        envelope = run.message(command).envelope
+    async def answer(self, run: Bench, decision: ApprovalDecision, person: str, *, lost: bool = False) -> bool:
+        """A person answers what the run asks now; the broker may lose it. False where it asks nothing."""
+        head = await EventLog(self.database).head(run_stream(run.run_id))
+        newest = await EventLog(self.database).read_stream(run_stream(run.run_id), head - 1) if head else ()
+        asked = newest[0].decode() if newest else None
+        if not isinstance(asked, events.InputRequired):
+            return False
+        approval_id = asked.request.approval_id
+        command = commands.AnswerApproval(run_id=run.run_id, approval_id=approval_id, decision=decision)
+        await self._order(run, command, derived_uuid(run.run_id, approval_id, person), lost=lost)
+        return True
+
+    async def _order(self, run: Bench, command: Payload, command_id: UUID | None = None, *, lost: bool = False) -> None:
+        envelope = run.message(command, command_id).envelope
         await SubmissionLedger(self.database).enqueue(OutboxRow(envelope.id, RUN_COMMANDS, envelope, command))
-        self.records.append(Record(RUN_COMMANDS, run.run_id, to_headers(envelope), encode_data(command)))
+        if not lost:
+            self.records.append(Record(RUN_COMMANDS, run.run_id, to_headers(envelope), encode_data(command)))
 
     async def lines_at(self, checkpoint: str) -> list[str]:
         """The files as a checkpoint has them."""
