@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from codeagent.cli.agents import app as agents
-from codeagent.cli.audit import app as audit
 from codeagent.cli.approvals import app as approvals
+from codeagent.cli.audit import app as audit
 from codeagent.cli.config import app as config
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions

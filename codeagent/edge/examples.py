@@ -10,13 +10,12 @@ from typing import Any
 import orjson
 
 from codeagent.edge import evidence_examples
-from codeagent.edge.people_examples import PEOPLE_EXAMPLES
-from codeagent.edge.usage_examples import USAGE_EXAMPLES
 from codeagent.edge.approval_examples import APPROVALS
+from codeagent.edge.people_examples import PEOPLE_EXAMPLES
+from codeagent.edge.project_examples import PROJECT_EXAMPLES, PROJECT_ID
+from codeagent.edge.usage_examples import USAGE_EXAMPLES
 
 RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
-PROJECT_ID = "prj_01k5h3v9q7e6t8w2x4y6z8a0b4"
-SESSION_ID = "ses_01k5h3v9q7e6t8w2x4y6z8a0b5"
 KEY_ID = "key_01k5h3v9q7e6t8w2x4y6z8a0b2"
 AGENT_ID = "agt_01k5h3v9q7e6t8w2x4y6z8a0b4"
 ACCOUNT_ID = "sva_01k5h3v9q7e6t8w2x4y6z8a0b3"
@@ -145,16 +144,6 @@ _ACCOUNT: dict[str, Any] = {
     "scopes": ["runs:read", "runs:write"],
     "created_at": MORNING,
 }
-_CONVERSATION: dict[str, Any] = {
-    "id": SESSION_ID,
-    "project_id": PROJECT_ID,
-    "title": "Rounding in the cart",
-    "version": 1,
-    "closed": False,
-    "created_at": MORNING,
-    "updated_at": MORNING,
-    "closed_at": None,
-}
 _SESSION: dict[str, Any] = {
     "id": "ses_1",
     "client_id": "console",
@@ -193,47 +182,9 @@ _DELIVERY: dict[str, Any] = {
 }
 _ATTEMPT = {"number": 1, "ended_at": MORNING, "status": 503, "error": "bad_status", "latency_ms": 84}
 
-_PROJECT_BODY: dict[str, Any] = {
-    "name": "shop",
-    "repository": "https://git.example.org/team/shop.git",
-    "default_ref": "main",
-    "model": "openai/gpt-5",
-    "limits": {"max_steps": 20, "max_cost_usd": "1.50"},
-    "quotas": {"max_concurrent_runs": 4, "max_runs_per_day": None},
-}
-_PROJECT: dict[str, Any] = {
-    **_PROJECT_BODY,
-    "id": PROJECT_ID,
-    "agent": None,
-    "image": "default",
-    "git_credential": {"username": "x-access-token", "set_at": LATER},
-    "version": 2,
-    "archived": False,
-    "created_at": MORNING,
-    "updated_at": LATER,
-    "archived_at": None,
-}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "ProjectBody": _PROJECT_BODY,
-    "ProjectPatch": {"default_ref": "release", "quotas": {"max_runs_per_day": 100}},
-    "ProjectModel": _PROJECT,
-    "ProjectPage": {"items": [_PROJECT], "next_cursor": None},
-    "ProjectStatsModel": {
-        "runs": {"completed": 31, "failed": 4},
-        "input_tokens": 1_204_118,
-        "output_tokens": 41_002,
-        "cost_usd": "3.21",
-        "duration_p50_seconds": 41.2,
-        "duration_p95_seconds": 180.5,
-        "last_run_at": MORNING,
-    },
-    "SessionBody": {"project_id": PROJECT_ID, "title": "Rounding in the cart"},
-    "SessionPatch": {"title": "Rounding"},
-    "SessionModel": _CONVERSATION,
-    "SessionPage": {"items": [_CONVERSATION], "next_cursor": None},
-    "MessageBody": {"content": "Now add a test for it.", "limits": {"max_steps": 20}},
-    "GitCredentialBody": {"username": "x-access-token", "token": "..."},
+    **PROJECT_EXAMPLES,
     **evidence_examples.EXAMPLES,
     "RunBody": {
         "task": "Make the tests pass.",

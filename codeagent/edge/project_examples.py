@@ -1,0 +1,62 @@
+"""Examples of what the API takes and answers with about projects and sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PROJECT_ID = "prj_01k5h3v9q7e6t8w2x4y6z8a0b4"
+SESSION_ID = "ses_01k5h3v9q7e6t8w2x4y6z8a0b5"
+MORNING, LATER = "2026-11-23T09:30:00Z", "2026-11-23T09:30:06Z"
+
+_PROJECT_BODY: dict[str, Any] = {
+    "name": "shop",
+    "repository": "https://git.example.org/team/shop.git",
+    "default_ref": "main",
+    "model": "openai/gpt-5",
+    "limits": {"max_steps": 20, "max_cost_usd": "1.50"},
+    "quotas": {"max_concurrent_runs": 4, "max_runs_per_day": None},
+}
+_PROJECT: dict[str, Any] = {
+    **_PROJECT_BODY,
+    "id": PROJECT_ID,
+    "agent": None,
+    "image": "default",
+    "git_credential": {"username": "x-access-token", "set_at": LATER},
+    "version": 2,
+    "archived": False,
+    "created_at": MORNING,
+    "updated_at": LATER,
+    "archived_at": None,
+}
+_CONVERSATION: dict[str, Any] = {
+    "id": SESSION_ID,
+    "project_id": PROJECT_ID,
+    "title": "Rounding in the cart",
+    "version": 1,
+    "closed": False,
+    "created_at": MORNING,
+    "updated_at": MORNING,
+    "closed_at": None,
+}
+
+PROJECT_EXAMPLES: dict[str, dict[str, Any]] = {
+    "ProjectBody": _PROJECT_BODY,
+    "ProjectPatch": {"default_ref": "release", "quotas": {"max_runs_per_day": 100}},
+    "ProjectModel": _PROJECT,
+    "ProjectPage": {"items": [_PROJECT], "next_cursor": None},
+    "ProjectStatsModel": {
+        "runs": {"completed": 31, "failed": 4},
+        "input_tokens": 1_204_118,
+        "output_tokens": 41_002,
+        "cost_usd": "3.21",
+        "duration_p50_seconds": 41.2,
+        "duration_p95_seconds": 180.5,
+        "last_run_at": MORNING,
+    },
+    "SessionBody": {"project_id": PROJECT_ID, "title": "Rounding in the cart"},
+    "SessionPatch": {"title": "Rounding"},
+    "SessionModel": _CONVERSATION,
+    "SessionPage": {"items": [_CONVERSATION], "next_cursor": None},
+    "MessageBody": {"content": "Now add a test for it.", "limits": {"max_steps": 20}},
+    "GitCredentialBody": {"username": "x-access-token", "token": "..."},
+}
