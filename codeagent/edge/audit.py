@@ -16,7 +16,7 @@ from codeagent.edge.audit_models import AuditPage, VerificationModel, cloud_even
 from codeagent.edge.audit_verify import verified
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import AuditReader, Context
-from codeagent.edge.evidence_examples import AUDIT_EVENT, AUDIT_EXPORT
+from codeagent.edge.examples.evidence import AUDIT_EVENT, AUDIT_EXPORT
 from codeagent.edge.pages import next_link
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput, NotFound

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from codeagent.edge.admission import StreamReader, streams
 from codeagent.edge.context import Context, EdgeContext
-from codeagent.edge.examples import EVENT_STREAM
+from codeagent.edge.examples.runs import EVENT_STREAM
 from codeagent.edge.feed import FeedSource
 from codeagent.edge.joined import EventStream, structured
 from codeagent.edge.models import FeedPage

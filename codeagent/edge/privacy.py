@@ -11,7 +11,7 @@ from codeagent import clock
 from codeagent.edge.accept import idempotency_key
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, EdgeContext, PrivacyOfficer
-from codeagent.edge.evidence_examples import SUBJECT_DATA
+from codeagent.edge.examples.evidence import SUBJECT_DATA
 from codeagent.edge.pages import next_link
 from codeagent.edge.preconditions import check_match, etag
 from codeagent.edge.privacy_export import document

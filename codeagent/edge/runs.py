@@ -12,7 +12,7 @@ from codeagent.edge import preferences
 from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
 from codeagent.edge.admission import StreamReader, streams
 from codeagent.edge.context import Context, EdgeContext, RunCanceler, RunReader, RunWriter
-from codeagent.edge.examples import EVENT_STREAM
+from codeagent.edge.examples.runs import EVENT_STREAM
 from codeagent.edge.joined import EventStream, structured
 from codeagent.edge.live import RunSource
 from codeagent.edge.models import (

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-_WHEN = "2026-11-23T09:30:00Z"
+from codeagent.edge.examples.names import MORNING
+
 _MEMBER: dict[str, Any] = {
     "id": "usr_01k5h3v9q7e6t8w2x4y6z8a0b5",
     "role": "developer",
     "email": "ada@example.org",
     "password_change_required": True,
-    "created_at": _WHEN,
+    "created_at": MORNING,
 }
 _TENANT: dict[str, Any] = {
     "id": "ten_01k5h3v9q7e6t8w2x4y6z8a0b6",
     "name": "Example",
-    "created_at": _WHEN,
+    "created_at": MORNING,
     "suspended_at": None,
 }
 
-PEOPLE_EXAMPLES: dict[str, dict[str, Any]] = {
+EXAMPLES: dict[str, dict[str, Any]] = {
     "MemberBody": {"email": "ada@example.org", "role": "developer"},
     "RoleBody": {"role": "viewer"},
     "MemberModel": _MEMBER,

@@ -6,10 +6,9 @@ from typing import Any
 
 import orjson
 
-RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
-KEY_ID = "key_01k5h3v9q7e6t8w2x4y6z8a0b2"
+from codeagent.edge.examples.names import KEY_ID, LATER, MORNING, RUN_ID
+
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-MORNING, LATER = "2026-11-23T09:30:00Z", "2026-11-23T09:30:06Z"
 
 AUDIT_EVENT: dict[str, Any] = {
     "specversion": "1.0",

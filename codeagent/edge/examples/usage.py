@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from codeagent.edge.examples.names import MORNING, RUN_ID
+
 _FIGURES: dict[str, Any] = {
     "calls": 5,
     "unpriced_calls": 0,
@@ -38,11 +40,11 @@ _BUDGET: dict[str, Any] = {
     "remaining": "55.7699",
     "resets_at": "2026-12-01T00:00:00Z",
     "version": 1,
-    "created_at": "2026-11-23T09:30:00Z",
-    "updated_at": "2026-11-23T09:30:00Z",
+    "created_at": MORNING,
+    "updated_at": MORNING,
 }
 
-USAGE_EXAMPLES: dict[str, dict[str, Any]] = {
+EXAMPLES: dict[str, dict[str, Any]] = {
     "UsagePage": {
         "from": "2026-11-01",
         "to": "2026-11-23",
@@ -52,7 +54,7 @@ USAGE_EXAMPLES: dict[str, dict[str, Any]] = {
         "next_cursor": None,
     },
     "RunUsageModel": {
-        "run_id": "run_01k5h3v9q7e6t8w2x4y6z8a0b1",
+        "run_id": RUN_ID,
         "settled": True,
         "items": [{**_ITEM, "model": "openai/gpt-5"}],
         "totals": _FIGURES,

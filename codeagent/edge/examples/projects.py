@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PROJECT_ID = "prj_01k5h3v9q7e6t8w2x4y6z8a0b4"
-SESSION_ID = "ses_01k5h3v9q7e6t8w2x4y6z8a0b5"
-MORNING, LATER = "2026-11-23T09:30:00Z", "2026-11-23T09:30:06Z"
+from codeagent.edge.examples.names import LATER, MORNING, PROJECT_ID, SESSION_ID
 
 _PROJECT_BODY: dict[str, Any] = {
     "name": "shop",
@@ -39,7 +37,7 @@ _CONVERSATION: dict[str, Any] = {
     "closed_at": None,
 }
 
-PROJECT_EXAMPLES: dict[str, dict[str, Any]] = {
+EXAMPLES: dict[str, dict[str, Any]] = {
     "ProjectBody": _PROJECT_BODY,
     "ProjectPatch": {"default_ref": "release", "quotas": {"max_runs_per_day": 100}},
     "ProjectModel": _PROJECT,
