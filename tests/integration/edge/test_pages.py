@@ -229,8 +229,9 @@ async def test_the_next_links_lead_through_everything_once_while_items_are_added
         assert seen == expected
         assert len(expected) >= 5
     else:
-        assert seen[: len(expected)] == expected
-        assert len(set(seen)) == len(seen) > len(expected)
+        known = set(expected)
+        assert [each for each in seen if each in known] == expected
+        assert len(set(seen)) == len(seen)
 
 
 GARBAGE = (
@@ -257,7 +258,9 @@ async def test_a_cursor_that_is_none_of_this_list_is_refused(installed: Installa
     for listing in listings:
         own = cursors[listing.route]
         assert (await installed.owner.get(f"{listing.path}?{listing.cursor}={own}")).status_code == 200
-        for cursor in {*GARBAGE, *cursors.values()} - {own}:
+        # A place among a session's runs is one among all runs.
+        alike = {cursors[each] for each in cursors if each.endswith("/runs") and listing.route.endswith("/runs")}
+        for cursor in {*GARBAGE, *cursors.values()} - {own} - alike:
             if listing.takes(cursor):
                 continue
             answer = await installed.owner.get(f"{listing.path}?{listing.cursor}={cursor}")
