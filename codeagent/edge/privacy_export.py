@@ -15,7 +15,18 @@ from codeagent.privacy.subject_data import SubjectData
 from codeagent.projections.audit_search import AuditEntry
 
 FORMAT = "codeagent-subject-data/1"
-SECTIONS = ("user", "sessions", "api_keys", "service_accounts", "privacy_requests", "runs", "audit")
+SECTIONS = (
+    "user",
+    "sessions",
+    "api_keys",
+    "service_accounts",
+    "conversations",
+    "usage",
+    "budgets",
+    "privacy_requests",
+    "runs",
+    "audit",
+)
 
 
 async def document(data: SubjectData, tenant_id: str, request: PrivacyRequest) -> AsyncIterator[bytes]:
@@ -35,6 +46,9 @@ async def document(data: SubjectData, tenant_id: str, request: PrivacyRequest) -
         "sessions": await data.sessions(tenant_id, subject),
         "api_keys": await data.api_keys(tenant_id, subject),
         "service_accounts": await data.service_accounts(tenant_id, subject),
+        "conversations": await data.conversations(tenant_id, subject),
+        "usage": await data.usage(tenant_id, subject),
+        "budgets": await data.budgets(tenant_id, subject),
         "privacy_requests": await data.privacy_requests(tenant_id, subject),
     }
     yield orjson.dumps(head)[:-1]

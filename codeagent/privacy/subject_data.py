@@ -71,6 +71,33 @@ class SubjectData:
             ServiceAccountCreated.NAME,
         )
 
+    async def conversations(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
+        """The sessions of runs that the user began."""
+        return await self._rows(
+            "SELECT id, project_id, title, created_at, closed_at FROM sessions WHERE created_by = $1 ORDER BY id",
+            tenant_id,
+            user_id,
+        )
+
+    async def usage(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
+        """What the user's runs have used, by day and model."""
+        return await self._rows(
+            """SELECT day, model, project_id, calls, input_tokens, output_tokens, cost_usd::text AS cost_usd,
+                      sandbox_ms
+               FROM usage_by_day WHERE principal_id = $1 ORDER BY day, model, project_id""",
+            tenant_id,
+            user_id,
+        )
+
+    async def budgets(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
+        """What the tenant lets the user spend."""
+        return await self._rows(
+            """SELECT id, name, period, unit, amount::text AS amount, action, created_at
+               FROM budgets WHERE scope = 'principal' AND scope_id = $1 ORDER BY id""",
+            tenant_id,
+            user_id,
+        )
+
     async def privacy_requests(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
         return await self._rows(
             """SELECT id, kind, note, status, reason, extension, created_at, due_at, ended_at

@@ -23,6 +23,7 @@ from codeagent.messages.events import RunSubmitted
 from codeagent.messages.ids import privacy_stream, user_stream
 from codeagent.privacy.personal_data import HOLDINGS, MESSAGE_FIELDS, NOTHING_PERSONAL
 from codeagent.projections.audit import AuditProjector
+from codeagent.projections.usage import UsageProjector
 from tests.integration.eventlog.steps import cause, commit_step, new_run, prepared, step
 from tests.integration.identity.conftest import COLLEAGUE, EMAIL, PASSWORD, TENANT, World
 from tests.integration.identity.oauth_client import OAuthClient
@@ -144,10 +145,14 @@ async def test_an_export_holds_everything_of_the_subject_and_nothing_of_others(w
     await owner.call("POST", "/v1/api-keys", json={**key, "name": "key of Ada"}, headers={"Idempotency-Key": "k"})
     await colleague.call("POST", "/v1/service-accounts", json={**key, "name": "robot of Charles"})
     await owner.call("POST", "/v1/service-accounts", json={**key, "name": "robot of Ada"})
+    for client, name in ((colleague, "Charles"), (owner, "Ada")):
+        await client.call("POST", "/v1/sessions", json={"title": f"talk of {name}"}, headers={"Idempotency-Key": "k"})
+        await capped(owner, await user_id_of(client), f"cap of {name}")
     run_id = await run_of(world, theirs, "task of Charles")
     await run_of(world, mine, "task of Ada")
     request = await begun(owner, "access", theirs)
     await audited(world)
+    await UsageProjector(world.database, EventLog(world.database)).catch_up()
     answer = await owner.get(f"{REQUESTS}/{request['id']}/export")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     document = answer.json()
@@ -157,12 +162,29 @@ async def test_an_export_holds_everything_of_the_subject_and_nothing_of_others(w
     assert [(run["id"], run["task"]) for run in document["runs"]] == [(run_id, "task of Charles")]
     assert [(item["kind"], item["note"]) for item in document["privacy_requests"]] == [("access", "By letter.")]
     assert len(document["sessions"]) == 1
+    assert [item["title"] for item in document["conversations"]] == ["talk of Charles"]
+    assert [item["name"] for item in document["budgets"]] == ["cap of Charles"]
+    assert [item["model"] for item in document["usage"]] == ["builtin/repair"]
     actions = {line["action"] for line in document["audit"]}
     assert actions >= {"user.created", "auth.login.succeeded", "api_key.created", "run.submitted"}
     for foreign in (EMAIL, EMAIL.lower(), mine, "of Ada", "argon2", "cak_"):
         assert foreign not in answer.text.replace(document["api_keys"][0]["hint"], ""), foreign
     facts = await world.facts(privacy_stream(request["id"]))
     assert facts[-1].type == "privacy.request.exported"
+
+
+async def capped(owner: OAuthClient, principal_id: str, name: str) -> None:
+    """A budget of one principal."""
+    budget = {
+        "name": name,
+        "scope": "principal",
+        "scope_id": principal_id,
+        "period": "day",
+        "unit": "usd",
+        "limit": "1",
+    }
+    made = await owner.call("POST", "/v1/budgets", json=budget, headers={"Idempotency-Key": f'"{name}"'})
+    assert made.status_code == 201, made.text
 
 
 async def test_there_is_an_export_of_what_was_asked_and_begun_alone(world: World) -> None:
@@ -208,6 +230,8 @@ async def test_an_erasure_leaves_nothing_that_leads_to_the_person(world: World) 
     theirs = await user_id_of(colleague)
     key = {"name": "canary key", "scopes": ["runs:read"], "networks": ["203.0.113.77/32"]}
     made = await colleague.call("POST", "/v1/api-keys", json=key, headers={"Idempotency-Key": "k"})
+    talk = {"title": "canary talk"}
+    await colleague.call("POST", "/v1/sessions", json=talk, headers={"Idempotency-Key": "k"})
     await audited(world)
     digests = await world.edge.users.digests.get()
     secrets = await world.database.fetch(
@@ -216,7 +240,7 @@ async def test_an_erasure_leaves_nothing_that_leads_to_the_person(world: World) 
            WHERE u.id = $1""",
         theirs,
     )
-    canaries = [*secrets[0], "203.0.113.77", digests.email(COLLEAGUE).hex()]
+    canaries = [*secrets[0], "canary talk", "203.0.113.77", digests.email(COLLEAGUE).hex()]
     assert all([await stored(world, canary) for canary in canaries])
     request = await begun(owner, "erasure", theirs)
     await shut_out(colleague)
@@ -278,9 +302,14 @@ async def test_every_table_and_every_column_with_a_users_id_is_on_the_list(world
     await colleague.call("POST", "/v1/api-keys", json=key, headers={"Idempotency-Key": "k"})
     await colleague.call("POST", "/v1/service-accounts", json=key)
     await colleague.call("POST", "/v1/stream-tickets", json={})
+    await colleague.call("POST", "/v1/sessions", json={"title": "t"}, headers={"Idempotency-Key": "k"})
+    project = {"name": "shop", "repository": "https://git.example.org/shop.git"}
+    await colleague.call("POST", "/v1/projects", json=project, headers={"Idempotency-Key": "k"})
+    await capped(owner, theirs, "cap")
     await run_of(world, theirs, "a task")
     await begun(owner, "access", theirs)
     await audited(world)
+    await UsageProjector(world.database, EventLog(world.database)).catch_up()
     columns = await world.database.fetch(
         """SELECT table_name, column_name FROM information_schema.columns c JOIN pg_tables t ON t.tablename = table_name
            WHERE c.table_schema = 'public' AND t.schemaname = 'public'"""

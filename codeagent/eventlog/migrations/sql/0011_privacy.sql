@@ -84,6 +84,9 @@ BEGIN
     WHERE principal_id = p_user AND tenant_id = current_tenant();
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     v_counts := v_counts || jsonb_build_object('api_keys', v_rows);
+    UPDATE sessions SET title = '' WHERE created_by = p_user AND tenant_id = current_tenant();
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    v_counts := v_counts || jsonb_build_object('sessions', v_rows);
     -- The audit may be a moment behind: what is young is looked up in the log itself.
     DELETE FROM fact_origins o WHERE o.tenant_id = current_tenant() AND (
         o.event_id IN (SELECT a.event_id FROM audit_events a
