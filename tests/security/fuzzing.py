@@ -41,6 +41,15 @@ RULES = {
     "cursor_past_head": "it names something that is not there",
     "validation_failed /source": "the session or the project of a run may have it",
     "validation_failed /": "what of it has to be there depends on the rest",
+    "unknown_subject": "it names somebody who is not there",
+    "decimal_parsing": "an amount of money in text is a decimal number",
+    "greater_than": "as above, and more than nothing",
+    "validation_failed /email": "grammars of addresses are no JSON Schema",
+    "validation_failed /status": "a change has to change something",
+    "validation_failed alone": "as above",
+    "validation_failed query:run_id": "one of two parameters has to be there",
+    "validation_failed query:from": "two days have to go together",
+    "validation_failed query:to": "as above",
     "validation_failed /expires_at": "how long keys live is the operator's",
     "validation_failed /event_types/*": "names of events are a list of their own",
     "weak_password": "what is guessed first is no JSON Schema",
@@ -218,5 +227,6 @@ def refusals(response: Response) -> set[str]:
         return set()
     code = str(body.get("code") or body.get("error"))
     fields = body.get("errors", ())
+    alone = set() if fields else {f"{code} alone"}
     places = (re.sub(r"/\d+\b", "/*", field["pointer"]) for field in fields)
-    return {code, *(f"{code} {place}" for place in places), *(field["code"] for field in fields)}
+    return alone | {code, *(f"{code} {place}" for place in places), *(field["code"] for field in fields)}

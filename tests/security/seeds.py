@@ -65,7 +65,7 @@ class Seeds:
             "webhook_id": self._webhook,
             "delivery_id": self._delivery,
             "approval_id": lambda: APPROVAL,
-            "event_id": lambda: self._http.get("/v1/audit/events").raise_for_status().json()["items"][0]["id"],
+            "event_id": lambda: str(clock.new_uuid()),
             "user_id": self._member,
             "request_id": self._request,
             "breach_id": lambda: self._made("/v1/privacy/breaches", json=BREACH)["id"],
