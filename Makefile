@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := bubblewrap
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo up test test-unit test-integration test-acceptance lint fmt types schemas compose-check bench-quick lock clean
+.PHONY: help setup system demo up test test-unit test-integration test-acceptance test-security lint fmt types schemas compose-check bench-quick lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test-integration: setup ## Tests on real PostgreSQL and real brokers
 
 test-acceptance: setup ## Tests of the whole system, processes killed included
 	@$(BIN)/python -m pytest tests/acceptance
+
+test-security: setup ## Attacks on the edge and the sandboxes, and a report of them (CASES=20000 requests drawn from the contract)
+	@CODEAGENT_TEST_CASES=$(or $(CASES),20000) $(BIN)/python -m tests.security
 
 lint: setup ## Style, types, import contracts, generated files, compose files
 	@$(BIN)/ruff check .

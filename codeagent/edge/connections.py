@@ -148,7 +148,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, detail: str) -> None:
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.response_started:
+            # The body turned out not to be one. What the application makes of the rest goes nowhere.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if cycle is None or cycle.response_complete or cycle.disconnected:
             self.transport.write(self._rendered(status, code, detail))
         # Else an answer is on its way, and nothing may be put into it.
         self.transport.close()

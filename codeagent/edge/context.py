@@ -151,6 +151,7 @@ async def get_principal(request: Request, needed: SecurityScopes) -> Principal:
     check_address(context, principal, request.client)
     missing = [scope for scope in needed.scopes if not principal.may(Scope(scope))]
     if missing:
+        log.warning("access.denied", caller=principal.id, key_id=principal.credential_id, missing=missing)
         refused(context, principal, "insufficient_scope", request.client)
         raise insufficient_scope(context.policy.public_url, missing)
     return principal
@@ -163,14 +164,19 @@ async def _authenticated(context: EdgeContext, exchange: Exchange) -> Principal:
     try:
         principal = await context.authenticate(key) if key else None
     except ExpiredToken:
-        metrics.AUTH_FAILURES.labels("token_expired").inc()
+        _count_refused("token_expired")
         context.traffic.admit_anonymous(exchange)
         raise unauthenticated(context.policy.public_url, shown=True, expired=True) from None
     if principal is None:
-        metrics.AUTH_FAILURES.labels("unknown_credential" if key else "no_credential").inc()
+        _count_refused("unknown_credential" if key else "no_credential")
         context.traffic.admit_anonymous(exchange)
         raise unauthenticated(context.policy.public_url, shown=bool(key))
     return principal
+
+
+def _count_refused(reason: str) -> None:
+    metrics.AUTH_FAILURES.labels(reason).inc()
+    log.info("credential.refused", reason=reason)
 
 
 def check_address(context: EdgeContext, principal: Principal, client: Address | None) -> None:

@@ -32,7 +32,10 @@ _TYPES = frozenset(event.NAME for event in RUN_EVENTS)
     response_model=FeedPage,
     summary="Events of all runs",
     response_description="A page of events, or the stream.",
-    responses={200: {"content": {"text/event-stream": {"itemSchema": STREAM_ITEM, "example": EVENT_STREAM}}}},
+    responses={
+        200: {"content": {"text/event-stream": {"itemSchema": STREAM_ITEM, "example": EVENT_STREAM}}},
+        404: {"description": "The tenant has no run of this id."},
+    },
 )
 async def get_feed(
     request: Request,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Self
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, PlainValidator, WithJsonSchema
 
 from codeagent.edge.models import Strict
 from codeagent.identity.api_keys import ApiKey, KeyStatus, MadeKey
@@ -21,13 +21,27 @@ Expiry = Annotated[
 ]
 
 
+def _network(value: object) -> IPv4Network | IPv6Network:
+    # The library would take a number as well, and `false` for 0.0.0.0.
+    if not isinstance(value, str):
+        raise ValueError("a network is text, such as 192.0.2.0/24")
+    return ip_network(value)
+
+
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    PlainValidator(_network),
+    WithJsonSchema({"type": "string", "format": "ip-network", "minLength": 2, "maxLength": 100}),
+]
+
+
 class KeyBody(Strict):
     """A key to make. It acts for whoever makes it, with no more than the scopes that they hold now."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["CI"])
     scopes: frozenset[Scope] = Field(min_length=1, examples=[["runs:read", "runs:write"]])
     expires_at: Expiry = None
-    networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+    networks: tuple[Network, ...] = Field(
         default=(),
         max_length=50,
         description="From where it may be used; anywhere if empty.",

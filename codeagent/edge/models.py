@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
+from decimal import Decimal
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic_core import PydanticCustomError
 
 from codeagent.edge.approval_models import ApprovalModel
 from codeagent.messages.values import ApprovalDecision, ApprovalPolicy, Digest, LimitsAsked, RunStatus, absent
@@ -15,9 +18,17 @@ from codeagent.projections.view import RunView
 
 
 class Strict(BaseModel):
-    """Requests refuse fields they do not know: a misspelt limit must not pass for no limit."""
+    """Requests refuse fields they do not know: a misspelt limit must not pass for no limit. And NUL in any text, which
+    PostgreSQL keeps in none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("nul_character", "Text must not hold the character NUL")
+        return value
 
 
 class ArchiveSourceBody(Strict):
@@ -36,8 +47,36 @@ class GitSourceBody(Strict):
     ref: GitRef = "HEAD"
 
 
+_AMOUNT = re.compile(r"([1-9][0-9]{0,4}(\.[0-9]{1,9})?|0\.[0-9]{0,8}[1-9][0-9]{0,8}|100000)")
+
+
+def _amount(value: object) -> object:
+    # The library would take any spelling of a number in text: " 1_0 ", "1e-5", digits of other scripts.
+    if isinstance(value, str) and _AMOUNT.fullmatch(value) is None:
+        raise ValueError('an amount of money is a number, or text such as "2.50"')
+    return value
+
+
+Usd = Annotated[
+    Decimal,
+    Field(gt=0, le=100_000),
+    BeforeValidator(_amount),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 100_000},
+                {"type": "string", "pattern": f"^{_AMOUNT.pattern}$"},
+            ]
+        }
+    ),
+]
+"""More than 0 and at most 100,000 US dollars, as a number or in text."""
+
+
 class LimitsBody(LimitsAsked, extra="forbid"):
     """What the run may use; what is left out takes its default."""
+
+    max_cost_usd: Usd | None = None
 
 
 class ApprovalsBody(Strict):

@@ -39,7 +39,9 @@ class AuthorizeBody(Strict):
     client_id: str = Field(max_length=100, examples=["cli"])
     email: str = Field(max_length=254, examples=["ada@example.org"])
     password: str = Field(max_length=256)
-    code_challenge: str = Field(max_length=128, description="BASE64URL(SHA256(code_verifier)), RFC 7636.")
+    code_challenge: str = Field(
+        pattern=r"^[A-Za-z0-9_-]{43}$", description="BASE64URL(SHA256(code_verifier)), RFC 7636."
+    )
     code_challenge_method: Literal["S256"] = "S256"
     scope: str | None = Field(default=None, max_length=1_000, description="All that the user may do if left out.")
     state: str | None = Field(default=None, max_length=500, description="Comes back as it is.")
@@ -135,7 +137,12 @@ def _given(value: str | None, name: str) -> str:
     return value
 
 
-@router.post("/revoke", summary="End the session of a token (RFC 7009)")
+@router.post(
+    "/revoke",
+    response_class=Response,
+    response_description="It is not valid any more.",
+    summary="End the session of a token (RFC 7009)",
+)
 async def revoke(form: Annotated[RevokeForm, Form()], request: Request, users: Users) -> Response:
     """200 also for a token that is not known, or not any more: it is not valid afterwards, which is what was asked."""
     client_id, secret = client_credentials(request, form.client_id, form.client_secret)

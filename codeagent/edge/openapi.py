@@ -99,6 +99,9 @@ def build(app: FastAPI, public_url: str | None = None) -> dict[str, Any]:
     for name, schema in components["schemas"].items():
         if name in EXAMPLES:
             schema["examples"] = [EXAMPLES[name]]
+        for described in schema.get("properties", {}).values():
+            # Of a set; what stands there twice is taken once, and no mistake.
+            described.pop("uniqueItems", None)
     components["securitySchemes"] = _SECURITY
     components["headers"] = {
         name: {"description": text, "schema": {"type": "string"}, "example": value}
@@ -143,11 +146,13 @@ def scopes_of(dependant: Dependant) -> list[str] | None:
 
 def _complete(operation: dict[str, Any], path: str, dependant: Dependant | None) -> None:
     scopes = None if dependant is None else scopes_of(dependant)
+    responses = operation["responses"]
     for parameter in operation.get("parameters", ()):
         if parameter["name"] in _PARAMETERS:
             parameter.setdefault("description", _PARAMETERS[parameter["name"]])
+        if parameter["name"] == "Idempotency-Key" or (parameter["name"] == "If-Match" and "428" in responses):
+            _require(parameter)
     operation["security"] = [] if scopes is None else [{name: scopes} for name in _SECURITY]
-    responses = operation["responses"]
     for status in _statuses(operation, path, secured=scopes is not None):
         responses.setdefault(str(status), {})
     for status, response in responses.items():
@@ -159,6 +164,12 @@ def _complete(operation: dict[str, Any], path: str, dependant: Dependant | None)
             response.setdefault("headers", {}).update(_answer_headers(secured=scopes is not None))
     if dependant is not None and any(isinstance(below.call, Retirement) for below in _tree(dependant)):
         operation["deprecated"] = True
+
+
+def _require(header: dict[str, Any]) -> None:
+    """Optional in the code alone, where leaving it out is refused with a code that says what it is for."""
+    header["required"] = True
+    header["schema"] = {"type": "string", "minLength": 1}
 
 
 def _statuses(operation: dict[str, Any], path: str, *, secured: bool) -> Iterable[int]:

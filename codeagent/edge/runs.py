@@ -187,7 +187,7 @@ async def cancel_run(
     exchange = exchange_of(request)
     wanted = Preferences(minimal=_preferences(exchange, request).minimal)
     view = await context.views.get(caller.tenant_id, run_id)
-    if (decided_on := exchange.header(b"if-match")) is not None:
+    if (decided_on := exchange.header(b"if-match")) is not None and decided_on.strip():
         check_match(decided_on, view.version)
     if view.status is RunStatus.CANCELED:
         return _run_response(view, 202, {}, wanted)

@@ -13,7 +13,13 @@ from codeagent.edge.models import TicketBody, TicketModel
 router = APIRouter(prefix="/v1", tags=["events"])
 
 
-@router.post("/stream-tickets", status_code=201, response_model=TicketModel, summary="Get a ticket for a stream")
+@router.post(
+    "/stream-tickets",
+    status_code=201,
+    response_model=TicketModel,
+    summary="Get a ticket for a stream",
+    responses={404: {}},
+)
 async def issue_ticket(
     context: Context, caller: RunReader, body: Annotated[TicketBody | None, Body()] = None
 ) -> Response:

@@ -16,6 +16,7 @@ from codeagent.broker.publisher import Publisher
 from codeagent.budgets.registry import Budgets
 from codeagent.cli.process import HttpServer, bind
 from codeagent.edge.app import create_app
+from codeagent.edge.connections import ConnectionLimits, bounded
 from codeagent.edge.context import EdgeContext, EdgePolicy
 from codeagent.edge.live import LiveHub
 from codeagent.edge.views import RunViews
@@ -81,7 +82,7 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
 async def listening(context: EdgeContext, drain_seconds: float = 1.0) -> AsyncIterator[tuple[str, HttpServer]]:
     """The edge behind the real server, on a free port of loopback. Streams are told when it stops."""
     listener = bind("127.0.0.1", 0)
-    server = HttpServer(create_app(context), listener, drain_seconds)
+    server = HttpServer(create_app(context), listener, drain_seconds, protocol=bounded(ConnectionLimits()))
     await server.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", server

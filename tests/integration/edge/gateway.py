@@ -12,8 +12,12 @@ from typing import Any
 import httpx2
 
 from codeagent import clock
+from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.publisher import Publisher
 from codeagent.cli.identity import Identity, identify, secret_box
 from codeagent.cli.webhooks import webhooks
+from codeagent.edge.traffic.control import TrafficControl
+from codeagent.edge.traffic.policy import TrafficPolicy
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.keys import digest_of_key, new_key
@@ -111,18 +115,26 @@ class Edge:
 
 def settings_of(url: str, folder: Path, **more: Any) -> Settings:
     where = {"database_url": url, "kafka_bootstrap_servers": NO_BROKER, "api_keys_file": folder / "api-keys.json"}
-    return read_settings(**where, **{"kek": KEK, "webhook_loopback": True, **more})
+    return read_settings(**{**where, "kek": KEK, "webhook_loopback": True, **more})
 
 
 @asynccontextmanager
 async def running_edge(
-    database_url: str, folder: Path, keys: Keys, *, deaf: bool = False, **more: Any
+    database_url: str,
+    folder: Path,
+    keys: Keys,
+    *,
+    deaf: bool = False,
+    traffic: TrafficPolicy | None = None,
+    **more: Any,
 ) -> AsyncIterator[Edge]:
-    """`deaf`: notifications do not reach it."""
+    """`deaf`: notifications do not reach it. Commands go to the broker where `kafka_bootstrap_servers` names one."""
     settings = settings_of(database_url, folder, **more)
     database = (DeafWatched if deaf else Watched)(database_url, connections=4, role=EDGE_ROLE)
     database.queries = []
     identity = identify(settings, database, secret_box(settings))
+    broker = settings.kafka_bootstrap_servers
+    publisher = Publisher(KafkaConnection(broker, "test", idempotent=False, timeout_seconds=1.0))
     context = edge_context(
         database,
         folder / "artifacts",
@@ -133,11 +145,19 @@ async def running_edge(
         webhooks=webhooks(settings, database, secret_box(settings)),
         refuse=identity.refusals.note,
         checks={"revocations": identity.revocations.current},
-        policy=edge_policy(trusted_proxies=tuple(str(network) for network in settings.trusted_proxies)),
+        policy=edge_policy(
+            durable_accept=broker == NO_BROKER,
+            trusted_proxies=tuple(str(network) for network in settings.trusted_proxies),
+            security_contact=settings.security_contact,
+        ),
+        publisher=publisher,
+        traffic=TrafficControl(traffic),
         offers=Offers(ProviderRegistry(settings.providers()).settings()),
     )
     identity.revocations.notify(context.hub.recheck)
     await context.store.start()
+    if broker != NO_BROKER:
+        await publisher.start()
     await identity.start()
     try:
         async with (
@@ -146,5 +166,6 @@ async def running_edge(
         ):
             yield Edge(http, database, identity, keys)
     finally:
+        await publisher.stop()
         await identity.stop()
         await database.close()

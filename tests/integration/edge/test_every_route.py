@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.integration.edge.auditing import lines
 from tests.integration.edge.gateway import OTHERS, Edge
 from tests.integration.eventlog.steps import APPROVAL, commit_step, new_run, started, step, waiting
 
+Record = Callable[[str, object], None]
+"""pytest's `record_property`: how many cases a test has tried, for the report of `make test-security`."""
 ROUTES = sorted(
     (method, str(route.path))
     for route in iter_route_contexts(create_app(None).routes)
@@ -101,7 +104,9 @@ async def privacy_of_theirs(edge: Edge, url: str) -> dict[str, str]:
     return {"request_id": request.json()["id"], "breach_id": breach.json()["id"]}
 
 
-async def test_another_tenants_id_is_an_id_of_nothing(edge: Edge, theirs: dict[str, str]) -> None:
+async def test_another_tenants_id_is_an_id_of_nothing(
+    edge: Edge, theirs: dict[str, str], record_property: Record
+) -> None:
     answers = {}
     for method, path in WITH_IDS:
         target = path.format_map(theirs)
@@ -110,6 +115,7 @@ async def test_another_tenants_id_is_an_id_of_nothing(edge: Edge, theirs: dict[s
         answers[method, path] = answer.status_code, answer.json()["code"]
         if method == "GET":  # there it is, for those whose it is
             assert (await edge.call(edge.keys.stranger, method, target)).status_code == 200, path
+    record_property("cases", len(WITH_IDS))
     assert answers == dict.fromkeys(WITH_IDS, (404, "not_found"))
 
 
@@ -120,7 +126,7 @@ class Anything(dict[str, str]):
         return "x"
 
 
-async def test_without_a_key_or_its_scopes_nothing_is_done(edge: Edge) -> None:
+async def test_without_a_key_or_its_scopes_nothing_is_done(edge: Edge, record_property: Record) -> None:
     bare, powerless = {}, {}
     for method, path in ROUTES:
         target = path.format_map(Anything())
@@ -130,5 +136,6 @@ async def test_without_a_key_or_its_scopes_nothing_is_done(edge: Edge) -> None:
         if (method, path) in SCOPED:
             answer = await edge.call(edge.keys.powerless, method, target, headers=HEADERS)
             powerless[method, path] = answer.status_code, answer.json()["code"]
+    record_property("cases", len(ROUTES) + len(SCOPED))
     assert bare == dict.fromkeys(ROUTES, (401, "unauthenticated"))
     assert powerless == dict.fromkeys(SCOPED, (403, "insufficient_scope"))
