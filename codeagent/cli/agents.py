@@ -54,7 +54,7 @@ def create(file: File, data_dir: DataDir = None) -> None:
     """Define an agent, with a first version: a draft until it is promoted."""
     said = _read(file)
     with _edge(data_dir) as edge:
-        _post(edge, "/v1/agents", {key: said[key] for key in OF_THE_AGENT & said.keys()})
+        _make_agent(edge, said)
         _make_version(edge, said)
 
 
@@ -77,6 +77,17 @@ def promote(
 def rollback(name: Name, data_dir: DataDir = None) -> None:
     """Give new runs the version again that they were given before the last promotion."""
     _move(data_dir, name, "rollback")
+
+
+def _make_agent(edge: Client, said: dict[str, Any]) -> None:
+    """An agent without any version is what a former `create` left whose version was refused: it is gone on with."""
+    from codeagent.cli.client import ApiError
+
+    try:
+        _post(edge, "/v1/agents", {key: said[key] for key in OF_THE_AGENT & said.keys()})
+    except ApiError as error:
+        if error.code != "conflict" or edge.call("GET", f"/v1/agents/{said['name']}")["latest_version"]:
+            raise
 
 
 def _make_version(edge: Client, said: dict[str, Any]) -> None:

@@ -212,7 +212,8 @@ def _checked(answer: httpx2.Response) -> dict[str, Any]:
     except ValueError:
         problem = {}
     detail = str(problem.get("detail", answer.reason_phrase))
-    fields = "; ".join(f"{item['pointer']}: {item['detail']}" for item in problem.get("errors", []))
+    wrong = [(item["pointer"], item["detail"]) for item in problem.get("errors", [])]
+    fields = "; ".join(pointer if said == detail else f"{pointer}: {said}" for pointer, said in wrong)
     raise ApiError(
         answer.status_code,
         str(problem.get("code", "unknown")),

@@ -34,6 +34,6 @@ def find_connection(data_dir: Path) -> Connection:
         return Connection(url or found["url"], key or found["api_key"])
     except (OSError, ValueError, KeyError):
         raise NotConnected(
-            f"No connection in {path}. Start the system with `codeagent up`, "
-            "or set CODEAGENT_URL and CODEAGENT_API_KEY."
+            f"No connection in {path}. Start the system with `codeagent up`, name its directory "
+            "with --data-dir, or set CODEAGENT_URL and CODEAGENT_API_KEY."
         ) from None

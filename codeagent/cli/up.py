@@ -46,7 +46,7 @@ from codeagent.embedded.processes import ChildSpec, ProcessSupervisor, WatchedSe
 from codeagent.errors import Unavailable
 from codeagent.eventlog import migrate
 from codeagent.identity.keys import digest_of_key, new_key
-from codeagent.settings import Misconfigured, Settings
+from codeagent.settings import Misconfigured, Problem, Settings
 from codeagent.telemetry.logs import configure_logs
 
 PRELOADED = (
@@ -66,6 +66,7 @@ PRELOADED = (
 READY_SECONDS = 60.0
 PREPARE_SECONDS = 60.0
 MOST_FAILURES = 2
+KEY_ID = "key_local"
 TENANT = "ten_local"
 PRINCIPAL = "usr_local"
 
@@ -79,20 +80,32 @@ class Ready:
 
 
 def api_key(data_dir: Path) -> str:
-    """The key of this data directory: made once, kept in the connection file, known to the edge by its digest."""
+    """The key of this data directory: made once, kept in the connection file, known to the edge by its digest.
+
+    Entries that somebody has put beside it stay. Raises `Misconfigured` where the file holds no list of entries.
+    """
     connection = data_dir / CONNECTION_FILE
     key = ""
     if connection.exists():
         key = str(json.loads(connection.read_text()).get("api_key", ""))
     key = key or new_key()
     entry = {
-        "key_id": "key_local",
+        "key_id": KEY_ID,
         "sha256": digest_of_key(key),
         "tenant_id": TENANT,
         "principal_id": PRINCIPAL,
     }
-    write_atomically(data_dir / "api-keys.json", json.dumps([entry]))
+    file = data_dir / "api-keys.json"
+    write_atomically(file, json.dumps([entry, *_other_entries(file)], indent=2))
     return key
+
+
+def _other_entries(file: Path) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(file.read_text()) if file.exists() else []
+        return [entry for entry in entries if entry["key_id"] != KEY_ID]
+    except (ValueError, TypeError, KeyError):
+        raise Misconfigured([Problem(str(file), "is no list of API keys' entries", "mend or remove it")]) from None
 
 
 def _listener(options: UpOptions) -> socket.socket:

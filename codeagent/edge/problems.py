@@ -21,6 +21,7 @@ log = get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+NOTHING_HERE = "There is nothing under this path."
 _STATUS_CODES = {
     400: "malformed_request",
     401: "unauthenticated",
@@ -166,7 +167,8 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(_methods(app, request.scope["path"]))
-        return problem(error.status_code, code, str(error.detail), headers=headers)
+        detail = NOTHING_HERE if error.status_code == 404 else str(error.detail)
+        return problem(error.status_code, code, detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: Exception) -> Response:
@@ -200,10 +202,14 @@ def _validation(error: RequestValidationError, content_type: str) -> Response:
     if any(item["loc"][:1] == ("body",) for item in found) and not _is_json(content_type):
         return problem(415, "unsupported_media_type", "The body has to be application/json, and to say so.")
     errors = [
-        FieldProblem(pointer=_pointer(item["loc"]), detail=str(item["msg"])[:300], code=str(item["type"]))
-        for item in found[:20]
+        FieldProblem(pointer=_pointer(item["loc"]), detail=_said(item), code=str(item["type"])) for item in found[:20]
     ]
     return problem(422, "validation_failed", "The request does not fit its schema.", errors=errors)
+
+
+def _said(item: dict[str, Any]) -> str:
+    """Of our own rules the framework says "Value error, " first."""
+    return str(item["msg"]).removeprefix("Value error, ")[:300]
 
 
 def _is_json(content_type: str) -> bool:

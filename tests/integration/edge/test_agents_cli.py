@@ -45,6 +45,18 @@ async def test_an_agent_from_a_file_is_versioned_promoted_and_rolled_back(comman
     assert "state: deprecated" in shown
 
 
+async def test_a_definition_whose_version_was_refused_is_created_once_it_is_mended(
+    command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "reader.yaml"
+    file.write_text("name: reader\ntools: [rm]\n")
+    assert "There is no tool 'rm'." in (await command("create", file)).stderr
+    file.write_text("name: reader\n")
+    assert (await command("create", file)).stdout.startswith("reader@1\tdraft")
+    again = await command("create", file)
+    assert (again.exit_code, "(conflict)" in again.stderr) == (1, True)
+
+
 async def test_what_is_refused_is_told_and_is_no_success(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     for text in ("name: [", "- name", "description: no name", "\x00"):

@@ -212,6 +212,18 @@ async def test_an_unknown_run_is_not_found(api: Api, run_id: str) -> None:
         assert (response.status_code, code(response)) == (404, "not_found")
 
 
+async def test_a_path_that_leads_nowhere_is_told_as_such(api: Api) -> None:
+    response = await api.http.get("/v1/nowhere")
+    assert (response.status_code, code(response)) == (404, "not_found")
+    assert response.json()["detail"] == "There is nothing under this path."
+
+
+async def test_a_rule_of_ours_is_told_in_its_own_words(api: Api) -> None:
+    (wrong,) = (await api.submit({**await body(api), "limits": {"max_cost_usd": "abc"}})).json()["errors"]
+    assert wrong["pointer"] == "/limits/max_cost_usd"
+    assert wrong["detail"] == 'an amount of money is a number, or text such as "2.50"'
+
+
 async def test_every_answer_carries_the_security_headers_and_no_server_name(api: Api) -> None:
     for path in ("/livez", "/v1/runs", "/nowhere", "/openapi.json"):
         response = await api.http.get(path)

@@ -139,6 +139,18 @@ def test_who_would_have_to_wait_for_long_is_told_at_once(edge: tuple[Edge, Clien
     assert (len(state.bodies), state.pauses) == (2, [])
 
 
+def test_what_is_wrong_with_a_field_is_said_once(edge: tuple[Edge, Client]) -> None:
+    state, client = edge
+    state.busy_for = 100
+    for detail, told in (("No such model.", "No such model. /model"), ("It does not fit.", "/model: No such model.")):
+        wrong = {"pointer": "/model", "detail": "No such model."}
+        state.refusal = 422, {"code": "unsupported_model", "detail": detail, "errors": [wrong]}
+        with pytest.raises(ApiError) as caught:
+            client.submit({}, "key")
+        assert told in str(caught.value)
+        assert str(caught.value).count("No such model.") == 1
+
+
 @pytest.mark.parametrize(("code", "attempts"), [("idempotency_in_progress", 2), ("invalid_state_transition", 1)])
 def test_a_conflict_is_asked_about_again_if_it_may_pass(edge: tuple[Edge, Client], code: str, attempts: int) -> None:
     state, client = edge
