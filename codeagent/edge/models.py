@@ -91,7 +91,8 @@ class ApprovalsBody(Strict):
 
 
 class RunBody(Strict):
-    """A run to start. What it leaves out its session says, or its project; without `approvals` nobody is asked."""
+    """A run to start. What it leaves out its session says, or its project. `approvals` adds to what its agent
+    demands; without either nobody is asked."""
 
     task: str = Field(min_length=1, max_length=32_000, examples=["Make the tests pass."])
     source: Annotated[ArchiveSourceBody | GitSourceBody, Field(discriminator="kind")] | None = Field(
