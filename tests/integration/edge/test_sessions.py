@@ -162,6 +162,9 @@ async def test_the_next_run_has_the_files_and_the_words_of_those_before(api: Api
     await work.completes("Tested.")
     run = (await api.http.get(f"/v1/runs/{second.json()['id']}")).json()
     assert [artifact["digest"] for artifact in run["artifacts"]] == [digest("2")]
+    artifacts = await api.http.get(f"/v1/runs/{run['id']}/artifacts")
+    assert artifacts.json() == {"items": run["artifacts"], "next_cursor": None}
+    assert artifacts.headers["etag"] == f'"{run["version"]}"'
     await say(api, session_id, "More.")
     sent = ordered(api)[1]
     assert sent.continues == Files(base=BASE, checkpoint=digest("2"))
