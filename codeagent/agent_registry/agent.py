@@ -13,7 +13,7 @@ import orjson
 from codeagent.agent import tools
 from codeagent.errors import Conflict, InvalidInput
 from codeagent.messages.ids import derived_uuid, typed_id
-from codeagent.messages.values import LimitsAsked, RunLimits
+from codeagent.messages.values import ApprovalPolicy, LimitsAsked, RunLimits
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 ANY_LIMITS = LimitsAsked()
@@ -63,17 +63,20 @@ class Agent:
 @dataclass(frozen=True, slots=True)
 class Content:
     """What a version says. `instructions` are added to the built-in prompt; without a `model` runs have the
-    installation's default; `limits` are defaults of a run and the most that it may ask for."""
+    installation's default; `limits` are defaults of a run and the most that it may ask for; `approvals` are the least
+    that people are asked about."""
 
     instructions: str = ""
     model: str | None = None
     tools: tuple[str, ...] = tools.NAMES
     limits: LimitsAsked = ANY_LIMITS
+    approvals: ApprovalPolicy | None = None
 
     @property
     def digest(self) -> str:
         """Over the content's canonical JSON (RFC 8785; it has no number but integers, and ASCII names)."""
         said = {
+            "approvals": None if self.approvals is None else self.approvals.model_dump(mode="json"),
             "instructions": self.instructions,
             "limits": self.limits.model_dump(mode="json"),
             "model": self.model,

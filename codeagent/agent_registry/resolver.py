@@ -12,7 +12,7 @@ from codeagent.agent_registry import tables
 from codeagent.agent_registry.agent import BUILTIN, BUILTIN_CONTENT, AgentVersion, VersionState
 from codeagent.errors import InvalidInput, Rejected
 from codeagent.eventlog.database import Database
-from codeagent.messages.values import AgentDefinition, LimitsAsked
+from codeagent.messages.values import AgentDefinition, ApprovalPolicy, LimitsAsked
 
 REMEMBERED_SECONDS = 1.0
 """How long another edge may give runs the version that was active before. What a version says never changes."""
@@ -30,6 +30,7 @@ class Resolved:
     number: int
     model: str | None
     limits: LimitsAsked
+    approvals: ApprovalPolicy | None
     definition: AgentDefinition | None
 
 
@@ -61,7 +62,8 @@ class AgentResolver:
         if name in BUILTIN:
             if number not in {None, 1}:
                 raise _unsupported(f"Agent {name!r} has no version {number}.")
-            return Resolved(name, 1, BUILTIN_CONTENT.model, BUILTIN_CONTENT.limits, None)
+            content = BUILTIN_CONTENT
+            return Resolved(name, 1, content.model, content.limits, content.approvals, None)
         version = await self._version((tenant_id, name, number))
         if version.state is VersionState.DRAFT and not drafts:
             detail = f"Version {version.number} of agent {name!r} is a draft: trying it takes the scope agents:write."
@@ -70,7 +72,7 @@ class AgentResolver:
         definition = AgentDefinition(
             id=version.agent_id, digest=version.digest, instructions=content.instructions, tools=content.tools
         )
-        return Resolved(name, version.number, content.model, content.limits, definition)
+        return Resolved(name, version.number, content.model, content.limits, content.approvals, definition)
 
     async def _version(self, key: _Key) -> AgentVersion:
         remembered = self._remembered.get(key)

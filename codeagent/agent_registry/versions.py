@@ -127,6 +127,7 @@ async def _record_created(change: Change, agent: Agent, version: AgentVersion) -
         model=content.model,
         tools=content.tools,
         limits=content.limits,
+        approvals=content.approvals,
     )
     await change.record(agent_stream(agent.id), agent.version, fact)
 

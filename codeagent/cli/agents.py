@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Agents and their versions. A FILE is YAML or JSON with name and description, instructions, model, tools and "
-    "limits, each but the name optional.",
+    help="Agents and their versions. A FILE is YAML or JSON with name and description, instructions, model, tools, "
+    "limits and approvals, each but the name optional.",
 )
 FAILED, USAGE = 1, 2
 OF_THE_AGENT = frozenset({"name", "description"})

@@ -15,6 +15,7 @@ from codeagent.cli.config import app as config
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions
 
+MACHINE, WORK, OPERATE = "On this machine", "Work", "Operate"
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -27,19 +28,19 @@ sandbox = typer.Typer(no_args_is_help=True, help="Sandboxes, for operators.")
 admin = typer.Typer(no_args_is_help=True, help="Tenants, for operators.")
 auth = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens, for operators.")
 keys = typer.Typer(invoke_without_command=True)
-app.add_typer(agents, name="agents")
-app.add_typer(db, name="db")
-app.add_typer(keys, name="key")
-app.add_typer(topics, name="topics")
-app.add_typer(sandbox, name="sandbox")
-app.add_typer(config, name="config")
-app.add_typer(kek, name="kek")
-app.add_typer(approvals, name="approvals")
-app.add_typer(admin, name="admin")
-app.add_typer(audit, name="audit")
-app.add_typer(auth, name="auth")
-app.add_typer(projects, name="projects")
-app.add_typer(sessions, name="sessions")
+app.add_typer(agents, name="agents", rich_help_panel=WORK)
+app.add_typer(db, name="db", rich_help_panel=OPERATE)
+app.add_typer(keys, name="key", rich_help_panel=OPERATE)
+app.add_typer(topics, name="topics", rich_help_panel=OPERATE)
+app.add_typer(sandbox, name="sandbox", rich_help_panel=OPERATE)
+app.add_typer(config, name="config", rich_help_panel=OPERATE)
+app.add_typer(kek, name="kek", rich_help_panel=OPERATE)
+app.add_typer(approvals, name="approvals", rich_help_panel=WORK)
+app.add_typer(admin, name="admin", rich_help_panel=OPERATE)
+app.add_typer(audit, name="audit", rich_help_panel=OPERATE)
+app.add_typer(auth, name="auth", rich_help_panel=OPERATE)
+app.add_typer(projects, name="projects", rich_help_panel=WORK)
+app.add_typer(sessions, name="sessions", rich_help_panel=WORK)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]
 USAGE = 2
@@ -59,7 +60,7 @@ def fail(message: str, status: int = 1) -> typer.Exit:
     return typer.Exit(status)
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def up(
     data_dir: DataDir = None,
     port: Annotated[int, typer.Option(help="Port of the API; 0 takes the last one used, or any free one.")] = 0,
@@ -96,7 +97,7 @@ def up(
     raise typer.Exit(status)
 
 
-@app.command()
+@app.command(rich_help_panel=WORK)
 def run(
     task: Annotated[str, typer.Argument(help="What to do.")],
     repo: Annotated[Path | None, typer.Option(help="Repository to work on; its tracked files are uploaded.")] = None,
@@ -150,7 +151,7 @@ def run(
         raise fail(str(error), USAGE) from None
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE)
 def verify(
     run_id: Annotated[str, typer.Argument(help="The run, as in run_01jd...")],
     data_dir: DataDir = None,
@@ -161,7 +162,7 @@ def verify(
     raise typer.Exit(verify_run(_data_dir(data_dir), run_id))
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE)
 def serve(
     role: Annotated[str, typer.Argument(help="edge, agent-worker, provider-worker, sandbox-worker, relay")],
 ) -> None:
@@ -226,7 +227,7 @@ def key_create(
     raise typer.Exit(create_key(data_dir, wanted))
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE)
 def schemas(folder: Annotated[Path, typer.Argument(help="Where to write them.")]) -> None:
     """Write JSON Schemas, OpenAPI and AsyncAPI."""
     from codeagent.cli.schemas import write_schemas
@@ -234,7 +235,7 @@ def schemas(folder: Annotated[Path, typer.Argument(help="Where to write them.")]
     write_schemas(folder)
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def demo(
     repo: Annotated[Path, typer.Argument(help="A repository with a failing test.")],
     data_dir: DataDir = None,

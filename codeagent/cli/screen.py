@@ -47,7 +47,14 @@ class Screen:
         self._midline = not text.endswith("\n")
 
     def _on_run_submitted(self, data: dict[str, Any]) -> None:
-        self._line(f"[bold]run[/] {data['run_id']}  [dim]model[/] {data['model']}")
+        agent = f"{data['agent']}@{data['agent_version']}"
+        self._line(f"[bold]run[/] {data['run_id']}  [dim]agent[/] {agent}  [dim]model[/] {_safe(data['model'])}")
+        belongs = [f"[dim]{name}[/] {data[f'{name}_id']}" for name in ("project", "session") if data.get(f"{name}_id")]
+        if belongs:
+            self._line("  ".join(belongs))
+        if (asks := data.get("approvals")) is not None:
+            tools = "all that may change files" if asks["tools"] == "all_changing" else ", ".join(asks["tools"])
+            self._line(f"[dim]asks before[/] {_safe(tools)}")
 
     def _on_run_step_started(self, data: dict[str, Any]) -> None:
         words = {"prepare": "preparing the files", "think": "thinking", "collect": "collecting the patch"}

@@ -8,8 +8,9 @@ from typing import Annotated, Self
 from pydantic import BaseModel, Field
 
 from codeagent.agent_registry.agent import NAME_PATTERN, Agent, AgentVersion, Content, VersionState, chosen_tools
-from codeagent.edge.models import LimitsBody, Strict
-from codeagent.messages.values import LimitsAsked
+from codeagent.agent_registry.approvals import checked
+from codeagent.edge.models import ApprovalsBody, LimitsBody, Strict
+from codeagent.messages.values import ApprovalPolicy, LimitsAsked
 
 # Neither holds a NUL, which PostgreSQL cannot keep.
 Description = Annotated[str, Field(max_length=1_000, pattern=r"^[^\x00]*$", examples=["Reads and reports."])]
@@ -61,10 +62,15 @@ class VersionBody(Strict):
         default=LimitsBody(), description="Defaults of its runs, and the most that they may ask for."
     )
 
+    approvals: ApprovalsBody | None = Field(
+        default=None, description="What people are asked about, at least: a run may ask for more, never for less."
+    )
+
     def content(self) -> Content:
         """Raises `InvalidInput` (`unsupported_tool`)."""
         limits = LimitsAsked.model_validate(self.limits.model_dump())
-        return Content(self.instructions, self.model, chosen_tools(self.tools), limits)
+        approvals = None if self.approvals is None else checked(self.approvals.policy())
+        return Content(self.instructions, self.model, chosen_tools(self.tools), limits, approvals)
 
 
 class AgentModel(BaseModel):
@@ -94,7 +100,7 @@ class AgentPage(BaseModel):
 
 
 class AgentVersionModel(BaseModel):
-    """A version. `digest` is over the canonical JSON of `instructions`, `model`, `tools` and `limits`."""
+    """A version. `digest` is over the canonical JSON of `instructions`, `model`, `tools`, `limits` and `approvals`."""
 
     agent_id: str
     agent: str
@@ -104,6 +110,7 @@ class AgentVersionModel(BaseModel):
     model: str | None
     tools: list[str]
     limits: LimitsAsked
+    approvals: ApprovalPolicy | None
     digest: str
     created_by: str | None
     created_at: datetime | None
@@ -120,6 +127,7 @@ class AgentVersionModel(BaseModel):
             model=content.model,
             tools=list(content.tools),
             limits=content.limits,
+            approvals=content.approvals,
             digest=version.digest,
             created_by=version.created_by,
             created_at=version.created_at,

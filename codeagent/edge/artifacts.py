@@ -15,10 +15,10 @@ from fastapi.responses import Response, StreamingResponse
 
 from codeagent.artifacts.archive import ArchiveLimits, normalise
 from codeagent.artifacts.disk import explained
+from codeagent.edge.artifact_models import ArtifactModel, ArtifactPage, UploadModel
 from codeagent.edge.context import Context, RunReader, RunWriter
-from codeagent.edge.models import UploadModel
 from codeagent.edge.parameters import IF_NONE_MATCH, taking
-from codeagent.edge.preconditions import not_modified
+from codeagent.edge.preconditions import etag, not_modified
 from codeagent.edge.problems import problem
 from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.errors import NotFound, Rejected
@@ -70,6 +70,20 @@ async def _receive(chunks: AsyncIterator[bytes], path: Path, limit: int) -> None
             await asyncio.to_thread(file.write, chunk)
     finally:
         await asyncio.to_thread(file.close)
+
+
+@router.get(
+    "/runs/{run_id}/artifacts",
+    response_model=ArtifactPage,
+    response_description="The run's artifacts, oldest first.",
+    summary="List a run's artifacts",
+)
+async def run_artifacts(run_id: str, context: Context, caller: RunReader) -> Response:
+    """As they stand in the run: none before it has collected its patch."""
+    view = await context.views.get(caller.tenant_id, run_id)
+    page = ArtifactPage(items=[ArtifactModel.of(artifact) for artifact in view.artifacts])
+    headers = {"ETag": etag(view.version), "Cache-Control": "private, no-cache"}
+    return Response(page.model_dump_json(), 200, headers, media_type="application/json")
 
 
 @router.get(

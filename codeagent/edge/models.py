@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 
 from codeagent.edge.approval_models import ApprovalModel
+from codeagent.edge.artifact_models import ArtifactModel
 from codeagent.messages.values import ApprovalDecision, ApprovalPolicy, Digest, LimitsAsked, RunStatus, absent
 from codeagent.projections.runs import RunRow
 from codeagent.projections.view import RunView
@@ -91,7 +92,8 @@ class ApprovalsBody(Strict):
 
 
 class RunBody(Strict):
-    """A run to start. What it leaves out its session says, or its project; without `approvals` nobody is asked."""
+    """A run to start. What it leaves out its session says, or its project. `approvals` adds to what its agent
+    demands; without either nobody is asked."""
 
     task: str = Field(min_length=1, max_length=32_000, examples=["Make the tests pass."])
     source: Annotated[ArchiveSourceBody | GitSourceBody, Field(discriminator="kind")] | None = Field(
@@ -135,14 +137,6 @@ class AnswerBody(Strict):
 
     decision: ApprovalDecision
     comment: str = Field(default="", max_length=2_000)
-
-
-class ArtifactModel(BaseModel):
-    name: str
-    media_type: str
-    size_bytes: int
-    digest: str
-    href: str
 
 
 class UsageModel(BaseModel):
@@ -201,10 +195,7 @@ class RunModel(BaseModel):
                 output_tokens=view.usage.output_tokens,
                 cost_usd=str(view.cost_usd),
             ),
-            artifacts=[
-                ArtifactModel(**artifact.model_dump(), href=f"/v1/artifacts/{artifact.digest}")
-                for artifact in view.artifacts
-            ],
+            artifacts=[ArtifactModel.of(artifact) for artifact in view.artifacts],
             cancel_requested_at=view.cancel_requested_at,
             deadline_at=view.deadline_at,
             created_at=view.created_at,
@@ -280,13 +271,3 @@ class TicketModel(BaseModel):
     ticket: str = Field(examples=["cst_..."])
     run_id: str | None
     expires_at: datetime
-
-
-class UploadModel(BaseModel):
-    """A source archive as it was taken in: normalised, so that its digest may differ from the upload's."""
-
-    digest: str
-    size_bytes: int
-    files: int
-    dropped: int
-    href: str

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codeagent.agent.tools import SANDBOXED
 from codeagent.agent_registry.agent import run_limits
+from codeagent.agent_registry.approvals import checked, joined
 from codeagent.agent_registry.resolver import Resolved as ResolvedAgent
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.git_sources import check_git_ref, check_git_url
-from codeagent.edge.models import ApprovalsBody, ArchiveSourceBody, GitSourceBody, RunBody
+from codeagent.edge.models import ArchiveSourceBody, GitSourceBody, RunBody
 from codeagent.edge.threads import Thread, thread_of
 from codeagent.errors import InvalidInput, NotFound
 from codeagent.eventlog.accept import Placement
@@ -19,6 +19,7 @@ from codeagent.identity.scopes import Scope
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.project_events import ProjectSettings
 from codeagent.messages.values import ApprovalPolicy, ArchiveSource, GitSource, LimitsAsked, Source
+from codeagent.projections.view import RunView
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ async def _command(
         definition=agent.definition,
         model=model,
         limits=run_limits(_limits(body.limits, project), agent.limits),
-        approvals=None if body.approvals is None else _approvals(body.approvals),
+        approvals=joined(_approvals(body, previous), agent.approvals),
         fingerprint=named.fingerprint,
         project_id=around.project_id,
         session_id=body.session_id,
@@ -125,13 +126,11 @@ async def _command(
     )
 
 
-def _approvals(body: ApprovalsBody) -> ApprovalPolicy:
-    """A misspelt tool must not pass for one that nobody is asked about."""
-    for place, tool in enumerate(() if body.tools == "all_changing" else body.tools):
-        if tool not in SANDBOXED:
-            detail = f"There is no tool {tool!r} to ask about. Tools: {', '.join(sorted(SANDBOXED))}."
-            raise InvalidInput(detail, code="unsupported_tool", pointer=f"/approvals/tools/{place}")
-    return body.policy()
+def _approvals(body: RunBody, previous: RunView | None) -> ApprovalPolicy | None:
+    """What the request says, else what the session's run before had: saying nothing takes no approval away."""
+    if body.approvals is not None:
+        return checked(body.approvals.policy())
+    return None if previous is None else previous.approval_policy
 
 
 def _limits(asked: LimitsAsked, project: ProjectSettings | None) -> LimitsAsked:
@@ -161,7 +160,9 @@ async def _source(context: EdgeContext, caller: Principal, body: RunBody, around
     if isinstance(body.source, GitSourceBody):
         source = GitSource(url=body.source.url, ref=body.source.ref)
     elif thread is not None and thread.source is not None:
-        return thread.source
+        if thread.files is not None or not isinstance(thread.source, GitSource):
+            return thread.source
+        source = thread.source  # it has not been had yet: fetching it is what may be switched off
     elif project is not None:
         source = GitSource(url=project.repository, ref=project.default_ref)
     else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import AwareDatetime
 
 from codeagent.edge import preferences
 from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
@@ -32,7 +34,7 @@ from codeagent.edge.preferences import Preferences
 from codeagent.edge.sse import STREAM_ITEM, TRANSPORT, sse_response
 from codeagent.edge.traffic.exchange import Exchange, exchange_of
 from codeagent.edge.waiting import has_ended, until
-from codeagent.errors import Conflict, Rejected
+from codeagent.errors import Conflict, InvalidInput, Rejected
 from codeagent.identity.principal import Principal
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import RunStatus
@@ -41,6 +43,7 @@ from codeagent.projections.view import RunView
 
 router = APIRouter(prefix="/v1", tags=["runs"])
 
+AGENT_PATTERN = r"^[a-z0-9-]{1,63}(@[1-9][0-9]{0,8})?$"
 SUBMITTED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The run, ended within the time of `Prefer: wait`.", "model": RunModel},
     409: {
@@ -110,21 +113,39 @@ def _run_response(
     return Response(content, status, told, media_type="application/json" if content else None)
 
 
+def _wanted(
+    status: Annotated[RunStatus | None, Query(description="Only runs of this status.")] = None,
+    project_id: Annotated[ProjectId | None, Query(description="Only runs of this project.")] = None,
+    session_id: Annotated[SessionId | None, Query(description="Only runs of this session.")] = None,
+    agent: Annotated[
+        str | None,
+        Query(pattern=AGENT_PATTERN, description="Only runs of this agent, or of one version of it (`name@number`)."),
+    ] = None,
+    updated_after: Annotated[
+        AwareDatetime | None, Query(description="Only runs that have changed after this moment.")
+    ] = None,
+) -> RunFilter:
+    """Raises `InvalidInput` for a moment that UTC has no name for."""
+    try:
+        moment = None if updated_after is None else updated_after.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput("There is no such moment.", pointer="query:updated_after") from None
+    return RunFilter(status, project_id, session_id, agent, moment)
+
+
 @router.get("/runs", response_model=RunPage, response_description="A page of runs.", summary="List runs, newest first")
 async def get_runs(
     context: Context,
     caller: RunReader,
+    wanted: Annotated[RunFilter, Depends(_wanted)],
     limit: Annotated[int, Query(ge=1, le=200, description="Runs a page.")] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
-    status: Annotated[RunStatus | None, Query(description="Only runs of this status.")] = None,
-    project_id: Annotated[ProjectId | None, Query(description="Only runs of this project.")] = None,
-    session_id: Annotated[SessionId | None, Query(description="Only runs of this session.")] = None,
 ) -> Response:
-    """The list follows the log with a short delay; `/v1/runs/{id}` is always up to date.
+    """All that fit every filter given. The list follows the log with a short delay; `/v1/runs/{id}` is always up to
+    date.
 
     Pages do not overlap and leave nothing out: runs that begin meanwhile stand before the first page.
     """
-    wanted = RunFilter(status, project_id, session_id)
     return await page_of_runs(context, caller, wanted, "/v1/runs", cursor=cursor, limit=limit)
 
 

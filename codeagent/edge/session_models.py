@@ -8,7 +8,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
-from codeagent.edge.models import ArchiveSourceBody, GitSourceBody, LimitsBody, ProjectId, RunBody, Strict
+from codeagent.edge.models import (
+    ApprovalsBody,
+    ArchiveSourceBody,
+    GitSourceBody,
+    LimitsBody,
+    ProjectId,
+    RunBody,
+    Strict,
+)
 from codeagent.projects.sessions import Session
 
 Title = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["Rounding in the cart"])]
@@ -38,6 +46,9 @@ class MessageBody(Strict):
     agent: str | None = Field(default=None, min_length=1, max_length=100)
     model: str | None = Field(default=None, min_length=1, max_length=200, examples=["builtin/repair"])
     limits: LimitsBody = LimitsBody()
+    approvals: ApprovalsBody | None = Field(
+        default=None, description="What people are asked about, besides what the agent demands."
+    )
 
     def run(self, session_id: str) -> RunBody:
         """The run that it stands for."""

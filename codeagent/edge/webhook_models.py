@@ -38,8 +38,8 @@ EventTypes = Annotated[
     Field(
         min_length=1,
         max_length=50,
-        description="Names of events of runs, families such as `run.*`, or `*`.",
-        examples=[["run.completed", "run.failed"]],
+        description="Names of events of runs, `budget.threshold_reached`, families such as `run.*`, or `*`.",
+        examples=[["run.completed", "run.failed", "run.input_required"]],
     ),
 ]
 Description = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]

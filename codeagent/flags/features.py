@@ -17,13 +17,14 @@ class Feature:
 RUNS_SUBMISSION = Feature(
     "runs_submission",
     True,
-    "`POST /v1/runs` accepts runs. Off: 503 `temporary_reduced_capacity` with `Retry-After`, repeats of accepted "
-    "runs included; what was accepted goes on.",
+    "`POST /v1/runs` and `POST /v1/sessions/{id}/messages` accept runs. Off: 503 `temporary_reduced_capacity` with "
+    "`Retry-After`, repeats of accepted runs included; what was accepted goes on.",
 )
 GIT_SOURCES = Feature(
     "git_sources",
     True,
-    "`POST /v1/runs` accepts git sources. Off: 422 `unsupported_source`; archives are accepted all the same.",
+    "New runs may fetch git sources, repositories of projects included. Off: 422 `unsupported_source`; archives are "
+    "accepted all the same, and sessions go on with the files that they have.",
 )
 LIVE_DELTAS = Feature(
     "live_deltas",

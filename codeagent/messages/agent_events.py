@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import Digest, LimitsAsked
+from codeagent.messages.values import ApprovalPolicy, Digest, LimitsAsked, absent
 
 
 class AgentCreated(Event):
@@ -46,6 +48,7 @@ class AgentVersionCreated(Event):
     model: str | None
     tools: tuple[str, ...]
     limits: LimitsAsked
+    approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
 
 
 class AgentVersionPromoted(Event):

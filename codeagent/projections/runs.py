@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -126,38 +126,57 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs of a tenant; None is any."""
+    """Which runs of a tenant; None is any. `agent` is `name`, for all of its versions, or `name@number`."""
 
     status: str | None = None
     project_id: str | None = None
     session_id: str | None = None
+    agent: str | None = None
+    updated_after: datetime | None = None
 
 
 async def list_runs(
     database: Database, tenant_id: str, wanted: RunFilter, *, after: str | None, limit: int
 ) -> tuple[list[RunRow], str | None]:
     """A tenant's runs, newest first, and the cursor of the next page. Raises `Rejected` for a malformed cursor."""
-    created_at, run_id = _parse(after) if after else (None, None)
-    rows = await database.fetch(
-        """SELECT run_id, version, status, status_reason, task, agent, agent_version, model, steps, input_tokens,
-                  output_tokens, cost_usd, created_at, updated_at, project_id, session_id
-           FROM runs
-           WHERE tenant_id = $1 AND ($2::text IS NULL OR status = $2) AND ($6::text IS NULL OR project_id = $6)
-             AND ($7::text IS NULL OR session_id = $7)
-             AND ($3::timestamptz IS NULL OR (created_at, run_id) < ($3, $4))
-           ORDER BY created_at DESC, run_id DESC LIMIT $5""",
-        tenant_id,
-        wanted.status,
-        created_at,
-        run_id,
-        limit + 1,
-        wanted.project_id,
-        wanted.session_id,
-        tenant=tenant_id,
-    )
+    query, values = listing(tenant_id, wanted, after=after, limit=limit + 1)
+    rows = await database.fetch(query, *values, tenant=tenant_id)
     found = [RunRow(**dict(row)) for row in rows[:limit]]
     more = len(rows) > limit
     return found, _cursor(found[-1]) if more else None
+
+
+def listing(tenant_id: str, wanted: RunFilter, *, after: str | None, limit: int) -> tuple[str, list[object]]:
+    """The query of a page and its values. It says what is asked and nothing else, so that each filter finds its index:
+    a condition that may be off is one for which the planner has to be ready. Raises `Rejected` for a malformed
+    cursor."""
+    values: list[object] = [tenant_id, limit]
+    conditions = ["tenant_id = $1"]
+    for column, value in _asked(wanted):
+        values.append(value)
+        conditions.append(f"{column} ${len(values)}")
+    if after:
+        values += _parse(after)
+        conditions.append(f"(created_at, run_id) < (${len(values) - 1}, ${len(values)})")
+    query = f"""
+        SELECT run_id, version, status, status_reason, task, agent, agent_version, model, steps, input_tokens,
+               output_tokens, cost_usd, created_at, updated_at, project_id, session_id
+        FROM runs WHERE {" AND ".join(conditions)} ORDER BY created_at DESC, run_id DESC LIMIT $2"""  # noqa: S608  constants
+    return query, values
+
+
+def _asked(wanted: RunFilter) -> Iterator[tuple[str, object]]:
+    """The beginning of each condition, and the value that it compares with."""
+    name, _, number = (wanted.agent or "").partition("@")
+    known: tuple[tuple[str, object], ...] = (
+        ("status =", wanted.status),
+        ("project_id =", wanted.project_id),
+        ("session_id =", wanted.session_id),
+        ("agent =", name or None),
+        ("agent_version =", int(number) if number else None),
+        ("updated_at >", wanted.updated_after),
+    )
+    return ((condition, value) for condition, value in known if value is not None)
 
 
 def _cursor(row: RunRow) -> str:

@@ -1,4 +1,4 @@
-"""From the log to deliveries: one of every event of a run for every webhook that wants it."""
+"""From the log to deliveries: one of every event that can be told for every webhook that wants it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from codeagent.eventlog.follower import LogFollower
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.webhooks.deliveries import new_delivery_id
-from codeagent.webhooks.filters import PUBLIC, wants
+from codeagent.webhooks.filters import is_public, wants
 
 
 class DeliveryDispatcher(LogFollower):
@@ -35,7 +35,7 @@ class DeliveryDispatcher(LogFollower):
         return read
 
     async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
-        events = [event for event in page if event.type in PUBLIC and event.stream_id.startswith("run-")]
+        events = [event for event in page if is_public(event.type, event.stream_id)]
         webhooks = await self._webhooks(connection, {event.tenant_id for event in events})
         wanted = [
             (webhook["id"], event)

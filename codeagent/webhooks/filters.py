@@ -1,13 +1,26 @@
-"""Which events a webhook wants: names such as `run.completed`, families such as `run.*`, or `*` for all."""
+"""Which events a webhook wants: names such as `run.completed`, families such as `run.*`, or `*` for all.
+
+What can be told are the events of runs, as their streams show them, and that a budget is nearly or wholly spent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from codeagent.messages.budget_events import BudgetThresholdReached
 from codeagent.messages.catalog import RUN_EVENTS
+from codeagent.messages.ids import budget_notice_stream, run_stream
 
-PUBLIC = frozenset(event.NAME for event in RUN_EVENTS)
-"""What can be told: the events of runs, as their streams show them."""
+PUBLIC = {
+    **{event.NAME: run_stream("") for event in RUN_EVENTS},
+    BudgetThresholdReached.NAME: budget_notice_stream(""),
+}
+"""How the streams begin that have such an event, by its name."""
+
+
+def is_public(name: str, stream_id: str) -> bool:
+    prefix = PUBLIC.get(name)
+    return prefix is not None and stream_id.startswith(prefix)
 
 
 def is_pattern(text: str) -> bool:

@@ -9,7 +9,9 @@ import orjson
 
 from codeagent.errors import CodeAgentError
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.messages.budget_events import BudgetThresholdReached
 from codeagent.messages.envelope import instant, to_structured
+from codeagent.messages.ids import budget_notice_stream
 
 MOST_BYTES = 20_000
 
@@ -49,9 +51,12 @@ def _standard(event: StoredEvent, document: Any) -> dict[str, Any]:
 
 def _place(event: StoredEvent) -> dict[str, Any]:
     run_id = event.metadata.get("runid")
-    if run_id is None:
-        return {}
-    return {"run_id": run_id, "sequence": event.version, "href": _href(event, run_id)}
+    if run_id is not None:
+        return {"run_id": run_id, "sequence": event.version, "href": _href(event, run_id)}
+    if event.type == BudgetThresholdReached.NAME:
+        budget_id = event.stream_id.removeprefix(budget_notice_stream(""))
+        return {"budget_id": budget_id, "href": f"/v1/budgets/{budget_id}"}
+    return {}
 
 
 def _href(event: StoredEvent, run_id: str) -> str:

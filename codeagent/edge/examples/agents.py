@@ -25,6 +25,7 @@ _DEFINED: dict[str, Any] = {
     "model": "builtin/repair",
     "tools": ["read_file", "search", "submit"],
     "limits": {"max_steps": 20, "max_cost_usd": "0.50"},
+    "approvals": {"tools": ["shell"], "expires_seconds": 3_600},
 }
 _AGENT_VERSION: dict[str, Any] = {
     "agent_id": AGENT_ID,

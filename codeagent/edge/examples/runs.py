@@ -74,6 +74,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "CancelBody": {"reason": "Superseded by another run."},
     "RunModel": _RUN,
     "RunPage": {"items": [_SUMMARY], "next_cursor": None},
+    "ArtifactPage": {"items": _RUN["artifacts"], "next_cursor": None},
     "EventPage": {"items": [EVENT], "next_after": 2, "head": 37},
     "FeedPage": {"items": [EVENT], "next_cursor": None, "cursor": "8401.1207"},
     "TicketBody": {"run_id": RUN_ID},

@@ -20,6 +20,7 @@ READER = {
     "model": "builtin/repair",
     "tools": ["search", "read_file"],
     "limits": {"max_steps": 20, "max_cost_usd": "0.50"},
+    "approvals": {"tools": ["write_file", "shell"]},
 }
 
 
@@ -33,7 +34,8 @@ async def test_a_version_is_a_draft_with_the_digest_of_what_it_says(edge: Edge) 
     version = answer.json()
     assert (version["number"], version["state"], version["agent"]) == (1, "draft", "reader")
     assert version["tools"] == ["read_file", "search", "submit"]
-    said = {name: version[name] for name in ("instructions", "model", "tools", "limits")}
+    said = {name: version[name] for name in ("instructions", "model", "tools", "limits", "approvals")}
+    assert said["approvals"] == {"tools": ["shell", "write_file"], "expires_seconds": 86_400}
     assert version["digest"] == f"sha256:{sha256(rfc8785.dumps(said)).hexdigest()}"
     seen = await edge.call(edge.keys.owner, "GET", answer.headers["location"])
     assert seen.json() == version
@@ -67,6 +69,8 @@ async def test_every_change_is_a_fact_of_the_agents_own_stream(edge: Edge, newes
     ]
     assert all(event.leaf_hash == leaf_of(event) for event in events)
     assert events[1].document()["instructions"] == READER["instructions"]
+    assert events[1].document()["approvals"]["tools"] == ["shell", "write_file"]
+    assert "approvals" not in events[2].document()
     assert [events[place].document()["former"] for place in (3, 4, 5)] == [None, 1, 2]
     assert {event.envelope().actor_id for event in events} == {"usr_owner"}
 
@@ -191,6 +195,7 @@ async def test_what_cannot_be_an_agent_or_a_version_is_refused_by_the_field(edge
         ({"instructions": "a" * 16_001}, "validation_failed", "/instructions"),
         ({"limits": {"max_steps": 0}}, "validation_failed", "/limits/max_steps"),
         ({"limits": {"max_stepz": 1}}, "validation_failed", "/limits/max_stepz"),
+        ({"approvals": {"tools": ["shell", "rm"]}}, "unsupported_tool", "/approvals/tools/1"),
         ({"prompt": "x"}, "validation_failed", "/prompt"),
     ]
     for body, code, pointer in wrong:

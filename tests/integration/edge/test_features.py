@@ -11,7 +11,9 @@ from openfeature import api as openfeature
 from codeagent.flags import evaluation, file_provider
 from codeagent.flags.evaluation import Features, features_of
 from codeagent.flags.file_provider import FileProvider
+from codeagent.messages.commands import CancelRun
 from tests.integration.edge.conftest import Api
+from tests.integration.edge.test_sessions import SOURCE, Work, begin, digest, say
 
 GIT = {"task": "t", "source": {"kind": "git", "url": "https://github.com/o/r"}}
 
@@ -63,3 +65,41 @@ async def test_git_sources_are_switched_off_for_one_principal(api: Api, flags: P
     assert (await api.submit(archive)).json()["code"] == "unknown_artifact"
     others = await api.stranger.post("/v1/runs", json=GIT, headers={"Idempotency-Key": "k1"})
     assert others.status_code == 202
+
+
+async def test_messages_of_sessions_are_submissions_too(api: Api, flags: Path) -> None:
+    session_id = await begin(api)
+    flags.write_text("runs_submission: {value: false}")
+    refused = await say(api, session_id, "t", source=SOURCE)
+    assert (refused.status_code, refused.json()["code"]) == (503, "temporary_reduced_capacity")
+    flags.write_text("git_sources: {value: false}")
+    refused = await say(api, session_id, "t", source=SOURCE)
+    assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_source")
+    flags.write_text("")
+    assert (await say(api, session_id, "t", source=SOURCE)).status_code == 202
+
+
+async def test_the_repository_of_a_project_is_a_git_source(api: Api, flags: Path) -> None:
+    wanted = {"name": "shop", "repository": SOURCE["url"]}
+    project = (await api.http.post("/v1/projects", json=wanted, headers={"Idempotency-Key": "p"})).json()["id"]
+    flags.write_text("git_sources: {value: false}")
+    refused = await api.submit({"task": "t", "project_id": project})
+    assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_source")
+    flags.write_text("")
+    assert (await api.submit({"task": "t", "project_id": project})).status_code == 202
+
+
+async def test_a_session_goes_on_with_its_files_and_fetches_none_that_it_never_had(api: Api, flags: Path) -> None:
+    session_id = await begin(api)
+    await say(api, session_id, "one", source=SOURCE)
+    work = Work(api)
+    await work.take(CancelRun(run_id=work.submit.run_id))
+    await work.take(work.submit)
+    flags.write_text("git_sources: {value: false}")
+    refused = await say(api, session_id, "two")
+    assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_source")
+    flags.write_text("")
+    assert (await say(api, session_id, "two")).status_code == 202
+    await Work(api).whole(digest("1"), "done")
+    flags.write_text("git_sources: {value: false}")
+    assert (await say(api, session_id, "three")).status_code == 202

@@ -22,6 +22,7 @@ from codeagent.messages import commands
 from codeagent.messages.catalog import decode_data
 from codeagent.messages.conversation import AssistantMessage, ToolCall
 from codeagent.messages.envelope import Message
+from codeagent.messages.values import ApprovalPolicy
 from codeagent.providers.breaker import Breaker
 from codeagent.providers.retry import ResilientProvider
 from codeagent.providers.scripted import ScriptedProvider
@@ -95,6 +96,21 @@ async def test_a_run_may_ask_for_less_than_its_agent_allows_and_never_for_more(e
     answer = await run(edge, "reader", limits={"max_steps": 21})
     assert refused(answer) == (422, "limit_exceeded")
     assert answer.json()["errors"][0]["pointer"] == "/limits/max_steps"
+
+
+async def test_a_run_may_ask_for_more_approvals_than_its_agent_demands_and_never_for_fewer(
+    edge: Edge, owner: Database
+) -> None:
+    demanded = {"tools": ["shell"], "expires_seconds": 600}
+    await define(edge, "careful", {"approvals": demanded})
+    await move(edge, "careful", "versions/1/promote")
+    silent = (await run(edge, "careful")).json()
+    assert silent["approvals"] == demanded
+    assert (await ordered(owner, silent["id"])).approvals == ApprovalPolicy(tools=("shell",), expires_seconds=600)
+    more = {"tools": ["search"], "expires_seconds": 3_600}
+    asked = (await run(edge, "careful", approvals=more)).json()
+    assert asked["approvals"] == {"tools": ["shell", "search"], "expires_seconds": 600}
+    assert (await run(edge, "coder")).json()["approvals"] is None
 
 
 async def test_a_run_cannot_have_what_is_not_for_new_runs(edge: Edge) -> None:
@@ -197,6 +213,17 @@ async def test_what_happens_to_the_agent_changes_nothing_for_a_run_at_work(
     assert model.requests[2].messages[-1].is_error, "shell is no tool of this run"  # type: ignore[union-attr]
     seen = (await edge.call(edge.keys.owner, "GET", f"/v1/runs/{run_id}")).json()
     assert (seen["agent"], seen["agent_version"], seen["model"]) == ("reader", 1, "test/small")
+
+
+async def test_the_agents_demand_makes_a_run_wait_on_real_workers(edge: Edge, owner: Database, tmp_path: Path) -> None:
+    await define(edge, "careful", {"model": "test/small", "approvals": {"tools": ["shell"]}})
+    await move(edge, "careful", "versions/1/promote")
+    run_id = (await run(edge, "careful", approvals={"tools": ["search"]})).json()["id"]
+    work = _Work(owner, run_id, ScriptedProvider([_calling("shell", command="ls")]), tmp_path)
+    await work.begin(await ordered(owner, run_id))
+    await work.think()
+    seen = (await edge.call(edge.keys.owner, "GET", f"/v1/runs/{run_id}")).json()
+    assert (seen["status"], [asked["tool"] for asked in seen["pending_approvals"]]) == ("input_required", ["shell"])
 
 
 def _calling(name: str, **arguments: Any) -> AssistantMessage:

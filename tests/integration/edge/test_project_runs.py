@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -177,6 +178,15 @@ async def test_runs_are_found_and_counted_by_their_project(api: Api) -> None:
     assert [item["id"] for item in (*listed["items"], *rest["items"])] == mine[1::-1]
     assert {item["project_id"] for item in rest["items"]} == {project_id}
     assert len((await api.http.get("/v1/runs")).json()["items"]) == 3
+    changed = sorted(item["updated_at"] for item in (*listed["items"], *rest["items"]))
+    query = urlencode({"project_id": project_id, "agent": "coder@1", "updated_after": "2026-01-01T00:00:00+01:00"})
+    page = await api.http.get(f"/v1/runs?{query}&limit=1")
+    following = await api.http.get(page.headers["link"].partition("<")[2].partition(">")[0])
+    assert [item["id"] for item in (*page.json()["items"], *following.json()["items"])] == mine[1::-1]
+    assert following.json()["next_cursor"] is None
+    query = urlencode({"project_id": project_id, "updated_after": changed[0]})
+    assert [item["updated_at"] for item in (await api.http.get(f"/v1/runs?{query}")).json()["items"]] == changed[1:]
+    assert (await api.http.get("/v1/runs?agent=coder@2")).json()["items"] == []
     stats = (await api.http.get(f"/v1/projects/{project_id}/stats")).json()
     assert (stats["runs"], stats["cost_usd"], stats["input_tokens"]) == ({"canceled": 2}, "0", 0)
     assert 0 <= stats["duration_p50_seconds"] <= stats["duration_p95_seconds"]
@@ -188,6 +198,16 @@ async def test_runs_are_found_and_counted_by_their_project(api: Api) -> None:
     while await RunsProjector(api.database, EventLog(api.database)).catch_up():
         pass
     assert len((await api.http.get(f"/v1/runs?project_id={project_id}")).json()["items"]) == 2
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["agent=Coder", "agent=coder@0", "updated_after=2026-01-01T00:00:00", "updated_after=0001-01-01T00:00:00%2B14:00"],
+)
+async def test_a_filter_that_cannot_be_meant_is_refused(api: Api, asked: str) -> None:
+    answer = await api.http.get(f"/v1/runs?{asked}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert answer.json()["errors"][0]["pointer"] == f"query:{asked.partition('=')[0]}"
 
 
 async def test_a_projects_fact_is_in_the_runs_own_stream(api: Api) -> None:

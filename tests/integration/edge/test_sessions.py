@@ -17,7 +17,7 @@ from codeagent.messages.conversation import AssistantMessage, ToolCall
 from codeagent.messages.envelope import Envelope, Message, Payload
 from codeagent.messages.ids import derived_uuid, run_stream
 from codeagent.messages.results import ProviderResult, SandboxResult
-from codeagent.messages.values import Artifact, CollectPatch, Files, Outcome, PrepareFiles, RunStatus
+from codeagent.messages.values import ApprovalPolicy, Artifact, CollectPatch, Files, Outcome, PrepareFiles, RunStatus
 from codeagent.projections.runs import RunsProjector
 from codeagent.workers.step import StepLoop
 from tests.integration.edge.conftest import Api
@@ -162,10 +162,27 @@ async def test_the_next_run_has_the_files_and_the_words_of_those_before(api: Api
     await work.completes("Tested.")
     run = (await api.http.get(f"/v1/runs/{second.json()['id']}")).json()
     assert [artifact["digest"] for artifact in run["artifacts"]] == [digest("2")]
+    artifacts = await api.http.get(f"/v1/runs/{run['id']}/artifacts")
+    assert artifacts.json() == {"items": run["artifacts"], "next_cursor": None}
+    assert artifacts.headers["etag"] == f'"{run["version"]}"'
     await say(api, session_id, "More.")
     sent = ordered(api)[1]
     assert sent.continues == Files(base=BASE, checkpoint=digest("2"))
     assert [turn.task for turn in sent.history or ()] == ["Rename it.", "Test it."]
+
+
+async def test_the_next_run_asks_people_about_what_the_one_before_did_unless_the_message_says_otherwise(
+    api: Api,
+) -> None:
+    session_id = await begin(api)
+    first = await say(api, session_id, "Rename it.", source=SOURCE, approvals={"tools": ["search"]})
+    assert first.json()["approvals"]["tools"] == ["search"]
+    await Work(api).whole(digest("1"), "Renamed.")
+    await say(api, session_id, "Test it.")
+    assert ordered(api)[1].approvals == ApprovalPolicy(tools=("search",))
+    await Work(api).whole(digest("2"), "Tested.")
+    await say(api, session_id, "More.", approvals={"tools": ["edit_file"], "expires_seconds": 60})
+    assert ordered(api)[1].approvals == ApprovalPolicy(tools=("edit_file",), expires_seconds=60)
 
 
 async def test_a_canceled_run_leaves_what_it_had_and_one_without_files_what_it_was_given(api: Api) -> None:

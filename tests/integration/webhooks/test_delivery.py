@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 from standardwebhooks import WebhookVerificationError
 
+from codeagent import clock
+from codeagent.budgets.budget import Action, BudgetOrder, BudgetScope, Period, Unit
+from codeagent.budgets.registry import Budgets
+from codeagent.budgets.thresholds import announce_thresholds
 from codeagent.errors import Conflict
 from codeagent.messages import events
+from codeagent.messages.ids import typed_id
 from codeagent.relay.webhook_sender import SenderPolicy
 from codeagent.webhooks.deliveries import DeliveryState
 from codeagent.webhooks.payload import PayloadFormat
 from codeagent.webhooks.schedule import DELAYS
 from codeagent.webhooks.webhook import Status, WebhookChange
-from tests.integration.eventlog.steps import TENANT
+from tests.integration.eventlog.steps import APPROVAL, TENANT, waiting
 from tests.integration.webhooks.relay import QUICK, Relay, World, author, relay_on, working
 from tests.servers.webhook_receiver import WebhookReceiver, answer
 
+DAY = date(2026, 11, 23)
 STARTED, ENDED = events.RunStarted(), events.RunCompleted(message="done")
 
 
@@ -59,6 +66,36 @@ async def test_a_webhook_may_ask_for_cloudevents(here: World, receiver: WebhookR
         "1.0",
     )
     assert request.verified(str(shown.secret)) == document
+
+
+async def test_people_are_told_that_a_run_waits_for_them(here: World, receiver: WebhookReceiver) -> None:
+    shown = await here.webhook(receiver.url, "run.input_required")
+    await here.happen(STARTED, waiting())
+    async with working(relay_on(here)):
+        [request] = await receiver.until(1)
+    payload = request.verified(str(shown.secret))
+    asked = payload["data"]["event"]["request"]
+    assert (payload["type"], asked["tool"], asked["approval_id"]) == ("run.input_required", "shell", APPROVAL)
+    assert payload["data"]["run_id"].startswith("run_")
+
+
+async def test_people_are_told_of_a_budget_that_is_nearly_spent(here: World, receiver: WebhookReceiver) -> None:
+    shown = await here.webhook(receiver.url, "budget.threshold_reached")
+    budget_id = typed_id("bud", clock.new_uuid())
+    scope = BudgetOrder(budget_id, "all", BudgetScope.TENANT, None, Period.DAY, Unit.USD, Decimal(10), Action.WARN, "f")
+    await Budgets(here.walled).create(author(), scope)
+    await here.database.write(
+        "INSERT INTO usage_by_day (tenant_id, day, model, principal_id, cost_usd) VALUES ($1, $2, 'm', 'usr_1', 8)",
+        TENANT,
+        DAY,
+    )
+    assert await announce_thresholds(here.database, DAY) == 1
+    async with working(relay_on(here)):
+        [request] = await receiver.until(1)
+    told = request.verified(str(shown.secret))
+    assert told["type"] == "budget.threshold_reached"
+    assert (told["data"]["budget_id"], told["data"]["href"]) == (budget_id, f"/v1/budgets/{budget_id}")
+    assert (told["data"]["event"]["percent"], told["data"]["event"]["spent"]) == (80, "8")
 
 
 async def test_each_event_is_dispatched_once_however_often_the_log_is_read(

@@ -72,3 +72,19 @@ def test_what_is_asked_is_shown_whole_and_what_would_not_show_is_spelt_out() -> 
 def test_arguments_that_are_an_artifact_are_named() -> None:
     page = shown(("run.input_required", {"request": {**ASKED, "arguments": "", "arguments_ref": "sha256:abc"}}))
     assert "shell with the arguments of artifact sha256:abc" in page
+
+
+SUBMITTED = {"run_id": "run_1", "agent": "coder", "agent_version": 1, "model": "builtin/repair"}
+
+
+def test_a_run_of_its_own_is_shown_on_one_line() -> None:
+    assert shown(("run.submitted", SUBMITTED)) == "run run_1  agent coder@1  model builtin/repair\n"
+
+
+@pytest.mark.parametrize(
+    ("tools", "words"), [(["shell", "edit_file"], "shell, edit_file"), ("all_changing", "all that may change files")]
+)
+def test_what_a_run_belongs_to_and_asks_about_is_shown_when_it_begins(tools: object, words: str) -> None:
+    belongs = {"project_id": "prj_1", "session_id": "ses_1"}
+    page = shown(("run.submitted", {**SUBMITTED, **belongs, "approvals": {"tools": tools}}))
+    assert page.splitlines()[1:] == ["project prj_1  session ses_1", f"asks before {words}"]

@@ -116,6 +116,10 @@ def test_a_test_message_belongs_to_no_run() -> None:
         ("run.step.*", "run.started", False),
         ("run.completed", "run.completed", True),
         ("run.completed", "run.failed", False),
+        ("run.input_required", "run.input_required", True),
+        ("budget.*", "budget.threshold_reached", True),
+        ("run.*", "budget.threshold_reached", False),
+        ("*", "budget.created", False),
         ("*", "provider.call.ended", False),
         ("*", "webhook.tested", False),
         ("ru*", "run.completed", False),
@@ -126,7 +130,7 @@ def test_filters_match_names_and_families_of_public_events(pattern: str, name: s
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", "run", "run.", "runs.*", "*.*", "run.complete", "provider.call.ended", "RUN.*"]
+    "pattern", ["", "run", "run.", "runs.*", "*.*", "run.complete", "provider.call.ended", "budget.created", "RUN.*"]
 )
 def test_a_pattern_that_matches_nothing_is_none(pattern: str) -> None:
     assert not is_pattern(pattern)

@@ -26,6 +26,7 @@ CREATE TABLE agent_versions (
     model        text,
     tools        text[]      NOT NULL,
     limits       jsonb       NOT NULL,
+    approvals    jsonb,
     digest       text        NOT NULL,
     created_by   text        NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -43,7 +44,8 @@ CREATE POLICY of_tenant ON agents TO codeagent_edge
 
 ALTER TABLE agent_versions ENABLE ROW LEVEL SECURITY;
 GRANT SELECT ON agent_versions TO codeagent_edge;
-GRANT INSERT (agent_id, number, tenant_id, order_id, state, instructions, model, tools, limits, digest, created_by)
+GRANT INSERT (agent_id, number, tenant_id, order_id, state, instructions, model, tools, limits, approvals, digest,
+              created_by)
     ON agent_versions TO codeagent_edge;
 GRANT UPDATE (state) ON agent_versions TO codeagent_edge;
 CREATE POLICY of_tenant ON agent_versions TO codeagent_edge
