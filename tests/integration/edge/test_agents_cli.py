@@ -30,7 +30,10 @@ def command(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 async def test_an_agent_from_a_file_is_versioned_promoted_and_rolled_back(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "reader.yaml"
-    file.write_text("name: reader\ndescription: Reads.\ninstructions: |\n  Change nothing.\ntools: [read_file]\n")
+    file.write_text(
+        "name: reader\ndescription: Reads.\ninstructions: |\n  Change nothing.\ntools: [read_file]\n"
+        "approvals: {tools: [read_file], expires_seconds: 77}\n"
+    )
     made = await command("create", file)
     assert made.exit_code == 0, made.output
     assert made.stdout.startswith("reader@1\tdraft\tsha256:")
@@ -42,6 +45,7 @@ async def test_an_agent_from_a_file_is_versioned_promoted_and_rolled_back(comman
     assert (await command("list")).stdout.splitlines()[1:] == ["reader\t1/2\tReads."]
     shown = (await command("show", "reader")).stdout
     assert "Change nothing." in shown
+    assert "expires_seconds: 77" in shown
     assert "state: deprecated" in shown
 
 
