@@ -98,6 +98,3 @@ CREATE TABLE runs (
     updated_at    timestamptz NOT NULL
 );
 CREATE INDEX runs_newest ON runs (tenant_id, created_at DESC, run_id DESC);
-CREATE INDEX runs_by_status ON runs (tenant_id, status, created_at DESC, run_id DESC);
-CREATE INDEX runs_by_agent ON runs (tenant_id, agent, created_at DESC, run_id DESC);
-CREATE INDEX runs_by_update ON runs (tenant_id, updated_at);

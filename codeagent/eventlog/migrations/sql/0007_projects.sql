@@ -46,5 +46,9 @@ CREATE POLICY of_tenant ON projects TO codeagent_edge
 CREATE POLICY of_tenant ON git_credentials TO codeagent_edge
     USING (tenant_id = (SELECT current_tenant())) WITH CHECK (tenant_id = (SELECT current_tenant()));
 
+-- What lists of runs are asked for.
+CREATE INDEX runs_by_status ON runs (tenant_id, status, created_at DESC, run_id DESC);
+CREATE INDEX runs_by_agent ON runs (tenant_id, agent, created_at DESC, run_id DESC);
+CREATE INDEX runs_by_update ON runs (tenant_id, updated_at);
 ALTER TABLE runs ADD COLUMN project_id text;
 CREATE INDEX runs_of_project ON runs (project_id, created_at DESC, run_id DESC) WHERE project_id IS NOT NULL;
