@@ -11,7 +11,8 @@ import orjson
 from codeagent import clock
 from codeagent.agent_registry import tables
 from codeagent.agent_registry.agent import BUILTIN, NAME, NONE_SUCH, Agent
-from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
+from codeagent.cursors import malformed_cursor
+from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.messages.agent_events import AgentArchived, AgentCreated, AgentUpdated
@@ -80,7 +81,7 @@ class Agents:
         """Agents by name, the archived ones if asked for, and the next page's cursor, which is the name that this one
         ends with. Raises `Rejected` for a cursor that is none."""
         if after is not None and not NAME.fullmatch(after):
-            raise Rejected("Not a cursor of this list.", code="malformed_cursor")
+            raise malformed_cursor()
         beyond = after or ""
         rows = await tables.agents_after(self._database, tenant_id, beyond, limit + 1, archived=archived)
         builtin = [agent for agent in BUILTIN.values() if agent.name > beyond]

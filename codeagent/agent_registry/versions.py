@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from codeagent.agent_registry import tables
 from codeagent.agent_registry.agent import NO_VERSION, Agent, AgentVersion, Content, VersionState, builtin_version
-from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
+from codeagent.cursors import malformed_cursor
+from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, Change, ControlPlane
 from codeagent.messages.agent_events import (
@@ -149,5 +150,5 @@ async def _activate(change: Change, agent: Agent, number: int, former: int | Non
 
 def _parse(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 9):
-        raise Rejected("Not a cursor of this list.", code="malformed_cursor")
+        raise malformed_cursor()
     return int(cursor)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from codeagent.budgets.budget import COLUMNS, Budget, BudgetChange, BudgetOrder, Standing, budget_of
 from codeagent.budgets.gate import BudgetGate
 from codeagent.budgets.standings import standings
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, Change, ControlPlane
@@ -18,8 +18,6 @@ from codeagent.messages.ids import budget_stream, parse_typed_id
 NONE_SUCH = "There is no such budget."
 MOST = 100
 """Budgets of a tenant."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ class Budgets:
 
     async def page(self, tenant_id: str, *, after: str | None, limit: int) -> tuple[Sequence[Standing], str | None]:
         """Budgets, newest first, and the next page's cursor. Raises `Rejected` for a cursor that is none."""
-        created_at, budget_id = _parse(after) if after else (None, None)
+        created_at, budget_id = parse_time_cursor("bud", after)
         found = await standings(
             self._database,
             tenant_id,
@@ -115,8 +113,7 @@ class Budgets:
             budget_id,
             limit + 1,
         )
-        kept = found[:limit]
-        return kept, _cursor(kept[-1].budget) if len(found) > limit else None
+        return page_of(found, limit, lambda each: format_time_cursor(each.budget.created_at, each.budget.id))
 
     async def change(self, author: Author, budget: Budget, wanted: BudgetChange) -> Budget:
         """Raises `VersionMismatch` where it has changed since it was read. Another limit has its thresholds told of
@@ -157,18 +154,3 @@ async def _assert_room(change: Change, tenant_id: str) -> None:
     [row] = await change.rows("SELECT count(*) FROM budgets")
     if row[0] >= MOST:
         raise Rejected(f"There are {MOST} budgets already.", code="limit_reached", status=409)
-
-
-def _cursor(budget: Budget) -> str:
-    return f"{(budget.created_at - _EPOCH) // _MICROSECOND:x}~{budget.id}"
-
-
-def _parse(cursor: str) -> tuple[datetime, str]:
-    moment, _, budget_id = cursor.partition("~")
-    try:
-        created_at = _EPOCH + int(moment, 16) * _MICROSECOND
-    except (ValueError, OverflowError):
-        raise Rejected("Not a cursor of this list.", code="malformed_cursor") from None
-    if parse_typed_id("bud", budget_id) is None:
-        raise Rejected("Not a cursor of this list.", code="malformed_cursor")
-    return created_at, budget_id

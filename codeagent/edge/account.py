@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from codeagent.edge.answers import NO_STORE, answer
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Caller, Context, Users
 from codeagent.edge.models import Strict
 from codeagent.edge.origins import origin_of
-from codeagent.edge.pages import next_link
+from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.problems import errors_of
 from codeagent.errors import NotFound, Rejected
 from codeagent.identity.principal import Principal
@@ -22,7 +22,6 @@ from codeagent.identity.sessions import LoginSession
 from codeagent.messages.identity_events import Revoked
 
 router = APIRouter(tags=["account"], responses=errors_of(400, 401, 403, 404, 422, 429, 501, 503))
-PRIVATE = {"Cache-Control": "private, no-store"}
 
 
 class MeModel(BaseModel):
@@ -85,10 +84,10 @@ def _user(caller: Principal) -> Principal:
 @router.get("/v1/me", response_model=MeModel, summary="Who is calling")
 async def me(context: Context, caller: Caller) -> Response:
     """Works with every credential, whatever its scopes."""
-    answer = MeModel(id=caller.id, type=caller.type, tenant_id=caller.tenant_id, scopes=sorted(caller.scopes))
+    shown = MeModel(id=caller.id, type=caller.type, tenant_id=caller.tenant_id, scopes=sorted(caller.scopes))
     if caller.type == "app_user" and context.users is not None:
         user = await context.users.accounts.read(caller)
-        answer = answer.model_copy(
+        shown = shown.model_copy(
             update={
                 "role": user.role,
                 "email": user.email,
@@ -96,15 +95,15 @@ async def me(context: Context, caller: Caller) -> Response:
                 "password_change_required": user.password_is_temporary,
             }
         )
-    return Response(answer.model_dump_json(), headers=PRIVATE, media_type="application/json")
+    return answer(shown, cache=NO_STORE)
 
 
 @router.get("/v1/auth/sessions", response_model=LoginSessionPage, summary="List my logins, newest first")
 async def list_login_sessions(
     caller: Caller,
     users: Users,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """Logins that can still be used."""
     user = _user(caller)
@@ -112,10 +111,7 @@ async def list_login_sessions(
     page = LoginSessionPage(
         items=[LoginSessionModel.of(session, user.credential_id) for session in found], next_cursor=following
     )
-    headers = dict(PRIVATE)
-    if following is not None:
-        headers["Link"] = next_link("/v1/auth/sessions", limit=limit, cursor=following)
-    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
+    return page_answer(page, "/v1/auth/sessions", limit=limit, cursor=following, cache=NO_STORE)
 
 
 @router.delete("/v1/auth/sessions", status_code=204, summary="Log out everywhere")

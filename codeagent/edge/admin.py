@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from codeagent import __version__
+from codeagent.edge.answers import NO_STORE, answer
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, Operator
-from codeagent.edge.pages import next_link
+from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.problems import errors_of
 from codeagent.errors import Rejected
 from codeagent.eventlog.facts import Author
@@ -84,9 +84,8 @@ class InstallationModel(BaseModel):
     current: bool
 
 
-def _json(model: BaseModel, **headers: str) -> Response:
-    told = {"Cache-Control": "private, no-store", **headers}
-    return Response(model.model_dump_json(), headers=told, media_type="application/json")
+def _json(model: BaseModel) -> Response:
+    return answer(model, cache=NO_STORE)
 
 
 def _name(tenant_id: str) -> str:
@@ -100,15 +99,13 @@ def _name(tenant_id: str) -> str:
 async def get_tenants(
     context: Context,
     caller: Operator,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """Those that have users. Tenants that the key file alone knows of are not among them."""
     found, following = await list_tenants(context.database, _name(cursor or ""), limit)
     page = TenantPage(items=[TenantModel.of(tenant) for tenant in found], next_cursor=following)
-    if following is None:
-        return _json(page)
-    return _json(page, Link=next_link("/v1/admin/tenants", limit=limit, cursor=following))
+    return page_answer(page, "/v1/admin/tenants", limit=limit, cursor=following, cache=NO_STORE)
 
 
 @router.get("/tenants/{tenant_id}", response_model=TenantModel, summary="One tenant of the installation")

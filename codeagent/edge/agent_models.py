@@ -36,7 +36,7 @@ class AgentBody(Strict):
     description: Description = ""
 
 
-class AgentChanges(Strict):
+class AgentPatch(Strict):
     """What of an agent can be changed."""
 
     description: Description

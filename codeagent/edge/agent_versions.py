@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
 from codeagent.agent_registry.agent import Agent
 from codeagent.edge.accept import idempotency_key
 from codeagent.edge.agent_models import AgentModel, AgentVersionModel, AgentVersionPage, VersionBody
-from codeagent.edge.agents import PRIVATE, IfMatch, RequestKey, agent_response
+from codeagent.edge.agents import agent_response
+from codeagent.edge.answers import answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import AgentReader, AgentWriter, Context, EdgeContext
-from codeagent.edge.pages import next_link
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IfMatch, RequestKey
 from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.identity.principal import Principal
 from codeagent.messages.ids import derived_uuid, typed_id
-from codeagent.telemetry import metrics
 
 router = APIRouter(prefix="/v1/agents/{agent_id}", tags=["agents"], responses=errors_of(400, 401, 403, 404, 422, 503))
 
@@ -49,12 +50,8 @@ async def create_version(
     route = f"POST /v1/agents/{agent.id}/versions"
     order_id = typed_id("agv", derived_uuid(caller.tenant_id, caller.id, route, idempotency_key(key)))
     version, repeated = await context.agents.versions.create(author_of(caller), agent, order_id, content)
-    headers = {"Location": f"/v1/agents/{agent.id}/versions/{version.number}", "Cache-Control": PRIVATE}
-    if repeated:
-        headers["Idempotent-Replayed"] = "true"
-        metrics.IDEMPOTENCY_REPLAYS.inc()
-    answer = AgentVersionModel.of(agent, version).model_dump_json()
-    return Response(answer, 200 if repeated else 201, headers, media_type="application/json")
+    location = f"/v1/agents/{agent.id}/versions/{version.number}"
+    return made(AgentVersionModel.of(agent, version), location, repeated=repeated)
 
 
 @router.get("/versions", response_model=AgentVersionPage, summary="List an agent's versions, newest first")
@@ -62,18 +59,15 @@ async def list_versions(
     agent_id: str,
     context: Context,
     caller: AgentReader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """All of them, whatever their state."""
     agent = await context.agents.definitions.find(caller.tenant_id, agent_id)
     found, following = await context.agents.versions.page(caller.tenant_id, agent, after=cursor, limit=limit)
-    headers = {"Cache-Control": PRIVATE}
-    if following is not None:
-        headers["Link"] = next_link(f"/v1/agents/{agent.id}/versions", limit=limit, cursor=following)
     items = [AgentVersionModel.of(agent, version) for version in found]
     page = AgentVersionPage(items=items, next_cursor=following)
-    return Response(page.model_dump_json(), 200, headers, media_type="application/json")
+    return page_answer(page, f"/v1/agents/{agent.id}/versions", limit=limit, cursor=following)
 
 
 @router.get("/versions/{number}", response_model=AgentVersionModel, summary="A version of an agent")
@@ -81,8 +75,7 @@ async def get_version(agent_id: str, number: Number, context: Context, caller: A
     """What it says, and its state."""
     agent = await context.agents.definitions.find(caller.tenant_id, agent_id)
     version = await context.agents.versions.find(caller.tenant_id, agent, number)
-    answer = AgentVersionModel.of(agent, version).model_dump_json()
-    return Response(answer, 200, {"Cache-Control": PRIVATE}, media_type="application/json")
+    return answer(AgentVersionModel.of(agent, version))
 
 
 @router.post(

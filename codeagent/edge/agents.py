@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from codeagent.agent_registry.agent import Agent
 from codeagent.agent_registry.agents import AgentOrder
 from codeagent.edge.accept import idempotency_key
-from codeagent.edge.agent_models import AgentBody, AgentChanges, AgentModel, AgentPage
+from codeagent.edge.agent_models import AgentBody, AgentModel, AgentPage, AgentPatch
+from codeagent.edge.answers import PRIVATE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import AgentReader, AgentWriter, Context
-from codeagent.edge.pages import next_link
-from codeagent.edge.parameters import IF_NONE_MATCH, taking
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IF_NONE_MATCH, IfMatch, RequestKey, taking
 from codeagent.edge.preconditions import check_match, etag, not_modified
 from codeagent.edge.problems import errors_of
 from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.messages.ids import derived_uuid, typed_id
-from codeagent.telemetry import metrics
 
 router = APIRouter(prefix="/v1/agents", tags=["agents"], responses=errors_of(400, 401, 403, 404, 422, 503))
-
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The agent's ETag.")]
-RequestKey = Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")]
-PRIVATE = "private, no-cache"
 
 
 @router.post(
@@ -43,36 +39,28 @@ async def create_agent(body: AgentBody, context: Context, caller: AgentWriter, k
     agent_id = typed_id("agt", derived_uuid(caller.tenant_id, caller.id, "POST /v1/agents", idempotency_key(key)))
     order = AgentOrder(agent_id, body.name, body.description)
     agent, repeated = await context.agents.definitions.create(author_of(caller), order)
-    headers = {"Location": f"/v1/agents/{agent.id}"}
-    if repeated:
-        headers["Idempotent-Replayed"] = "true"
-        metrics.IDEMPOTENCY_REPLAYS.inc()
-    return agent_response(agent, 200 if repeated else 201, headers)
+    return made(AgentModel.of(agent), f"/v1/agents/{agent.id}", repeated=repeated, version=agent.version)
 
 
-def agent_response(agent: Agent, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    told = {"ETag": etag(agent.version), "Cache-Control": PRIVATE, **(headers or {})}
-    return Response(AgentModel.of(agent).model_dump_json(), status, told, media_type="application/json")
+def agent_response(agent: Agent) -> Response:
+    return answer(AgentModel.of(agent), version=agent.version)
 
 
 @router.get("", response_model=AgentPage, summary="List agents by name")
 async def list_agents(
     context: Context,
     caller: AgentReader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
     archived: Annotated[bool, Query(description="Archived ones too.")] = False,
 ) -> Response:
     """The tenant's agents, and those that are built in."""
     found, following = await context.agents.definitions.page(
         caller.tenant_id, after=cursor, limit=limit, archived=archived
     )
-    headers = {"Cache-Control": PRIVATE}
-    if following is not None:
-        shown = "true" if archived else None
-        headers["Link"] = next_link("/v1/agents", archived=shown, limit=limit, cursor=following)
+    shown = "true" if archived else None
     page = AgentPage(items=[AgentModel.of(agent) for agent in found], next_cursor=following)
-    return Response(page.model_dump_json(), 200, headers, media_type="application/json")
+    return page_answer(page, "/v1/agents", archived=shown, limit=limit, cursor=following)
 
 
 @router.get(
@@ -95,7 +83,7 @@ async def get_agent(agent_id: str, request: Request, context: Context, caller: A
     "/{agent_id}", response_model=AgentModel, summary="Describe an agent anew", responses=errors_of(409, 412, 428)
 )
 async def update_agent(
-    agent_id: str, body: AgentChanges, context: Context, caller: AgentWriter, if_match: IfMatch = None
+    agent_id: str, body: AgentPatch, context: Context, caller: AgentWriter, if_match: IfMatch = None
 ) -> Response:
     """What the agent does is changed by another version of it."""
     agent = await context.agents.definitions.find(caller.tenant_id, agent_id)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter
 from fastapi.responses import Response
 
 from codeagent.clock import new_uuid
 from codeagent.edge.accept import idempotency_key
+from codeagent.edge.answers import NO_STORE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, EdgeContext, KeyWriter
 from codeagent.edge.key_models import KeyBody, KeyModel, KeyPage, MadeKeyModel, RotateBody
-from codeagent.edge.pages import next_link
-from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IfMatch, RequestKey
+from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
 from codeagent.errors import NotFound, Rejected
 from codeagent.identity.api_keys import NONE_SUCH, ApiKey, KeyOrder, MadeKey
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import ALL, Scope
 from codeagent.messages.ids import derived_uuid, typed_id
-from codeagent.telemetry import metrics
 
 router = APIRouter(prefix="/v1/api-keys", tags=["API keys"], responses=errors_of(400, 401, 403, 404, 422, 503))
-
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The key's ETag.")]
 
 
 @router.post(
@@ -41,7 +39,7 @@ async def create_key(
     body: KeyBody,
     context: Context,
     caller: KeyWriter,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+    key: RequestKey = None,
 ) -> Response:
     """The answer shows the key, this once. A repeat under the same Idempotency-Key makes no second one and is answered
     200 with `key: null`: whoever lost the first answer revokes the key and makes another.
@@ -67,38 +65,30 @@ def _check_scopes(caller: Principal, scopes: frozenset[Scope]) -> None:
         raise Rejected(detail, code="insufficient_scope", status=403)
 
 
-def _made(made: MadeKey) -> Response:
-    headers = {"Location": f"/v1/api-keys/{made.key.id}", "ETag": etag(made.key.version), "Cache-Control": "no-store"}
-    if made.secret is None:
-        headers["Idempotent-Replayed"] = "true"
-        metrics.IDEMPOTENCY_REPLAYS.inc()
-    content = MadeKeyModel.showing(made).model_dump_json()
-    return Response(content, 200 if made.secret is None else 201, headers, media_type="application/json")
+def _made(new: MadeKey) -> Response:
+    model, location = MadeKeyModel.showing(new), f"/v1/api-keys/{new.key.id}"
+    return made(model, location, repeated=new.secret is None, version=new.key.version, cache=NO_STORE)
 
 
 @router.get("", response_model=KeyPage, summary="List keys, newest first")
 async def list_keys(
     context: Context,
     caller: KeyWriter,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """One's own keys, revoked and expired ones included; with the scope `admin` those of the whole tenant."""
     owner = None if caller.may(Scope.ADMIN) else caller.id
     keys, following = await context.keys.page(caller.tenant_id, principal_id=owner, after=cursor, limit=limit)
-    headers = {"Cache-Control": "private, no-cache"}
-    if following is not None:
-        headers["Link"] = next_link("/v1/api-keys", limit=limit, cursor=following)
     page = KeyPage(items=[KeyModel.of(key) for key in keys], next_cursor=following)
-    return Response(page.model_dump_json(), 200, headers, media_type="application/json")
+    return page_answer(page, "/v1/api-keys", limit=limit, cursor=following)
 
 
 @router.get("/{key_id}", response_model=KeyModel, summary="A key, without the key")
 async def get_key(key_id: str, context: Context, caller: KeyWriter) -> Response:
     """What is known of it, with the ETag that changing it takes."""
     key = await _visible(context, caller, key_id)
-    headers = {"ETag": etag(key.version), "Cache-Control": "private, no-cache"}
-    return Response(KeyModel.of(key).model_dump_json(), 200, headers, media_type="application/json")
+    return answer(KeyModel.of(key), version=key.version)
 
 
 async def _visible(context: EdgeContext, caller: Principal, key_id: str) -> ApiKey:

@@ -9,18 +9,20 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from codeagent import clock
+from codeagent.cursors import malformed_cursor
 from codeagent.edge import preferences
 from codeagent.edge.accept import accept_answer, answer_id, idempotency_key
+from codeagent.edge.answers import answer
 from codeagent.edge.approval_models import ApprovalModel, ApprovalPage
 from codeagent.edge.context import ApprovalWriter, Context, RunReader
 from codeagent.edge.models import AnswerBody
-from codeagent.edge.pages import next_link
+from codeagent.edge.pages import Limit, page_answer
 from codeagent.edge.parameters import IDEMPOTENCY_KEY, IF_MATCH_REQUIRED, PREFER, taking
-from codeagent.edge.preconditions import check_match, etag, required
+from codeagent.edge.preconditions import check_match, required
 from codeagent.edge.preferences import Preferences
 from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.edge.waiting import until
-from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
+from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.projections.approvals import Approval
 from codeagent.projections.view import RunView
 from codeagent.telemetry import metrics
@@ -35,7 +37,7 @@ async def list_approvals(
     run_id: str,
     context: Context,
     caller: RunReader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=40)] = None,
 ) -> Response:
     """What the run has asked, newest first, answered or not. At most one waits for an answer, and it is the first."""
@@ -45,15 +47,12 @@ async def list_approvals(
     if cursor is not None:
         places = {approval.request.approval_id: place for place, approval in enumerate(known, start=1)}
         if cursor not in places:
-            raise Rejected("This is no cursor of this list.", code="malformed_cursor")
+            raise malformed_cursor()
         begin = places[cursor]
     shown = known[begin : begin + limit]
     following = shown[-1].request.approval_id if begin + limit < len(known) else None
     page = ApprovalPage(items=[ApprovalModel.of(run_id, approval) for approval in shown], next_cursor=following)
-    headers = {"ETag": etag(view.version), "Cache-Control": "private, no-cache"}
-    if following is not None:
-        headers["Link"] = next_link(f"/v1/runs/{run_id}/approvals", limit=limit, cursor=following)
-    return Response(page.model_dump_json(), 200, headers, media_type="application/json")
+    return page_answer(page, f"/v1/runs/{run_id}/approvals", limit=limit, cursor=following, version=view.version)
 
 
 @router.get(
@@ -142,10 +141,9 @@ def _repeated(view: RunView, approval: Approval, body: AnswerBody) -> Response:
 
 
 def _answer(view: RunView, approval: Approval, status: int, *, applied: str = "", repeated: bool = False) -> Response:
-    headers = {"ETag": etag(view.version), "Cache-Control": "private, no-cache"}
+    headers: dict[str, str] = {}
     if applied:
         headers |= {"Preference-Applied": applied, "Vary": "Prefer"}
     if repeated:
         headers["Idempotent-Replayed"] = "true"
-    content = ApprovalModel.of(view.run_id, approval).model_dump_json()
-    return Response(content, status, headers, media_type="application/json")
+    return answer(ApprovalModel.of(view.run_id, approval), status, version=view.version, headers=headers)

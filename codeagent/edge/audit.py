@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import AwareDatetime
 
 from codeagent import clock
+from codeagent.edge.answers import NO_STORE
 from codeagent.edge.audit_export import lines
 from codeagent.edge.audit_models import AuditPage, VerificationModel, cloud_event
 from codeagent.edge.audit_verify import verified
@@ -26,7 +27,6 @@ from codeagent.projections.audit_reads import AuditReads, SearchCursor
 from codeagent.projections.audit_search import AuditFilter, AuditSearch
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"], responses=errors_of(400, 401, 403, 404, 422, 503))
-NO_STORE = {"Cache-Control": "no-store"}
 _NAME = r"^[A-Za-z0-9_.:-]{1,100}$"
 """Ids and names of ours. Nothing that could be a person's name or address: filters are written down."""
 
@@ -69,7 +69,7 @@ async def search_audit(
         place, read_id = found.place, found.read_id
     entries = await AuditSearch(context.database).newest(caller.tenant_id, wanted, place, limit + 1)
     following = str(SearchCursor(entries[limit - 1].place, read_id)) if len(entries) > limit else None
-    headers = dict(NO_STORE)
+    headers = {"Cache-Control": NO_STORE}
     if following is not None:
         headers["Link"] = next_link("/v1/audit/events", **wanted.text(), limit=limit, cursor=following)
     items = [cloud_event(entry) for entry in entries[:limit]]
@@ -93,7 +93,7 @@ async def get_audit_event(event_id: str, context: Context, caller: AuditReader) 
     if entry is None:
         raise NotFound("There is no such line.")
     await AuditReads(context.database).record(author_of(caller), "event", {"event_id": str(wanted)})
-    return JSONResponse(cloud_event(entry), headers=NO_STORE)
+    return JSONResponse(cloud_event(entry), headers={"Cache-Control": NO_STORE})
 
 
 @router.get("/verify", response_model=VerificationModel, summary="Verify a stream of the log")
@@ -112,7 +112,7 @@ async def verify_stream(
     wanted = run_stream(run_id) if run_id is not None else str(stream_id)
     result = await verified(context.log, caller.tenant_id, wanted)
     await AuditReads(context.database).record(author_of(caller), "verification", {"stream_id": wanted})
-    return Response(result.model_dump_json(), headers=NO_STORE, media_type="application/json")
+    return Response(result.model_dump_json(), headers={"Cache-Control": NO_STORE}, media_type="application/json")
 
 
 @router.get(
@@ -129,5 +129,5 @@ async def export_audit(context: Context, caller: AuditReader, wanted: Wanted) ->
     bounded = replace(wanted, until=wanted.until or clock.now())
     await AuditReads(context.database).record(author_of(caller), "export", bounded.text())
     body = lines(AuditSearch(context.database), caller.tenant_id, bounded)
-    headers = {**NO_STORE, "Content-Disposition": 'attachment; filename="audit.jsonl"'}
+    headers = {"Cache-Control": NO_STORE, "Content-Disposition": 'attachment; filename="audit.jsonl"'}
     return StreamingResponse(body, headers=headers, media_type="application/jsonl")

@@ -50,7 +50,7 @@ class BudgetBody(Strict):
         return sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class BudgetChangeBody(Strict):
+class BudgetPatch(Strict):
     """What is left out stays. Whose spending it limits, its period and its unit cannot be changed."""
 
     name: Name | None = None

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter
 from fastapi.responses import Response
 
 from codeagent.budgets.budget import Budget, BudgetChange, BudgetOrder, Standing, Unit
 from codeagent.edge.accept import idempotency_key
+from codeagent.edge.answers import answer, made
 from codeagent.edge.authors import author_of
-from codeagent.edge.budget_models import BudgetBody, BudgetChangeBody, BudgetModel, BudgetPage
+from codeagent.edge.budget_models import BudgetBody, BudgetModel, BudgetPage, BudgetPatch
 from codeagent.edge.context import BudgetWriter, Context, UsageReader
-from codeagent.edge.pages import next_link
-from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IfMatch, RequestKey
+from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.messages.ids import derived_uuid, typed_id
-from codeagent.telemetry import metrics
 
 router = APIRouter(prefix="/v1/budgets", tags=["budgets"], responses=errors_of(400, 401, 403, 404, 422, 503))
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The budget's ETag.")]
-PRIVATE = {"Cache-Control": "private, no-cache"}
 
 
-def _answer(standing: Standing, status: int = 200, **headers: str) -> Response:
-    told = {**PRIVATE, "ETag": etag(standing.budget.version), **headers}
-    return Response(BudgetModel.of(standing).model_dump_json(), status, told, media_type="application/json")
+def _answer(standing: Standing) -> Response:
+    return answer(BudgetModel.of(standing), version=standing.budget.version)
 
 
 @router.post(
@@ -43,7 +39,7 @@ async def create_budget(
     body: BudgetBody,
     context: Context,
     caller: BudgetWriter,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+    key: RequestKey = None,
 ) -> Response:
     """It holds at once on this edge, and within five seconds on all others. What was spent in the period before it was
     made counts."""
@@ -59,29 +55,23 @@ async def create_budget(
         action=body.action,
         fingerprint=body.fingerprint(),
     )
-    made = await context.budgets.create(author_of(caller), order)
-    headers = {"Location": f"/v1/budgets/{order.id}"}
-    if made.repeated:
-        headers["Idempotent-Replayed"] = "true"
-        metrics.IDEMPOTENCY_REPLAYS.inc()
+    repeated = (await context.budgets.create(author_of(caller), order)).repeated
     standing = await context.budgets.find(caller.tenant_id, order.id)
-    return _answer(standing, 200 if made.repeated else 201, **headers)
+    model, location = BudgetModel.of(standing), f"/v1/budgets/{order.id}"
+    return made(model, location, repeated=repeated, version=standing.budget.version)
 
 
 @router.get("", response_model=BudgetPage, summary="List budgets, newest first")
 async def list_budgets(
     context: Context,
     caller: UsageReader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """Each with what is spent, reserved and left in the period that it is in now."""
     found, following = await context.budgets.page(caller.tenant_id, after=cursor, limit=limit)
     page = BudgetPage(items=[BudgetModel.of(standing) for standing in found], next_cursor=following)
-    headers = dict(PRIVATE)
-    if following is not None:
-        headers["Link"] = next_link("/v1/budgets", limit=limit, cursor=following)
-    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
+    return page_answer(page, "/v1/budgets", limit=limit, cursor=following)
 
 
 @router.get("/{budget_id}", response_model=BudgetModel, summary="A budget, and what is left of it")
@@ -92,7 +82,7 @@ async def get_budget(budget_id: str, context: Context, caller: UsageReader) -> R
 
 @router.patch("/{budget_id}", response_model=BudgetModel, summary="Change a budget", responses=errors_of(412, 428))
 async def change_budget(
-    budget_id: str, body: BudgetChangeBody, context: Context, caller: BudgetWriter, if_match: IfMatch = None
+    budget_id: str, body: BudgetPatch, context: Context, caller: BudgetWriter, if_match: IfMatch = None
 ) -> Response:
     """Its name, limit or action; without any it stays at its version. With another limit its thresholds are told of
     anew."""
@@ -106,7 +96,7 @@ async def change_budget(
     return _answer(await context.budgets.find(caller.tenant_id, budget_id))
 
 
-def _check_limit(budget: Budget, body: BudgetChangeBody) -> None:
+def _check_limit(budget: Budget, body: BudgetPatch) -> None:
     if body.limit is not None and budget.unit is Unit.TOKENS and body.limit != int(body.limit):
         raise InvalidInput("A limit in tokens is a whole number.", pointer="/limit")
 

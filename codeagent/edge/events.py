@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from codeagent.edge.admission import StreamReader, streams
+from codeagent.edge.answers import PRIVATE
 from codeagent.edge.context import Context, EdgeContext
 from codeagent.edge.examples.runs import EVENT_STREAM
 from codeagent.edge.feed import FeedSource
@@ -67,7 +68,7 @@ async def get_feed(
         source = FeedSource(context.log, context.hub.feeds, caller.tenant_id, wanted, transport=TRANSPORT)
         return sse_response(EventStream(source, position, caller, heartbeat_seconds=context.policy.heartbeat_seconds))
     page = await context.log.feed(caller.tenant_id, position, limit, wanted)
-    headers = {"Cache-Control": "private, no-cache"}
+    headers = {"Cache-Control": PRIVATE}
     following = str(page.cursor) if page.more else None
     if following is not None:
         headers["Link"] = next_link("/v1/events", types=types, run_id=run_id, limit=limit, after=following)

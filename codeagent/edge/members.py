@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from codeagent.edge.accept import idempotency_key
+from codeagent.edge.answers import NO_STORE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Caller, MemberWriter, Users
 from codeagent.edge.models import Strict
-from codeagent.edge.pages import next_link
-from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IfMatch, RequestKey
+from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
 from codeagent.errors import Rejected
 from codeagent.identity.members import Member
@@ -23,8 +24,6 @@ from codeagent.identity.scopes import SCOPES_OF, Role
 from codeagent.messages.ids import derived_uuid, typed_id
 
 router = APIRouter(prefix="/v1", tags=["members"], responses=errors_of(400, 401, 403, 404, 422, 501, 503))
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The member's ETag.")]
-PRIVATE = {"Cache-Control": "private, no-store"}
 
 
 class MemberBody(Strict):
@@ -91,8 +90,7 @@ def _check_rank(caller: Principal, *roles: Role) -> None:
 
 
 def _answer(member: Member) -> Response:
-    headers = {**PRIVATE, "ETag": etag(member.version)}
-    return Response(MemberModel.of(member).model_dump_json(), headers=headers, media_type="application/json")
+    return answer(MemberModel.of(member), version=member.version, cache=NO_STORE)
 
 
 @router.post(
@@ -106,7 +104,7 @@ async def add_member(
     body: MemberBody,
     caller: MemberWriter,
     users: Users,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+    key: RequestKey = None,
 ) -> Response:
     """Makes a user with a temporary password, which is for you to pass on: it serves to choose another, and nothing
     else. Nobody is sent anything."""
@@ -115,27 +113,21 @@ async def add_member(
     user_id = typed_id("usr", derived_uuid(caller.tenant_id, caller.id, "POST /v1/members", repeat))
     added = await users.members.add(author_of(caller), user_id, body.email, body.role)
     shown = NewMemberModel(**MemberModel.of(added.member).model_dump(), temporary_password=added.temporary_password)
-    headers = {**PRIVATE, "Location": f"/v1/members/{user_id}", "ETag": etag(added.member.version)}
-    if added.temporary_password is None:
-        headers["Idempotent-Replayed"] = "true"
-    status = 200 if added.temporary_password is None else 201
-    return Response(shown.model_dump_json(), status, headers, media_type="application/json")
+    repeated, location = added.temporary_password is None, f"/v1/members/{user_id}"
+    return made(shown, location, repeated=repeated, version=added.member.version, cache=NO_STORE)
 
 
 @router.get("/members", response_model=MemberPage, summary="List the members of the tenant")
 async def list_members(
     caller: MemberWriter,
     users: Users,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """Its users, with their addresses; those who were removed are not among them."""
     found, following = await users.members.page(caller.tenant_id, cursor, limit)
     page = MemberPage(items=[MemberModel.of(member) for member in found], next_cursor=following)
-    headers = dict(PRIVATE)
-    if following is not None:
-        headers["Link"] = next_link("/v1/members", limit=limit, cursor=following)
-    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
+    return page_answer(page, "/v1/members", limit=limit, cursor=following, cache=NO_STORE)
 
 
 @router.get("/members/{user_id}", response_model=MemberModel, summary="A member of the tenant")
@@ -189,4 +181,4 @@ async def remove_member(user_id: str, caller: MemberWriter, users: Users, if_mat
 async def list_roles(caller: Caller) -> Response:
     """What each of them permits. A token or key never does more than its user's role."""
     roles = RoleList(items=[RoleModel(name=role, scopes=sorted(SCOPES_OF[role])) for role in Role])
-    return Response(roles.model_dump_json(), headers=dict(PRIVATE), media_type="application/json")
+    return answer(roles)

@@ -6,7 +6,9 @@ than all limits of an edge together.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from fastapi import Header
 
 
 def _header(name: str, description: str, example: str, **schema: Any) -> dict[str, Any]:
@@ -37,6 +39,12 @@ PREFER = _header(
 IF_NONE_MATCH = _header("If-None-Match", "ETags that the client has: 304 if one of them is current.", '"7"')
 IF_MATCH = _header("If-Match", "ETag of the version that the decision was made on: 412 if it is not current.", '"7"')
 IF_MATCH_REQUIRED = {**IF_MATCH, "required": True}
+
+
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", description="ETag of the version that the change was decided on.")
+]
+RequestKey = Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")]
 
 
 def taking(*headers: dict[str, Any]) -> dict[str, Any]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
 from codeagent import clock
 from codeagent.edge.accept import idempotency_key
+from codeagent.edge.answers import NO_STORE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, EdgeContext, PrivacyOfficer
 from codeagent.edge.examples.evidence import SUBJECT_DATA
-from codeagent.edge.pages import next_link
-from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IfMatch, RequestKey
+from codeagent.edge.preconditions import check_match
 from codeagent.edge.privacy_export import document
-from codeagent.edge.privacy_models import PrivacyBody, PrivacyChange, PrivacyModel, PrivacyPage, RecordsModel
+from codeagent.edge.privacy_models import PrivacyBody, PrivacyModel, PrivacyPage, PrivacyPatch, RecordsModel
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.identity.principal import Principal
@@ -24,35 +26,36 @@ from codeagent.privacy.requests import PREFIX, PrivacyOrder, PrivacyRequest, Pri
 from codeagent.privacy.subject_data import SubjectData
 
 router = APIRouter(prefix="/v1/privacy", tags=["privacy"], responses=errors_of(400, 401, 403, 404, 422, 503))
-NO_STORE = {"Cache-Control": "no-store"}
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The request's ETag.")]
 
 
 @router.post(
-    "/requests", status_code=202, response_model=PrivacyModel, summary="Take in a request of a person about their data"
+    "/requests",
+    status_code=202,
+    response_model=PrivacyModel,
+    summary="Take in a request of a person about their data",
+    responses={200: {"model": PrivacyModel, "description": "A repeat: the request was taken in before."}},
 )
 async def receive_privacy_request(
     body: PrivacyBody,
     context: Context,
     caller: PrivacyOfficer,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+    key: RequestKey = None,
 ) -> Response:
     """Access (Art. 15), rectification (16), erasure (17), restriction (18), portability (20) and objection (21). It is
     due in a month. Nothing is done yet: that begins with `in_progress`."""
     named = derived_uuid(caller.tenant_id, caller.id, "POST /v1/privacy/requests", idempotency_key(key))
     order = PrivacyOrder(typed_id(PREFIX, named), body.kind, body.subject, body.note, body.fingerprint())
-    request = await _requests(context).receive(author_of(caller), order)
-    return _answer(request, 202, {"Location": f"/v1/privacy/requests/{request.id}"})
+    request, repeated = await _requests(context).receive(author_of(caller), order)
+    model, location = PrivacyModel.of(request, clock.now()), f"/v1/privacy/requests/{request.id}"
+    return made(model, location, repeated=repeated, version=request.version, status=202, cache=NO_STORE)
 
 
 def _requests(context: EdgeContext) -> PrivacyRequests:
     return PrivacyRequests(context.database)
 
 
-def _answer(request: PrivacyRequest, status: int = 200, more: dict[str, str] | None = None) -> Response:
-    headers = {"ETag": etag(request.version), **NO_STORE, **(more or {})}
-    content = PrivacyModel.of(request, clock.now()).model_dump_json()
-    return Response(content, status, headers, media_type="application/json")
+def _answer(request: PrivacyRequest) -> Response:
+    return answer(PrivacyModel.of(request, clock.now()), version=request.version, cache=NO_STORE)
 
 
 @router.get("/requests", response_model=PrivacyPage, summary="List privacy requests, newest first")
@@ -60,17 +63,14 @@ async def list_privacy_requests(
     context: Context,
     caller: PrivacyOfficer,
     subject: Annotated[str | None, Query(max_length=100, description="Those of one user.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """Those that have ended included; `overdue` shows what is late."""
     found, following = await _requests(context).page(caller.tenant_id, subject_id=subject, after=cursor, limit=limit)
-    headers = dict(NO_STORE)
-    if following is not None:
-        headers["Link"] = next_link("/v1/privacy/requests", subject=subject, limit=limit, cursor=following)
     now = clock.now()
     page = PrivacyPage(items=[PrivacyModel.of(request, now) for request in found], next_cursor=following)
-    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
+    return page_answer(page, "/v1/privacy/requests", subject=subject, limit=limit, cursor=following, cache=NO_STORE)
 
 
 @router.get("/requests/{request_id}", response_model=PrivacyModel, summary="A privacy request")
@@ -89,7 +89,7 @@ async def change_privacy_request(
     request_id: str,
     context: Context,
     caller: PrivacyOfficer,
-    body: PrivacyChange | None = None,
+    body: PrivacyPatch | None = None,
     if_match: IfMatch = None,
 ) -> Response:
     """From `received` to `in_progress`, and from there to `completed` or `rejected`.
@@ -99,11 +99,11 @@ async def change_privacy_request(
     `due_at` and a `reason` a request gets more time, once, up to three months from its receipt.
     """
     request = await _matched(context, caller, request_id, if_match)
-    return _answer(await _carried_on(_requests(context), caller, request, body or PrivacyChange()))
+    return _answer(await _carried_on(_requests(context), caller, request, body or PrivacyPatch()))
 
 
 async def _carried_on(
-    requests: PrivacyRequests, caller: Principal, request: PrivacyRequest, wanted: PrivacyChange
+    requests: PrivacyRequests, caller: Principal, request: PrivacyRequest, wanted: PrivacyPatch
 ) -> PrivacyRequest:
     author = author_of(caller)
     if (wanted.status is None) == (wanted.due_at is None):
@@ -154,7 +154,7 @@ async def export_subject_data(request_id: str, context: Context, caller: Privacy
     request = await requests.exported(author_of(caller), await requests.find(caller.tenant_id, request_id))
     box = None if context.users is None else context.users.box
     body = document(SubjectData(context.database, context.log, box), caller.tenant_id, request)
-    headers = {**NO_STORE, "Content-Disposition": f'attachment; filename="{request.id}.json"'}
+    headers = {"Cache-Control": NO_STORE, "Content-Disposition": f'attachment; filename="{request.id}.json"'}
     return StreamingResponse(body, headers=headers, media_type="application/json")
 
 
@@ -163,4 +163,4 @@ async def export_subject_data(request_id: str, context: Context, caller: Privacy
 )
 async def records_of_processing(caller: PrivacyOfficer) -> Response:
     """What personal data this software keeps, where, what for, how long, and what an erasure does with it."""
-    return Response(RecordsModel.of_list().model_dump_json(), headers=NO_STORE, media_type="application/json")
+    return answer(RecordsModel.of_list(), cache=NO_STORE)

@@ -30,7 +30,7 @@ class PrivacyBody(Strict):
         return sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class PrivacyChange(Strict):
+class PrivacyPatch(Strict):
     """A next status, or more time. `reason` is required for a rejection and an extension."""
 
     status: Literal["in_progress", "completed", "rejected"] | None = None
@@ -87,7 +87,7 @@ class BreachBody(Strict):
         return sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class BreachChange(Strict):
+class BreachPatch(Strict):
     """What has become known or was done; what is left out stays."""
 
     summary: str | None = Field(default=None, min_length=1, max_length=4_000, pattern=NO_NULL)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel
 
 from codeagent.edge.accept import idempotency_key
+from codeagent.edge.answers import answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, EdgeContext, ProjectReader, ProjectWriter
 from codeagent.edge.git_sources import check_git_ref, check_git_url
-from codeagent.edge.pages import next_link
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IfMatch, RequestKey
 from codeagent.edge.preconditions import check_match, etag
 from codeagent.edge.problems import errors_of
 from codeagent.edge.project_models import (
@@ -31,19 +32,12 @@ from codeagent.messages.project_events import ProjectSettings
 from codeagent.projections.statistics import project_statistics
 from codeagent.projects.projects import PREFIX, Project, ProjectOrder
 from codeagent.sandboxes.protocol import GitCredential
-from codeagent.telemetry import metrics
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], responses=errors_of(400, 401, 403, 404, 422, 503))
-PRIVATE = {"Cache-Control": "private, no-cache"}
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The project's ETag.")]
-
-
-def _answer(model: BaseModel, headers: dict[str, str], status: int = 200) -> Response:
-    return Response(model.model_dump_json(), status, {**PRIVATE, **headers}, media_type="application/json")
 
 
 def _shown(project: Project) -> Response:
-    return _answer(ProjectModel.of(project), {"ETag": etag(project.version)})
+    return answer(ProjectModel.of(project), version=project.version)
 
 
 async def _checked(context: EdgeContext, caller: Principal, settings: ProjectSettings) -> ProjectSettings:
@@ -74,7 +68,7 @@ async def create_project(
     body: ProjectBody,
     context: Context,
     caller: ProjectWriter,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+    key: RequestKey = None,
 ) -> Response:
     """Names are unique among a tenant's projects that are not archived."""
     repeat = idempotency_key(key)
@@ -84,29 +78,23 @@ async def create_project(
         body.fingerprint(),
     )
     project, repeated = await context.projects.create(author_of(caller), order)
-    headers = {"Location": f"/v1/projects/{project.id}", "ETag": etag(project.version)}
-    if repeated:
-        metrics.IDEMPOTENCY_REPLAYS.inc()
-        headers["Idempotent-Replayed"] = "true"
-    return _answer(ProjectModel.of(project), headers, 200 if repeated else 201)
+    location = f"/v1/projects/{project.id}"
+    return made(ProjectModel.of(project), location, repeated=repeated, version=project.version)
 
 
 @router.get("", response_model=ProjectPage, summary="List projects, newest first")
 async def list_projects(
     context: Context,
     caller: ProjectReader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
     archived: Annotated[bool, Query(description="The archived ones instead of the others.")] = False,
 ) -> Response:
     """The tenant's projects: those that can have runs, or the archived ones."""
     found, following = await context.projects.page(caller.tenant_id, archived=archived, after=cursor, limit=limit)
-    headers: dict[str, str] = {}
-    if following is not None:
-        shown = "true" if archived else None
-        headers["Link"] = next_link("/v1/projects", archived=shown, limit=limit, cursor=following)
+    shown = "true" if archived else None
     page = ProjectPage(items=[ProjectModel.of(project) for project in found], next_cursor=following)
-    return _answer(page, headers)
+    return page_answer(page, "/v1/projects", archived=shown, limit=limit, cursor=following)
 
 
 @router.get("/{project_id}", response_model=ProjectModel, summary="A project as it is now")
@@ -182,4 +170,4 @@ async def project_stats(project_id: str, context: Context, caller: ProjectReader
     """Counts, tokens, cost and durations of all its runs. Follows the log with a short delay."""
     await context.projects.find(caller.tenant_id, project_id)
     found = await project_statistics(context.database, caller.tenant_id, project_id)
-    return _answer(ProjectStatsModel.of(found), {})
+    return answer(ProjectStatsModel.of(found))

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from codeagent.edge.answers import answer
 from codeagent.edge.context import Context, ProviderReader
 from codeagent.edge.problems import errors_of
 from codeagent.providers.offers import ModelOffer, ProviderOffer
@@ -105,5 +106,4 @@ async def list_models(context: Context, caller: ProviderReader) -> Response:
 
 
 def _answer(page: BaseModel) -> Response:
-    headers = {"Cache-Control": "private, no-cache"}
-    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
+    return answer(page)

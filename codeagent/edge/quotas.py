@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from codeagent.edge.answers import NO_STORE, answer
 from codeagent.edge.context import Caller, Context
 from codeagent.edge.problems import errors_of
 
@@ -63,5 +64,5 @@ async def get_quotas(context: Context, caller: Caller) -> Response:
         ),
         ConcurrencyModel(name="streams", limit=policy.tenant_streams, in_use=load.streams_of(caller.tenant_id)),
     ]
-    answer = QuotaModel(rates=rates, concurrency=at_once)
-    return Response(answer.model_dump_json(), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    shown = QuotaModel(rates=rates, concurrency=at_once)
+    return answer(shown, cache=NO_STORE)

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime
 from codeagent.edge import preferences
 from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
 from codeagent.edge.admission import StreamReader, streams
+from codeagent.edge.answers import PRIVATE
 from codeagent.edge.context import Context, EdgeContext, RunCanceler, RunReader, RunWriter
 from codeagent.edge.examples.runs import EVENT_STREAM
 from codeagent.edge.joined import EventStream, structured
@@ -27,7 +28,7 @@ from codeagent.edge.models import (
     RunSummary,
     SessionId,
 )
-from codeagent.edge.pages import next_link
+from codeagent.edge.pages import next_link, page_answer
 from codeagent.edge.parameters import IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, PREFER, taking
 from codeagent.edge.preconditions import check_match, etag, not_modified
 from codeagent.edge.preferences import Preferences
@@ -107,7 +108,7 @@ def _run_response(
     view: RunView, status: int, headers: dict[str, str], wanted: Preferences = preferences.NONE
 ) -> Response:
     content = b"" if wanted.minimal else RunModel.of(view).model_dump_json().encode()
-    told = {"ETag": etag(view.version), "Cache-Control": "private, no-cache", "Vary": "Prefer", **headers}
+    told = {"ETag": etag(view.version), "Cache-Control": PRIVATE, "Vary": "Prefer", **headers}
     if wanted is not preferences.NONE and (applied := wanted.applied()):
         told["Preference-Applied"] = applied
     return Response(content, status, told, media_type="application/json" if content else None)
@@ -155,11 +156,8 @@ async def page_of_runs(
     """A page of the list at `path`, with the link to the next one."""
     rows, following = await list_runs(context.database, caller.tenant_id, wanted, after=cursor, limit=limit)
     page = RunPage(items=[RunSummary.of(row) for row in rows], next_cursor=following)
-    headers = {"Cache-Control": "private, no-cache"}
-    if following is not None:
-        asked = {} if path != "/v1/runs" else asdict(wanted)
-        headers["Link"] = next_link(path, **asked, limit=limit, cursor=following)
-    return Response(page.model_dump_json(), 200, headers, media_type="application/json")
+    asked = {} if path != "/v1/runs" else asdict(wanted)
+    return page_answer(page, path, **asked, limit=limit, cursor=following)
 
 
 @router.get(
@@ -183,7 +181,7 @@ async def get_run(run_id: str, request: Request, context: Context, caller: RunRe
         view = await until(has_ended, context, exchange, caller, view, wanted.wait_seconds)
     tag = etag(view.version)
     if not_modified(exchange.header(b"if-none-match"), tag):
-        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Prefer"})
+        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": PRIVATE, "Vary": "Prefer"})
     # A client that asks for a representation gets one, whatever it prefers to be spared after a change.
     wanted = Preferences(wanted.wait_seconds)
     return _run_response(view, 202 if wanted.wait_seconds and not view.status.terminal else 200, {}, wanted)
@@ -258,7 +256,7 @@ async def get_events(
     events = await context.log.read_stream(caller.tenant_id, run_stream(run_id), position, limit)
     more = len(events) == limit and events[-1].version < view.version
     following = events[-1].version if more else None
-    headers = {"Cache-Control": "private, no-cache"}
+    headers = {"Cache-Control": PRIVATE}
     if following is not None:
         headers["Link"] = next_link(f"/v1/runs/{run_id}/events", limit=limit, after=following)
     page = {"items": [structured(event) for event in events], "next_after": following, "head": view.version}

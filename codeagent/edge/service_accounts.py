@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from codeagent.edge.answers import NO_STORE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import KeyWriter, Users
 from codeagent.edge.models import Strict
-from codeagent.edge.pages import next_link
+from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.identity.principal import Principal
@@ -22,7 +22,6 @@ from codeagent.identity.service_accounts import ServiceAccount
 router = APIRouter(
     prefix="/v1/service-accounts", tags=["service accounts"], responses=errors_of(400, 401, 403, 404, 422, 501, 503)
 )
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 class ServiceAccountBody(Strict):
@@ -65,33 +64,28 @@ async def create(body: ServiceAccountBody, caller: KeyWriter, users: Users) -> R
     """Its secret gets it access tokens from `/oauth2/token` (`client_credentials`)."""
     _check(body.scopes, caller)
     account, secret = await users.service_accounts.create(author_of(caller), body.name, body.scopes)
-    answer = NewServiceAccountModel(**ServiceAccountModel.of(account).model_dump(), client_secret=secret)
-    headers = {**NO_STORE, "Location": f"/v1/service-accounts/{account.id}"}
-    return Response(answer.model_dump_json(), 201, headers, media_type="application/json")
+    shown = NewServiceAccountModel(**ServiceAccountModel.of(account).model_dump(), client_secret=secret)
+    return made(shown, f"/v1/service-accounts/{account.id}", repeated=False, cache=NO_STORE)
 
 
 @router.get("", response_model=ServiceAccountPage, summary="List service accounts, newest first")
 async def list_accounts(
     caller: KeyWriter,
     users: Users,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """Those that can still get tokens."""
     found, following = await users.service_accounts.list(caller.tenant_id, cursor, limit)
     page = ServiceAccountPage(items=[ServiceAccountModel.of(account) for account in found], next_cursor=following)
-    headers = {"Cache-Control": "private, no-cache"}
-    if following is not None:
-        headers["Link"] = next_link("/v1/service-accounts", limit=limit, cursor=following)
-    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
+    return page_answer(page, "/v1/service-accounts", limit=limit, cursor=following)
 
 
 @router.get("/{account_id}", response_model=ServiceAccountModel, summary="A service account")
 async def read(account_id: str, caller: KeyWriter, users: Users) -> Response:
     """What is known of it, without its secret."""
     account = await users.service_accounts.read(caller.tenant_id, account_id)
-    headers = {"Cache-Control": "private, no-cache"}
-    return Response(ServiceAccountModel.of(account).model_dump_json(), headers=headers, media_type="application/json")
+    return answer(ServiceAccountModel.of(account))
 
 
 @router.delete("/{account_id}", status_code=204, summary="Disable a service account for good")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel
 
 from codeagent.edge.accept import idempotency_key
+from codeagent.edge.answers import answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, RunReader, RunWriter
 from codeagent.edge.models import ProjectId, RunModel, RunPage
-from codeagent.edge.pages import next_link
-from codeagent.edge.parameters import IDEMPOTENCY_KEY, PREFER, taking
-from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IDEMPOTENCY_KEY, PREFER, IfMatch, RequestKey, taking
+from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
 from codeagent.edge.resolve import project_of
 from codeagent.edge.runs import SUBMITTED, page_of_runs, submitted
@@ -22,15 +22,8 @@ from codeagent.edge.session_models import MessageBody, SessionBody, SessionModel
 from codeagent.messages.ids import derived_uuid, typed_id
 from codeagent.projections.runs import RunFilter
 from codeagent.projects.sessions import PREFIX, SessionOrder
-from codeagent.telemetry import metrics
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=errors_of(400, 401, 403, 404, 422, 503))
-PRIVATE = {"Cache-Control": "private, no-cache"}
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The session's ETag.")]
-
-
-def _answer(model: BaseModel, headers: dict[str, str], status: int = 200) -> Response:
-    return Response(model.model_dump_json(), status, {**PRIVATE, **headers}, media_type="application/json")
 
 
 @router.post(
@@ -44,7 +37,7 @@ async def create_session(
     body: SessionBody,
     context: Context,
     caller: RunWriter,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+    key: RequestKey = None,
 ) -> Response:
     """It has no run yet: the first message brings it its files. In a project that is archived it can have none."""
     repeat = idempotency_key(key)
@@ -53,35 +46,29 @@ async def create_session(
     session_id = typed_id(PREFIX, derived_uuid(caller.tenant_id, caller.id, "POST /v1/sessions", repeat))
     order = SessionOrder(session_id, body.project_id, body.title, body.fingerprint())
     session, repeated = await context.sessions.create(author_of(caller), order)
-    headers = {"Location": f"/v1/sessions/{session.id}", "ETag": etag(session.version)}
-    if repeated:
-        metrics.IDEMPOTENCY_REPLAYS.inc()
-        headers["Idempotent-Replayed"] = "true"
-    return _answer(SessionModel.of(session), headers, 200 if repeated else 201)
+    location = f"/v1/sessions/{session.id}"
+    return made(SessionModel.of(session), location, repeated=repeated, version=session.version)
 
 
 @router.get("", response_model=SessionPage, summary="List sessions, newest first")
 async def list_sessions(
     context: Context,
     caller: RunReader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
     project_id: Annotated[ProjectId | None, Query(description="Only sessions of this project.")] = None,
 ) -> Response:
     """The tenant's sessions, closed ones included."""
     found, following = await context.sessions.page(caller.tenant_id, project_id=project_id, after=cursor, limit=limit)
-    headers: dict[str, str] = {}
-    if following is not None:
-        headers["Link"] = next_link("/v1/sessions", project_id=project_id, limit=limit, cursor=following)
     page = SessionPage(items=[SessionModel.of(session) for session in found], next_cursor=following)
-    return _answer(page, headers)
+    return page_answer(page, "/v1/sessions", project_id=project_id, limit=limit, cursor=following)
 
 
 @router.get("/{session_id}", response_model=SessionModel, summary="A session as it is now")
 async def get_session(session_id: str, context: Context, caller: RunReader) -> Response:
     """With the ETag that changing it takes."""
     session = await context.sessions.find(caller.tenant_id, session_id)
-    return _answer(SessionModel.of(session), {"ETag": etag(session.version)})
+    return answer(SessionModel.of(session), version=session.version)
 
 
 @router.patch("/{session_id}", response_model=SessionModel, summary="Rename a session", responses=errors_of(412, 428))
@@ -92,7 +79,7 @@ async def rename_session(
     session = await context.sessions.find(caller.tenant_id, session_id)
     check_match(if_match, session.version)
     renamed = await context.sessions.rename(author_of(caller), session, body.title)
-    return _answer(SessionModel.of(renamed), {"ETag": etag(renamed.version)})
+    return answer(SessionModel.of(renamed), version=renamed.version)
 
 
 @router.delete("/{session_id}", status_code=204, summary="Close a session", responses=errors_of(412, 428))
@@ -110,8 +97,8 @@ async def session_runs(
     session_id: str,
     context: Context,
     caller: RunReader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
 ) -> Response:
     """As `/v1/runs?session_id=`: the list follows the log with a short delay."""
     await context.sessions.find(caller.tenant_id, session_id)

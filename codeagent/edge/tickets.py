@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from fastapi.responses import Response
 
+from codeagent.edge.answers import NO_STORE, answer
 from codeagent.edge.context import Context, RunReader
 from codeagent.edge.models import TicketBody, TicketModel
 
@@ -30,4 +31,4 @@ async def issue_ticket(
         await context.views.get(caller.tenant_id, run_id)
     issued = await context.tickets.issue(caller, run_id)
     model = TicketModel(ticket=issued.ticket, run_id=run_id, expires_at=issued.expires_at)
-    return Response(model.model_dump_json(), 201, {"Cache-Control": "no-store"}, media_type="application/json")
+    return answer(model, 201, cache=NO_STORE)

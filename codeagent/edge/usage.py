@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from codeagent import clock
+from codeagent.edge.answers import PRIVATE, answer
 from codeagent.edge.context import Context, UsageReader
 from codeagent.edge.pages import next_link
 from codeagent.edge.problems import errors_of
@@ -19,7 +20,6 @@ from codeagent.projections.usage_report import UsageQuery, usage_of_run, usage_r
 router = APIRouter(prefix="/v1", tags=["usage"], responses=errors_of(400, 401, 403, 404, 422, 503))
 MOST_DAYS = 400
 DEFAULT_DAYS = 30
-PRIVATE = {"Cache-Control": "private, no-cache"}
 
 
 @router.get("/usage", response_model=UsagePage, summary="What has been used, added up")
@@ -38,7 +38,7 @@ async def get_usage(context: Context, caller: UsageReader, asked: Annotated[Usag
         asked.principal_id,
     )
     report = await usage_report(context.database, caller.tenant_id, query, after=asked.cursor, limit=asked.limit)
-    headers = dict(PRIVATE)
+    headers = {"Cache-Control": PRIVATE}
     if report.next_cursor is not None:
         # The days as they were meant: tomorrow the next page is to be one of the same list.
         days = {"from": query.first, "to": query.last}
@@ -65,6 +65,4 @@ async def get_run_usage(run_id: str, context: Context, caller: UsageReader) -> R
     """By model, with the run's totals. While it works the numbers follow it with a short delay."""
     view = await context.views.get(caller.tenant_id, run_id)
     usage = await usage_of_run(context.database, caller.tenant_id, view.run_id)
-    return Response(
-        RunUsageModel.of(run_id, usage).model_dump_json(), headers=dict(PRIVATE), media_type="application/json"
-    )
+    return answer(RunUsageModel.of(run_id, usage))

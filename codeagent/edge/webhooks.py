@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel
 
 from codeagent.edge.accept import idempotency_key
+from codeagent.edge.answers import NO_STORE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, WebhookReader, WebhookWriter
-from codeagent.edge.pages import next_link
-from codeagent.edge.preconditions import check_match, etag
+from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import IfMatch, RequestKey
+from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
 from codeagent.edge.webhook_models import (
     DeliveryDetailModel,
@@ -27,20 +28,10 @@ from codeagent.edge.webhook_models import (
     WebhookPatch,
 )
 from codeagent.messages.ids import derived_uuid, typed_id
-from codeagent.telemetry import metrics
 from codeagent.webhooks.deliveries import DeliveryState
-from codeagent.webhooks.webhook import Shown, WebhookOrder
+from codeagent.webhooks.webhook import WebhookOrder
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=errors_of(400, 401, 403, 404, 422, 503))
-
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The webhook's ETag.")]
-Limit = Annotated[int, Query(ge=1, le=200)]
-Cursor = Annotated[str | None, Query(max_length=200)]
-_PRIVATE = {"Cache-Control": "private, no-cache"}
-
-
-def _answer(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(model.model_dump_json(), status, {**_PRIVATE, **(headers or {})}, media_type="application/json")
 
 
 @router.post(
@@ -60,7 +51,7 @@ async def create_webhook(
     body: WebhookBody,
     context: Context,
     caller: WebhookWriter,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Names this request.")] = None,
+    key: RequestKey = None,
 ) -> Response:
     """The answer shows the secret that messages are signed with, this once. Events from now on are sent. The host must
     have public addresses only, now and whenever something is sent."""
@@ -74,35 +65,25 @@ async def create_webhook(
         fingerprint=body.fingerprint(),
     )
     shown = await context.webhooks.create(author_of(caller), order)
-    headers = {"Location": f"/v1/webhooks/{shown.webhook.id}"}
-    if shown.secret is None:
-        metrics.IDEMPOTENCY_REPLAYS.inc()
-        return _shown(shown, 200, {**headers, "Idempotent-Replayed": "true"})
-    return _shown(shown, 201, headers)
-
-
-def _shown(shown: Shown, status: int, headers: dict[str, str] | None = None) -> Response:
-    secretive = {"ETag": etag(shown.webhook.version), "Cache-Control": "no-store", **(headers or {})}
-    return _answer(ShownWebhookModel.showing(shown), status, secretive)
+    model, location = ShownWebhookModel.showing(shown), f"/v1/webhooks/{shown.webhook.id}"
+    return made(model, location, repeated=shown.secret is None, version=shown.webhook.version, cache=NO_STORE)
 
 
 @router.get("", response_model=WebhookPage, summary="List webhooks, newest first")
-async def list_webhooks(context: Context, caller: WebhookReader, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def list_webhooks(
+    context: Context, caller: WebhookReader, limit: Limit = 50, cursor: PageCursor = None
+) -> Response:
     """Those of the tenant, disabled ones included, without their secrets."""
     found, following = await context.webhooks.page(caller.tenant_id, after=cursor, limit=limit)
     page = WebhookPage(items=[WebhookModel.of(webhook) for webhook in found], next_cursor=following)
-    return _answer(page, headers=_linked("/v1/webhooks", limit=limit, cursor=following))
-
-
-def _linked(path: str, **query: object) -> dict[str, str]:
-    return {} if query["cursor"] is None else {"Link": next_link(path, **query)}
+    return page_answer(page, "/v1/webhooks", limit=limit, cursor=following)
 
 
 @router.get("/{webhook_id}", response_model=WebhookModel, summary="A webhook, without its secret")
 async def get_webhook(webhook_id: str, context: Context, caller: WebhookReader) -> Response:
     """What is known of it, with the ETag that changing it takes."""
     webhook = await context.webhooks.find(caller.tenant_id, webhook_id)
-    return _answer(WebhookModel.of(webhook), headers={"ETag": etag(webhook.version)})
+    return answer(WebhookModel.of(webhook), version=webhook.version)
 
 
 @router.patch(
@@ -118,7 +99,7 @@ async def update_webhook(
     webhook = await context.webhooks.find(caller.tenant_id, webhook_id)
     check_match(if_match, webhook.version)
     changed = await context.webhooks.update(author_of(caller), webhook, body.change())
-    return _answer(WebhookModel.of(changed), headers={"ETag": etag(changed.version)})
+    return answer(WebhookModel.of(changed), version=changed.version)
 
 
 @router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook", responses=errors_of(412, 428))
@@ -151,7 +132,8 @@ async def rotate_secret(
     webhook = await context.webhooks.find(caller.tenant_id, webhook_id)
     check_match(if_match, webhook.version)
     overlap = timedelta(seconds=wanted.overlap_seconds)
-    return _shown(await context.webhooks.rotate_secret(author_of(caller), webhook, overlap), 200)
+    shown = await context.webhooks.rotate_secret(author_of(caller), webhook, overlap)
+    return answer(ShownWebhookModel.showing(shown), version=shown.webhook.version, cache=NO_STORE)
 
 
 @router.post(
@@ -169,7 +151,8 @@ async def test_webhook(webhook_id: str, context: Context, caller: WebhookWriter)
 
 
 def _accepted(delivery: DeliveryModel) -> Response:
-    return _answer(delivery, 202, {"Location": f"/v1/webhooks/{delivery.webhook_id}/deliveries/{delivery.id}"})
+    location = f"/v1/webhooks/{delivery.webhook_id}/deliveries/{delivery.id}"
+    return answer(delivery, 202, headers={"Location": location})
 
 
 @router.get("/{webhook_id}/deliveries", response_model=DeliveryPage, summary="What was sent, newest first")
@@ -178,7 +161,7 @@ async def list_deliveries(
     context: Context,
     caller: WebhookReader,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: PageCursor = None,
     state: Annotated[DeliveryState | None, Query(description="Only those in this state.")] = None,
 ) -> Response:
     """Events on their way to the webhook, and those of the last weeks (a month, unless the operator says otherwise)."""
@@ -187,8 +170,8 @@ async def list_deliveries(
         caller.tenant_id, webhook.id, state=state, after=cursor, limit=limit
     )
     page = DeliveryPage(items=[DeliveryModel.of(delivery) for delivery in found], next_cursor=following)
-    link = _linked(f"/v1/webhooks/{webhook.id}/deliveries", state=state, limit=limit, cursor=following)
-    return _answer(page, headers=link)
+    path = f"/v1/webhooks/{webhook.id}/deliveries"
+    return page_answer(page, path, state=state, limit=limit, cursor=following)
 
 
 @router.get(
@@ -199,7 +182,7 @@ async def get_delivery(webhook_id: str, delivery_id: str, context: Context, call
     webhook = await context.webhooks.find(caller.tenant_id, webhook_id)
     delivery = await context.webhooks.deliveries.find(caller.tenant_id, webhook.id, delivery_id)
     attempts = await context.webhooks.deliveries.attempts(caller.tenant_id, delivery.id)
-    return _answer(DeliveryDetailModel.detailed(delivery, list(attempts)))
+    return answer(DeliveryDetailModel.detailed(delivery, list(attempts)))
 
 
 @router.post(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
 from codeagent import clock
-from codeagent.errors import CodeAgentError
 from codeagent.eventlog.database import Connection, Database
 from codeagent.eventlog.log import Cursor, EventLog, cursor_of
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.rounds import Rounds
 from codeagent.telemetry import metrics
-from codeagent.telemetry.logs import get_logger
 
-log = get_logger(__name__)
+# Whether there is something to take: all that an idle follower asks. As in `EventLog.read_all`, without the events.
+_BEHIND = """
+SELECT EXISTS (SELECT FROM events e
+               WHERE (e.transaction_id, e.global_position)
+                     > (coalesce(p.transaction_id, '0'::xid8), coalesce(p.global_position, 0))
+                     AND e.transaction_id < pg_snapshot_xmin(pg_current_snapshot()))
+FROM (SELECT 1) one LEFT JOIN projections p ON p.name = $1"""
 
 
 class LogFollower(ABC):
@@ -31,7 +35,8 @@ class LogFollower(ABC):
         self._database = database
         self._log = log_reader
         self._idle = idle_seconds
-        self._task: asyncio.Task[None] | None = None
+        self._taken: Cursor | None = None  # where this follower's own last page ended
+        self._rounds = Rounds("projection", self._round, projection=self.NAME)
 
     @abstractmethod
     async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
@@ -41,40 +46,48 @@ class LogFollower(ABC):
         """Called where pages may have been taken elsewhere, or were not committed: what was remembered is stale."""
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+        await self._rounds.start()
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                read = await self.catch_up()
-            except CodeAgentError as error:
-                log.warning("projection.waits", projection=self.NAME, error=error.detail)
-                self.interrupted()
-                read = 0
-            except Exception:
-                log.exception("projection.failed", projection=self.NAME)
-                self.interrupted()
-                read = 0
-            if read == 0:
-                await asyncio.sleep(self._idle)
+    async def _round(self) -> float:
+        return 0.0 if await self.catch_up() else self._idle
 
     async def catch_up(self, most: int = 500) -> int:
         """Takes one page of the log; returns how many events that were."""
+        [[behind]] = await self._database.fetch(_BEHIND, self.NAME)
+        if not behind:
+            return 0
+        try:
+            page = await self._take_page(most)
+        except BaseException:
+            self._forget()
+            raise
+        if page:
+            self._taken = cursor_of(page[-1])
+            lag = clock.now() - page[-1].occurred_at
+            metrics.PROJECTION_LAG.labels(self.NAME).set(lag.total_seconds())
+        return len(page)
+
+    async def _take_page(self, most: int) -> Sequence[StoredEvent]:
         async with self._database.transaction() as connection:
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", self.LOCK):
-                self.interrupted()
-                return 0
+                self._forget()
+                return ()
             row = await connection.fetchrow(
                 "SELECT transaction_id::text AS tid, global_position FROM projections WHERE name = $1", self.NAME
             )
-            cursor = Cursor() if row is None else Cursor(int(row["tid"]), row["global_position"])
-            page = await self._log.read_all(cursor, most)
-            if not page:
-                return 0
-            await self.take(connection, page)
-            await self._move(connection, cursor_of(page[-1]))
-        metrics.PROJECTION_LAG.labels(self.NAME).set((clock.now() - page[-1].occurred_at).total_seconds())
-        return len(page)
+            place = Cursor() if row is None else Cursor(int(row["tid"]), row["global_position"])
+            if place != self._taken:
+                # Another follower was here since, between two looks of ours.
+                self._forget()
+            page = await self._log.read_all(place, most, connection=connection)
+            if page:
+                await self.take(connection, page)
+                await self._move(connection, cursor_of(page[-1]))
+            return page
+
+    def _forget(self) -> None:
+        self._taken = None
+        self.interrupted()
 
     async def _move(self, connection: Connection, end: Cursor) -> None:
         await connection.execute(
@@ -87,6 +100,4 @@ class LogFollower(ABC):
         )
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._rounds.stop()

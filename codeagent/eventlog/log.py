@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from codeagent.errors import Rejected
 from codeagent.eventlog.batching import Batcher
-from codeagent.eventlog.database import Database
+from codeagent.eventlog.database import Connection, Database
 from codeagent.eventlog.stored import StoredEvent, from_row
 
 COLUMNS = """global_position, transaction_id::text, stream_id, stream_version, event_id, event_type, schema_version,
@@ -88,11 +88,14 @@ class EventLog:
         )
         return {row["id"]: row["version"] for row in rows}
 
-    async def read_all(self, after: Cursor, limit: int = 500) -> Sequence[StoredEvent]:
+    async def read_all(
+        self, after: Cursor, limit: int = 500, *, connection: Connection | None = None
+    ) -> Sequence[StoredEvent]:
         """Events of all streams beyond a cursor. Stops at the oldest open transaction: what might still commit
-        in between is never overtaken."""
+        in between is never overtaken. Whoever has a `connection` reads over that one and waits for no second."""
+        fetch = self._database.fetch if connection is None else connection.fetch
         # Qualified: the bare name would be the column of the answer, which is a text, and 10 comes before 9 there.
-        rows = await self._database.fetch(
+        rows = await fetch(
             f"SELECT {COLUMNS} FROM events "  # noqa: S608  constants
             "WHERE (transaction_id, global_position) > ($1::text::xid8, $2) "
             "AND transaction_id < pg_snapshot_xmin(pg_current_snapshot()) "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from codeagent import clock
-from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
+from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, Change, ControlPlane
 from codeagent.identity.keys import KeyHasher, hint_of_key, new_key
@@ -23,8 +24,6 @@ NONE_SUCH = "There is no such API key."
 REVOCATION_KEPT = timedelta(hours=24)
 """Longer than any cache remembers a key and any stream stays open."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _COLUMNS = """id, principal_id, created_by, version, hint, name, scopes, networks, fingerprint, replaces, replaced_by,
     created_at, expires_at, revoked_at, last_used_at"""
 
@@ -174,7 +173,7 @@ class ApiKeys:
     ) -> tuple[Sequence[ApiKey], str | None]:
         """Keys, newest first, of one principal or of all, and the next page's cursor. Raises `Rejected` for a cursor
         that is none."""
-        created_at, key_id = _parse(after) if after else (None, None)
+        created_at, key_id = parse_time_cursor("key", after)
         rows = await self._database.fetch(
             f"""SELECT {_COLUMNS} FROM api_keys
                 WHERE ($1::text IS NULL OR principal_id = $1)
@@ -186,8 +185,8 @@ class ApiKeys:
             limit + 1,
             tenant=tenant_id,
         )
-        keys = [_from_row(row) for row in rows[:limit]]
-        return keys, _cursor(keys[-1]) if len(rows) > limit else None
+        found = [_from_row(row) for row in rows]
+        return page_of(found, limit, lambda key: format_time_cursor(key.created_at, key.id))
 
     async def revoke(self, author: Author, key: ApiKey) -> None:
         """At once, on every edge. Raises `VersionMismatch` where the key has changed since it was read."""
@@ -250,18 +249,3 @@ def _from_row(row: Row) -> ApiKey:
     values["scopes"] = known_scopes(values["scopes"])
     values["networks"] = tuple(values["networks"])
     return ApiKey(**values)
-
-
-def _cursor(key: ApiKey) -> str:
-    return f"{(key.created_at - _EPOCH) // _MICROSECOND:x}~{key.id}"
-
-
-def _parse(cursor: str) -> tuple[datetime, str]:
-    moment, _, key_id = cursor.partition("~")
-    try:
-        created_at = _EPOCH + int(moment, 16) * _MICROSECOND
-    except (ValueError, OverflowError):
-        raise Rejected("Not a cursor of this list.", code="malformed_cursor") from None
-    if parse_typed_id("key", key_id) is None:
-        raise Rejected("Not a cursor of this list.", code="malformed_cursor")
-    return created_at, key_id

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from codeagent.cursors import page_of, parse_id_cursor
 from codeagent.encryption import SecretBox
 from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
 from codeagent.eventlog.database import Database, Row
@@ -104,13 +105,12 @@ class Members:
 
     async def page(self, tenant_id: str, after: str | None, limit: int) -> tuple[Sequence[Member], str | None]:
         """In the order of their ids, and the cursor of what follows. Raises `Rejected` (`malformed_cursor`)."""
-        if after is not None and parse_typed_id("usr", after) is None:
-            raise Rejected("Not a cursor of this list.", code="malformed_cursor")
+        beyond = parse_id_cursor("usr", after)
         rows = await self._database.fetch(
-            f"{_SELECT} AND ($1::text IS NULL OR u.id > $1) ORDER BY u.id LIMIT $2", after, limit + 1, tenant=tenant_id
+            f"{_SELECT} AND ($1::text IS NULL OR u.id > $1) ORDER BY u.id LIMIT $2", beyond, limit + 1, tenant=tenant_id
         )
-        found = [self._member(row) for row in rows[:limit]]
-        return found, found[-1].id if len(rows) > limit else None
+        found = [self._member(row) for row in rows]
+        return page_of(found, limit, lambda item: item.id)
 
     async def change_role(self, author: Author, member: Member, role: Role) -> None:
         """Logins that may do less from now on end. Raises `VersionMismatch`, and `Conflict` for the last owner."""

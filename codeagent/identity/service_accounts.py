@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from secrets import compare_digest
 
 from codeagent import clock
-from codeagent.errors import NotFound, Rejected
+from codeagent.cursors import page_of, parse_id_cursor
+from codeagent.errors import NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.identity.api_keys import revoke_keys_of
@@ -70,17 +71,15 @@ class ServiceAccounts:
 
     async def list(self, tenant_id: str, after: str | None, limit: int) -> tuple[Sequence[ServiceAccount], str | None]:
         """Accounts that are not disabled, newest first, and the cursor of what follows. Raises `Rejected`."""
-        if after is not None and parse_typed_id(PREFIX, after) is None:
-            raise Rejected("not a cursor of this list", code="malformed_cursor")
         rows = await self._database.fetch(
             """SELECT * FROM service_accounts WHERE disabled_at IS NULL AND ($1::text IS NULL OR id < $1)
                ORDER BY id DESC LIMIT $2""",
-            after,
+            parse_id_cursor(PREFIX, after),
             limit + 1,
             tenant=tenant_id,
         )
-        found = [_account(row) for row in rows[:limit]]
-        return found, found[-1].id if len(rows) > limit else None
+        found = [_account(row) for row in rows]
+        return page_of(found, limit, lambda item: item.id)
 
     async def read(self, tenant_id: str, account_id: str) -> ServiceAccount:
         """Raises `NotFound`, also for one that is disabled."""

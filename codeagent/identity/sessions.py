@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from codeagent import clock
-from codeagent.errors import NotFound, Rejected
+from codeagent.cursors import page_of, parse_id_cursor
+from codeagent.errors import NotFound
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, Change, ControlPlane
 from codeagent.identity.revocations import Kind, revoke
@@ -54,8 +55,6 @@ class Sessions:
 
         Raises `Rejected` (`malformed_cursor`).
         """
-        if after is not None and parse_typed_id(PREFIX, after) is None:
-            raise Rejected("not a cursor of this list", code="malformed_cursor")
         rows = await self._database.fetch(
             """SELECT * FROM login_sessions
                WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > clock_timestamp()
@@ -63,7 +62,7 @@ class Sessions:
                ORDER BY id DESC LIMIT $4""",
             user_id,
             self._policy.idle,
-            after,
+            parse_id_cursor(PREFIX, after),
             limit + 1,
             tenant=tenant_id,
         )
@@ -76,9 +75,9 @@ class Sessions:
                 row["last_used_at"],
                 row["expires_at"],
             )
-            for row in rows[:limit]
+            for row in rows
         ]
-        return found, found[-1].id if len(rows) > limit else None
+        return page_of(found, limit, lambda item: item.id)
 
     async def revoke_one(self, author: Author, user_id: str, session_id: str, reason: Revoked) -> None:
         """Raises `NotFound` unless the user has such a session that has not ended."""

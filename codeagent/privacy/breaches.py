@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from codeagent import clock
-from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
+from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.messages.ids import breach_stream, parse_typed_id
@@ -63,8 +64,9 @@ class Breaches:
         self._database = database
         self._control = ControlPlane(database)
 
-    async def record(self, author: Author, order: BreachOrder) -> Breach:
-        """Starts the clock at its discovery. Raises `InvalidInput` for one that is yet to come."""
+    async def record(self, author: Author, order: BreachOrder) -> tuple[Breach, bool]:
+        """The breach, whose clock starts at its discovery, and whether it was recorded before. Raises `InvalidInput`
+        for one that is yet to come."""
         if order.discovered_at > clock.now():
             raise InvalidInput("A breach is recorded after its discovery.", pointer="/discovered_at")
         notify_by = order.discovered_at + NOTIFY_WITHIN
@@ -94,8 +96,8 @@ class Breaches:
                 raise InvalidInput(
                     "This Idempotency-Key was used for another request.", code="idempotency_key_reused"
                 ) from None
-            return known
-        return _breach(row)
+            return known, True
+        return _breach(row), False
 
     async def find(self, tenant_id: str, breach_id: str) -> Breach:
         """Raises `NotFound`, also for another tenant's."""
@@ -108,19 +110,18 @@ class Breaches:
 
     async def page(self, tenant_id: str, after: str | None, limit: int) -> tuple[Sequence[Breach], str | None]:
         """Breaches, newest record first, and the cursor of what follows. Raises `Rejected` (`malformed_cursor`)."""
-        if after is not None and parse_typed_id(PREFIX, after) is None:
-            raise Rejected("Not a cursor of this list.", code="malformed_cursor")
+        created_at, breach_id = parse_time_cursor(PREFIX, after)
         rows = await self._database.fetch(
             """SELECT * FROM privacy_breaches
-               WHERE $1::text IS NULL
-                     OR (created_at, id) < (SELECT created_at, id FROM privacy_breaches WHERE id = $1)
-               ORDER BY created_at DESC, id DESC LIMIT $2""",
-            after,
+               WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2)
+               ORDER BY created_at DESC, id DESC LIMIT $3""",
+            created_at,
+            breach_id,
             limit + 1,
             tenant=tenant_id,
         )
-        found = [_breach(row) for row in rows[:limit]]
-        return found, found[-1].id if len(rows) > limit else None
+        found = [_breach(row) for row in rows]
+        return page_of(found, limit, lambda breach: format_time_cursor(breach.created_at, breach.id))
 
     async def update(self, author: Author, breach: Breach, values: dict[str, object]) -> Breach:
         """Sets columns by name. Raises `VersionMismatch` for one that has changed, `Conflict` for one that is

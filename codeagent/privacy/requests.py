@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from codeagent import clock
-from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
+from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, Change, ControlPlane
 from codeagent.identity.sessions import SessionPolicy
@@ -98,8 +99,9 @@ class PrivacyRequests:
         self._control = ControlPlane(database)
         self._policy = policy or SessionPolicy()
 
-    async def receive(self, author: Author, order: PrivacyOrder) -> PrivacyRequest:
-        """Due in a month. Raises `InvalidInput` for a subject that is no user of the tenant."""
+    async def receive(self, author: Author, order: PrivacyOrder) -> tuple[PrivacyRequest, bool]:
+        """The request, due in a month, and whether it was taken in before. Raises `InvalidInput` for a subject that is
+        no user of the tenant."""
         try:
             async with self._control.change(author) as change:
                 if not await change.rows("SELECT FROM users WHERE id = $1", order.subject_id):
@@ -123,8 +125,8 @@ class PrivacyRequests:
                 )
                 await change.record(privacy_stream(order.id), 1, fact)
         except Conflict:
-            return await self._taken_before(author.tenant_id, order)
-        return _request(row)
+            return await self._taken_before(author.tenant_id, order), True
+        return _request(row), False
 
     async def _taken_before(self, tenant_id: str, order: PrivacyOrder) -> PrivacyRequest:
         known = await self.find(tenant_id, order.id)
@@ -145,21 +147,20 @@ class PrivacyRequests:
         self, tenant_id: str, *, subject_id: str | None, after: str | None, limit: int
     ) -> tuple[Sequence[PrivacyRequest], str | None]:
         """Requests, newest first, and the cursor of what follows. Raises `Rejected` (`malformed_cursor`)."""
-        if after is not None and parse_typed_id(PREFIX, after) is None:
-            raise Rejected("Not a cursor of this list.", code="malformed_cursor")
+        created_at, request_id = parse_time_cursor(PREFIX, after)
         rows = await self._database.fetch(
             """SELECT * FROM privacy_requests
                WHERE ($1::text IS NULL OR subject_id = $1)
-                 AND ($2::text IS NULL
-                      OR (created_at, id) < (SELECT created_at, id FROM privacy_requests WHERE id = $2))
-               ORDER BY created_at DESC, id DESC LIMIT $3""",
+                 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+               ORDER BY created_at DESC, id DESC LIMIT $4""",
             subject_id,
-            after,
+            created_at,
+            request_id,
             limit + 1,
             tenant=tenant_id,
         )
-        found = [_request(row) for row in rows[:limit]]
-        return found, found[-1].id if len(rows) > limit else None
+        found = [_request(row) for row in rows]
+        return page_of(found, limit, lambda request: format_time_cursor(request.created_at, request.id))
 
     async def start(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
         """Sets to work. An erasure and a restriction are carried out here and now, or not at all."""

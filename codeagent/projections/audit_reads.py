@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from codeagent.clock import new_uuid
-from codeagent.errors import Rejected
+from codeagent.cursors import malformed_cursor
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.messages.audit_events import AuditRead
@@ -39,14 +39,10 @@ class SearchCursor:
             occurred_at = datetime.fromisoformat(moment)
             cursor = cls(Place(occurred_at, UUID(event_id)), UUID(read_id))
         except ValueError:
-            raise _malformed() from None
+            raise malformed_cursor() from None
         if occurred_at.tzinfo is None:
-            raise _malformed()
+            raise malformed_cursor()
         return cursor
-
-
-def _malformed() -> Rejected:
-    return Rejected("This is no cursor of this search.", code="malformed_cursor")
 
 
 class AuditReads:
@@ -74,4 +70,4 @@ class AuditReads:
             tenant=reader.tenant_id,
         )
         if not rows or AuditRead.model_validate_json(rows[0]["data"]) != AuditRead(access="search", filter=wanted):
-            raise _malformed()
+            raise malformed_cursor()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 
-from codeagent.errors import Rejected, Unreadable
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
+from codeagent.errors import Unreadable
 from codeagent.eventlog.database import Connection, Database
 from codeagent.eventlog.follower import LogFollower
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
-from codeagent.messages.ids import parse_typed_id
 from codeagent.projections.view import RunView
 from codeagent.telemetry.logs import get_logger
 
@@ -137,13 +136,12 @@ class RunFilter:
 
 async def list_runs(
     database: Database, tenant_id: str, wanted: RunFilter, *, after: str | None, limit: int
-) -> tuple[list[RunRow], str | None]:
+) -> tuple[Sequence[RunRow], str | None]:
     """A tenant's runs, newest first, and the cursor of the next page. Raises `Rejected` for a malformed cursor."""
     query, values = listing(tenant_id, wanted, after=after, limit=limit + 1)
     rows = await database.fetch(query, *values, tenant=tenant_id)
-    found = [RunRow(**dict(row)) for row in rows[:limit]]
-    more = len(rows) > limit
-    return found, _cursor(found[-1]) if more else None
+    found = [RunRow(**dict(row)) for row in rows]
+    return page_of(found, limit, lambda run: format_time_cursor(run.created_at, run.run_id))
 
 
 def listing(tenant_id: str, wanted: RunFilter, *, after: str | None, limit: int) -> tuple[str, list[object]]:
@@ -156,7 +154,7 @@ def listing(tenant_id: str, wanted: RunFilter, *, after: str | None, limit: int)
         values.append(value)
         conditions.append(f"{column} ${len(values)}")
     if after:
-        values += _parse(after)
+        values += parse_time_cursor("run", after)
         conditions.append(f"(created_at, run_id) < (${len(values) - 1}, ${len(values)})")
     query = f"""
         SELECT run_id, version, status, status_reason, task, agent, agent_version, model, steps, input_tokens,
@@ -177,21 +175,3 @@ def _asked(wanted: RunFilter) -> Iterator[tuple[str, object]]:
         ("updated_at >", wanted.updated_after),
     )
     return ((condition, value) for condition, value in known if value is not None)
-
-
-def _cursor(row: RunRow) -> str:
-    """The place of a run in the list, opaque to clients: what comes after it does not depend on what is added."""
-    return urlsafe_b64encode(f"{row.created_at.isoformat()}~{row.run_id}".encode()).decode().rstrip("=")
-
-
-def _parse(cursor: str) -> tuple[datetime, str]:
-    try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        created_at, run_id = text.split("~")
-        # In UTC, as the database will have it: some moments do not exist there.
-        parsed = datetime.fromisoformat(created_at).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Rejected("This is no cursor of this list.", code="malformed_cursor") from None
-    if parse_typed_id("run", run_id) is None:
-        raise Rejected("This is no cursor of this list.", code="malformed_cursor")
-    return parsed, run_id

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from codeagent.errors import Rejected
+from codeagent.cursors import malformed_cursor
 from codeagent.eventlog.database import Database, Row
 from codeagent.projections.tally import COUNTERS, Tally
 
@@ -149,7 +149,7 @@ def _parse(cursor: str, count: int) -> list[str]:
     except ValueError:
         keys = None
     if not isinstance(keys, list) or len(keys) != count or not all(_is_key(key) for key in keys):
-        raise Rejected("This is no cursor of this list.", code="malformed_cursor")
+        raise malformed_cursor()
     return keys
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import orjson
 
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, ControlPlane
@@ -21,7 +22,6 @@ from codeagent.messages.project_events import (
     ProjectUnarchived,
     ProjectUpdated,
 )
-from codeagent.projects.cursors import format_cursor, parse_cursor
 
 PREFIX = "prj"
 NONE_SUCH = "There is no such project."
@@ -112,7 +112,7 @@ class Projects:
         self, tenant_id: str, *, archived: bool, after: str | None, limit: int
     ) -> tuple[Sequence[Project], str | None]:
         """Projects, newest first, and the next page's cursor. Raises `Rejected` for a cursor that is none."""
-        created_at, project_id = parse_cursor(PREFIX, after) if after else (None, None)
+        created_at, project_id = parse_time_cursor(PREFIX, after)
         rows = await self._database.fetch(
             f"""{_SELECT}
                 WHERE p.tenant_id = $1 AND (p.archived_at IS NOT NULL) = $2
@@ -125,9 +125,8 @@ class Projects:
             limit + 1,
             tenant=tenant_id,
         )
-        projects = [_from_row(row) for row in rows[:limit]]
-        more = len(rows) > limit
-        return projects, format_cursor(projects[-1].created_at, projects[-1].id) if more else None
+        found = [_from_row(row) for row in rows]
+        return page_of(found, limit, lambda project: format_time_cursor(project.created_at, project.id))
 
     async def change(self, author: Author, project: Project, settings: ProjectSettings, *, archived: bool) -> Project:
         """The project as it is then. With another repository its git credential goes: it was given for the former one.

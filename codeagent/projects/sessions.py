@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 
 from codeagent import clock
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.messages.envelope import Event
 from codeagent.messages.ids import parse_typed_id, session_stream
 from codeagent.messages.project_events import SessionClosed, SessionCreated, SessionRenamed
-from codeagent.projects.cursors import format_cursor, parse_cursor
 
 PREFIX = "ses"
 NONE_SUCH = "There is no such session."
@@ -106,7 +106,7 @@ class Sessions:
         self, tenant_id: str, *, project_id: str | None, after: str | None, limit: int
     ) -> tuple[Sequence[Session], str | None]:
         """Sessions, newest first, and the next page's cursor. Raises `Rejected` for a cursor that is none."""
-        created_at, session_id = parse_cursor(PREFIX, after) if after else (None, None)
+        created_at, session_id = parse_time_cursor(PREFIX, after)
         rows = await self._database.fetch(
             f"""SELECT {_COLUMNS} FROM sessions
                 WHERE tenant_id = $1 AND ($2::text IS NULL OR project_id = $2)
@@ -119,9 +119,8 @@ class Sessions:
             limit + 1,
             tenant=tenant_id,
         )
-        sessions = [_from_row(row) for row in rows[:limit]]
-        more = len(rows) > limit
-        return sessions, format_cursor(sessions[-1].created_at, sessions[-1].id) if more else None
+        found = [_from_row(row) for row in rows]
+        return page_of(found, limit, lambda session: format_time_cursor(session.created_at, session.id))
 
     async def rename(self, author: Author, session: Session, title: str) -> Session:
         """Raises `VersionMismatch` where the session has changed since it was read."""

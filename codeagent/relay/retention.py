@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from codeagent.errors import CodeAgentError
+from codeagent.rounds import Rounds
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -22,34 +22,27 @@ class RetentionLoop:
     def __init__(self, forgetters: Mapping[str, Forget], *, every_seconds: float) -> None:
         self._forgetters = forgetters
         self._every = every_seconds
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds("retention", self._round)
+        self.start, self.stop = self._rounds.start, self._rounds.stop
 
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.round()
-            except CodeAgentError as error:
-                log.warning("retention.waits", error=error.detail)
-            except Exception:
-                log.exception("retention.failed")
-            await asyncio.sleep(self._every)
+    async def _round(self) -> float:
+        await self.round()
+        return self._every
 
     async def round(self) -> int:
-        """Removes all that is due; returns how much that was."""
-        total = 0
-        for name, forget in self._forgetters.items():
-            removed = 0
+        """Removes all that is due; returns how much that was. What cannot be removed now is left for the next round,
+        and holds up nothing else."""
+        return sum([await self._forgotten(name, forget) for name, forget in self._forgetters.items()])
+
+    async def _forgotten(self, name: str, forget: Forget) -> int:
+        removed = 0
+        try:
             while found := await forget(MOST_AT_ONCE):
                 removed += found
-            if removed:
-                log.info("retention.forgotten", what=name, count=removed)
-            total += removed
-        return total
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        except CodeAgentError as error:
+            log.warning("retention.waits", what=name, error=error.detail)
+        except Exception:
+            log.exception("retention.failed", what=name)
+        if removed:
+            log.info("retention.forgotten", what=name, count=removed)
+        return removed

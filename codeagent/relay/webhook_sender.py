@@ -16,6 +16,7 @@ from codeagent import clock
 from codeagent.encryption import NotOpened, SecretBox
 from codeagent.errors import CodeAgentError, Conflict, Unavailable
 from codeagent.relay.webhook_client import Answer, AttemptFailed, WebhookClient
+from codeagent.rounds import Rounds
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 from codeagent.webhooks.deliveries import DeliveryState
@@ -73,31 +74,24 @@ class WebhookSender:
         self._now = now
         self._under_way: dict[asyncio.Task[None], Claim] = {}
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds("webhooks", self._round)
         self._measured = -_MEASURE_SECONDS
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+        await self._rounds.start()
 
     def wake(self) -> None:
         """There may be something to send."""
         self._changed.set()
 
-    async def _run(self) -> None:
-        while True:
-            self._changed.clear()
-            try:
-                await self.claim()
-                await self._measure()
-            except CodeAgentError as error:
-                log.warning("webhooks.wait", error=error.detail)
-            except Exception:
-                log.exception("webhooks.failed")
-            try:
-                async with asyncio.timeout(self._policy.idle_seconds):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+    async def _round(self) -> float:
+        self._changed.clear()
+        await self.claim()
+        await self._measure()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._policy.idle_seconds):
+                await self._changed.wait()
+        return 0.0
 
     async def claim(self) -> int:
         """Begins what is due, as far as slots are free; returns how many attempts that were."""
@@ -203,9 +197,7 @@ class WebhookSender:
 
     async def stop(self) -> None:
         """Lets attempts end within the time for that, and gives back the others, which somebody makes again."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._rounds.stop()
         under_way = dict(self._under_way)
         if under_way:
             await asyncio.wait(under_way, timeout=self._policy.drain_seconds)

@@ -8,7 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from codeagent import clock
-from codeagent.errors import NotFound, Rejected
+from codeagent.cursors import page_of, parse_id_cursor
+from codeagent.errors import NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Change
 from codeagent.eventlog.stored import StoredEvent
@@ -104,20 +105,18 @@ class Deliveries:
         self, tenant_id: str, webhook_id: str, *, state: DeliveryState | None, after: str | None, limit: int
     ) -> tuple[Sequence[Delivery], str | None]:
         """Newest first, and the next page's cursor. Raises `Rejected` for a cursor that is none."""
-        if after is not None and parse_typed_id("dlv", after) is None:
-            raise Rejected("Not a cursor of this list.", code="malformed_cursor")
         rows = await self._database.fetch(
             f"""SELECT {_COLUMNS} FROM webhook_deliveries
                 WHERE webhook_id = $1 AND ($2::text IS NULL OR state = $2) AND ($3::text IS NULL OR id < $3)
                 ORDER BY id DESC LIMIT $4""",  # noqa: S608  constants
             webhook_id,
             state,
-            after,
+            parse_id_cursor("dlv", after),
             limit + 1,
             tenant=tenant_id,
         )
-        found = [_from_row(row) for row in rows[:limit]]
-        return found, found[-1].id if len(rows) > limit else None
+        found = [_from_row(row) for row in rows]
+        return page_of(found, limit, lambda item: item.id)
 
     async def find(self, tenant_id: str, webhook_id: str, delivery_id: str) -> Delivery:
         """Raises `NotFound`."""

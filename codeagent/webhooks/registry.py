@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 from codeagent import clock
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.encryption import SecretBox
 from codeagent.errors import CodeAgentError, Conflict, InvalidInput, NotFound, Rejected
 from codeagent.eventlog.database import Database
@@ -129,7 +129,7 @@ class Webhooks:
 
     async def page(self, tenant_id: str, *, after: str | None, limit: int) -> tuple[Sequence[Webhook], str | None]:
         """Webhooks, newest first, and the next page's cursor. Raises `Rejected` for a cursor that is none."""
-        created_at, webhook_id = _parse(after) if after else (None, None)
+        created_at, webhook_id = parse_time_cursor("whk", after)
         rows = await self._database.fetch(
             f"""SELECT {COLUMNS} FROM webhooks
                 WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2)
@@ -139,8 +139,8 @@ class Webhooks:
             limit + 1,
             tenant=tenant_id,
         )
-        found = [from_row(row) for row in rows[:limit]]
-        return found, _cursor(found[-1]) if len(rows) > limit else None
+        found = [from_row(row) for row in rows]
+        return page_of(found, limit, lambda webhook: format_time_cursor(webhook.created_at, webhook.id))
 
     async def update(self, author: Author, webhook: Webhook, wanted: WebhookChange) -> Webhook:
         """Raises `VersionMismatch` where it has changed since it was read, `InvalidInput` for a URL."""
@@ -233,21 +233,6 @@ class Webhooks:
                 "DELETE FROM webhooks WHERE id = $1 AND version = $2 RETURNING id", webhook.id, webhook.version
             )
             await change.record(webhook_stream(webhook.id), webhook.version + 1, WebhookDeleted(webhook_id=webhook.id))
-
-
-def _cursor(webhook: Webhook) -> str:
-    return urlsafe_b64encode(f"{webhook.created_at.isoformat()}~{webhook.id}".encode()).decode()
-
-
-def _parse(cursor: str) -> tuple[datetime, str]:
-    try:
-        moment, _, webhook_id = urlsafe_b64decode(cursor).decode().partition("~")
-        created_at = datetime.fromisoformat(moment)
-        if created_at.utcoffset() != timedelta(0) or parse_typed_id("whk", webhook_id) is None:
-            raise ValueError("not of this list")
-    except ValueError:
-        raise Rejected("Not a cursor of this list.", code="malformed_cursor") from None
-    return created_at, webhook_id
 
 
 def _check_id(webhook_id: str) -> None:

@@ -152,7 +152,7 @@ class Seeds:
             "WebhookPatch": {"description": "changed"},
             "MemberBody": {"email": f"{clock.new_uuid().hex}@example.org", "role": "viewer"},
             "PrivacyBody": {"kind": "access", "subject": self._member()},
-            "PrivacyChange": {"status": "completed"},
+            "PrivacyPatch": {"status": "completed"},
             "ProjectBody": {"name": "example", "repository": "https://git.example.org/team/shop.git"},
             "SessionBody": {"project_id": self._project()},
             "TicketBody": {"run_id": self.spare["run_id"][0]},

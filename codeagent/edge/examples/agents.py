@@ -54,7 +54,7 @@ _MODEL: dict[str, Any] = {
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "AgentBody": {"name": "reviewer", "description": "Reads and reports."},
-    "AgentChanges": {"description": "Reads, and reports what it finds."},
+    "AgentPatch": {"description": "Reads, and reports what it finds."},
     "AgentModel": _AGENT,
     "AgentPage": {"items": [_AGENT], "next_cursor": None},
     "VersionBody": {**_DEFINED, "tools": ["read_file", "search"]},

@@ -103,7 +103,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "findings": [],
     },
     "PrivacyBody": {"kind": "access", "subject": "usr_1", "note": "By letter."},
-    "PrivacyChange": {"status": "in_progress"},
+    "PrivacyPatch": {"status": "in_progress"},
     "PrivacyModel": _PRIVACY,
     "PrivacyPage": {"items": [_PRIVACY], "next_cursor": None},
     "RecordsModel": {
@@ -119,7 +119,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "message_fields": [],
     },
     "BreachBody": _BREACH_BODY,
-    "BreachChange": {"authority_notified_at": LATER},
+    "BreachPatch": {"authority_notified_at": LATER},
     "BreachModel": _BREACH,
     "BreachPage": {"items": [_BREACH], "next_cursor": None},
 }

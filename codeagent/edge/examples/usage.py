@@ -68,7 +68,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "limit": "100.00",
         "action": "refuse",
     },
-    "BudgetChangeBody": {"limit": "150.00"},
+    "BudgetPatch": {"limit": "150.00"},
     "BudgetModel": _BUDGET,
     "BudgetPage": {"items": [_BUDGET], "next_cursor": None},
 }

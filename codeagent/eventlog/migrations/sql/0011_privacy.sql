@@ -17,7 +17,7 @@ CREATE TABLE privacy_requests (
     ended_at      timestamptz,
     CHECK (due_at <= created_at + interval '3 months')
 );
-CREATE INDEX privacy_requests_of_tenant ON privacy_requests (tenant_id, id DESC);
+CREATE INDEX privacy_requests_of_tenant ON privacy_requests (tenant_id, created_at DESC, id DESC);
 CREATE INDEX privacy_requests_of_subject ON privacy_requests (tenant_id, subject_id);
 
 CREATE TABLE privacy_breaches (
@@ -37,7 +37,7 @@ CREATE TABLE privacy_breaches (
     created_by            text        NOT NULL,
     created_at            timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX privacy_breaches_of_tenant ON privacy_breaches (tenant_id, id DESC);
+CREATE INDEX privacy_breaches_of_tenant ON privacy_breaches (tenant_id, created_at DESC, id DESC);
 
 -- A restricted user is a disabled one: whatever asks for the one finds the other. The check keeps both together.
 ALTER TABLE users ADD COLUMN restricted_at timestamptz, ADD COLUMN erased_at timestamptz,
