@@ -25,11 +25,14 @@ from codeagent.identity.tenants import FirstTenant, bootstrap
 from codeagent.identity.throttle import ThrottlePolicy
 from codeagent.identity.user_access import UserPolicy
 from codeagent.webhooks.registry import Webhooks
+from tests.integration.edge.auditing import catch_up
 from tests.integration.edge.conftest import make_topics
 from tests.integration.edge.gateway import KEK, MINE, NO_BROKER, Edge, Keys, running_edge
 from tests.integration.eventlog.steps import commit_step, new_run, started, step, waiting
 
 EMAIL, PASSWORD = "ada@example.org", "difference engine no. 2"
+NEIGHBOUR = "ten_neighbour"
+"""Another tenant, which operators may suspend without ending the attack."""
 OFTEN = 10**9
 UNLIMITED = TrafficPolicy(
     rates=dict.fromkeys(RateClass, Rate(OFTEN, 60)),
@@ -52,7 +55,8 @@ def pkce() -> tuple[str, str]:
 
 @dataclass
 class Target:
-    """What an attacker with a full-scope token has: an address and a way to log in. Its calls block."""
+    """What an attacker with a full-scope token and an operator's key has: an address and a way to log in. Its calls
+    block."""
 
     url: str
     edge: Edge
@@ -93,7 +97,7 @@ def _known_names(host: object, *arguments: object, **named: object) -> object:
 async def attacked_edge(
     database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, broker: str = NO_BROKER, runs: int = 0
 ) -> AsyncIterator[Target]:
-    """An edge whose tenant has an owner with a password, and so many runs."""
+    """An edge whose tenant has an owner with a password, so many runs, and an audit of all that. There is a neighbour."""
     monkeypatch.setattr("codeagent.cli.identity.Passwords", cheap_passwords)
     monkeypatch.setattr("codeagent.cli.identity.UserPolicy", functools.partial(UserPolicy, throttle=UNTHROTTLED))
     monkeypatch.setitem(Webhooks.__init__.__kwdefaults__, "most", OFTEN)
@@ -101,11 +105,13 @@ async def attacked_edge(
     everything, passwords = Database(database_url, connections=1), cheap_passwords()
     box = SecretBox(parse_keys(KEK.splitlines()))
     await bootstrap(everything, box, passwords, FirstTenant(MINE, "Mine", EMAIL, PASSWORD))
+    await bootstrap(everything, box, passwords, FirstTenant(NEIGHBOUR, "Neighbour", "eve@example.org", PASSWORD))
     begun = [new_run() for _ in range(runs)]
     for run_id in begun:
         await commit_step(everything, step(run_id, 0, [started(), waiting()], tenant=MINE))
     await passwords.close()
     await everything.close()
+    await catch_up(database_url)
     if broker != NO_BROKER:
         await make_topics(KafkaConnection(broker, "test", idempotent=False))
     keys = Keys.written_to(folder / "api-keys.json")

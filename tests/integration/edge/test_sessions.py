@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import httpx2
@@ -166,6 +167,13 @@ async def test_the_next_run_has_the_files_and_the_words_of_those_before(api: Api
     sent = ordered(api)[1]
     assert sent.continues == Files(base=BASE, checkpoint=digest("2"))
     assert [turn.task for turn in sent.history or ()] == ["Rename it.", "Test it."]
+
+
+@pytest.mark.parametrize("amount", [100_000.0, 1e-9, "2.50"])
+async def test_a_message_may_limit_what_its_run_costs(api: Api, amount: float | str) -> None:
+    answer = await say(api, await begin(api), "Rename it.", source=SOURCE, limits={"max_cost_usd": amount})
+    assert answer.status_code == 202, answer.text
+    assert ordered(api)[1].limits.max_cost_usd == Decimal(str(amount))
 
 
 async def test_a_canceled_run_leaves_what_it_had_and_one_without_files_what_it_was_given(api: Api) -> None:
