@@ -64,8 +64,11 @@ PLACES = {
     "POST /v1/runs": {"/source": "the session or the project of a run may have it"},
     "POST /v1/members": {"/email": "grammars of addresses are no JSON Schema"},
     "POST /v1/api-keys": {"/expires_at": "how long keys live is the operator's"},
-    "POST /v1/webhooks": {"/event_types/*": "names of events are a list of their own"},
-    "PATCH /v1/webhooks/{webhook_id}": {"/event_types/*": "as above"},
+    "POST /v1/webhooks": {
+        "/event_types/*": "names of events are a list of their own",
+        "/event_types": "those that are no names do not count",
+    },
+    "PATCH /v1/webhooks/{webhook_id}": {"/event_types/*": "as above", "/event_types": "as above"},
     "POST /v1/budgets": {"/": "a scope has its id or has none, and tokens are whole"},
     "PATCH /v1/budgets/{budget_id}": {"/limit": "tokens are whole"},
     "POST /v1/privacy/breaches": {"/discovered_at": "it is not yet to come"},
