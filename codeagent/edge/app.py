@@ -22,6 +22,7 @@ from codeagent.edge import (
     contract,
     events,
     health,
+    member_access,
     members,
     metadata,
     oauth,
@@ -68,7 +69,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.documents, app.state.making = {}, asyncio.Lock()
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
-    accounts = (account, api_keys, service_accounts, members, webhooks, oauth, metadata)
+    accounts = (account, api_keys, service_accounts, members, member_access, webhooks, oauth, metadata)
     work = (runs, approvals, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
     spending, evidence = (usage, budgets, quotas), (audit, privacy, breaches)
     for module in (*work, *spending, *accounts, *evidence, admin, contract, health):

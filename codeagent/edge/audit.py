@@ -8,7 +8,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import AwareDatetime
 
 from codeagent import clock
 from codeagent.edge.answers import NO_STORE
@@ -18,6 +17,7 @@ from codeagent.edge.audit_verify import verified
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import AuditReader, Context
 from codeagent.edge.examples.evidence import AUDIT_EVENT, AUDIT_EXPORT
+from codeagent.edge.moments import Moment
 from codeagent.edge.pages import next_link
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput, NotFound
@@ -37,8 +37,8 @@ async def get_filter(
     resource_kind: Annotated[str | None, Query(pattern=_NAME, description="As in `api_key`, `user`, `run`.")] = None,
     resource_id: Annotated[str | None, Query(pattern=_NAME, description="Id of what it was done to.")] = None,
     outcome: Annotated[Outcome | None, Query(description="How it ended.")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="From this moment on.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before this moment.")] = None,
+    since: Annotated[Moment | None, Query(description="From this moment on.")] = None,
+    until: Annotated[Moment | None, Query(description="Before this moment.")] = None,
 ) -> AuditFilter:
     """Raises `validation_failed` for what cannot be."""
     if since is not None and until is not None and since >= until:

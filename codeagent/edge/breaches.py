@@ -92,5 +92,5 @@ async def update_breach(
     check_match(if_match, breach.version)
     values = body.values() if body is not None else {}
     if not values:
-        raise InvalidInput("There is nothing to change.", pointer="")
+        raise InvalidInput("There is nothing to change.", pointer="/")
     return _answer(await breaches.update(author_of(caller), breach, values))

@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from codeagent.budgets.budget import Action, BudgetScope, Period, Standing, Unit, resets_at
 from codeagent.budgets.standings import today
+from codeagent.edge.amounts import Amount
 from codeagent.edge.models import Strict
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["nightly builds"])]
 Limit = Annotated[
-    Decimal,
-    Field(gt=0, le=1_000_000_000_000, max_digits=18, decimal_places=6, description="In `unit`.", examples=["100.00"]),
+    Decimal, Amount(most=1_000_000_000_000, places=6), Field(description="In `unit`.", examples=["100.00"])
 ]
 Doing = Annotated[Action, Field(description="`refuse` new runs once it is spent, or `warn` and let them work.")]
 

@@ -8,15 +8,16 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Self
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, WithJsonSchema
 
 from codeagent.edge.models import Strict
+from codeagent.edge.moments import Moment
 from codeagent.identity.api_keys import ApiKey, KeyStatus, MadeKey
-from codeagent.identity.scopes import Scope
+from codeagent.identity.scopes import ALL, Scope
 
 LONGEST_OVERLAP_SECONDS = 30 * 86_400
 Expiry = Annotated[
-    AwareDatetime | None,
+    Moment | None,
     Field(description="When it ends; 90 days from now unless given.", examples=["2027-02-21T10:00:00Z"]),
 ]
 
@@ -35,11 +36,21 @@ Network = Annotated[
 ]
 
 
+def _grantable(scope: Scope) -> Scope:
+    if scope not in ALL:
+        raise ValueError("no credential of a tenant may have it")
+    return scope
+
+
+Grantable = Annotated[Scope, AfterValidator(_grantable), WithJsonSchema({"type": "string", "enum": sorted(ALL)})]
+"""What somebody of a tenant can be permitted."""
+
+
 class KeyBody(Strict):
     """A key to make. It acts for whoever makes it, with no more than the scopes that they hold now."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["CI"])
-    scopes: frozenset[Scope] = Field(min_length=1, examples=[["runs:read", "runs:write"]])
+    scopes: frozenset[Grantable] = Field(min_length=1, examples=[["runs:read", "runs:write"]])
     expires_at: Expiry = None
     networks: tuple[Network, ...] = Field(
         default=(),

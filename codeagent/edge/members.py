@@ -81,7 +81,7 @@ class RoleList(BaseModel):
     items: list[RoleModel]
 
 
-def _check_rank(caller: Principal, *roles: Role) -> None:
+def check_rank(caller: Principal, *roles: Role) -> None:
     """Nobody makes or unmakes somebody who may do more than they may."""
     beyond = sorted({scope for role in roles for scope in SCOPES_OF[role]} - caller.scopes)
     if beyond:
@@ -109,7 +109,7 @@ async def add_member(
     """Makes a user with a temporary password, which is for you to pass on: it serves to choose another, and nothing
     else. Nobody is sent anything."""
     repeat = idempotency_key(key)
-    _check_rank(caller, body.role)
+    check_rank(caller, body.role)
     user_id = typed_id("usr", derived_uuid(caller.tenant_id, caller.id, "POST /v1/members", repeat))
     added = await users.members.add(author_of(caller), user_id, body.email, body.role)
     shown = NewMemberModel(**MemberModel.of(added.member).model_dump(), temporary_password=added.temporary_password)
@@ -151,7 +151,7 @@ async def change_role(
     """Whoever may do less afterwards has to log in again, within a second; their API keys follow within a minute."""
     member = await users.members.find(caller.tenant_id, user_id)
     check_match(if_match, member.version)
-    _check_rank(caller, member.role, body.role)
+    check_rank(caller, member.role, body.role)
     if body.role is not member.role:
         await users.members.change_role(author_of(caller), member, body.role)
         member = await users.members.find(caller.tenant_id, user_id)
@@ -172,7 +172,7 @@ async def remove_member(user_id: str, caller: MemberWriter, users: Users, if_mat
     again as somebody new; what they did stays in the log under their id."""
     member = await users.members.find(caller.tenant_id, user_id)
     check_match(if_match, member.version)
-    _check_rank(caller, member.role)
+    check_rank(caller, member.role)
     await users.members.remove(author_of(caller), member)
     return Response(status_code=204)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from codeagent.edge.amounts import Amount
 from codeagent.edge.approval_models import ApprovalModel
 from codeagent.edge.artifact_models import ArtifactModel
 from codeagent.messages.values import ApprovalDecision, ApprovalPolicy, Digest, LimitsAsked, RunStatus, absent
@@ -48,29 +48,7 @@ class GitSourceBody(Strict):
     ref: GitRef = "HEAD"
 
 
-_AMOUNT = re.compile(r"([1-9][0-9]{0,4}(\.[0-9]{1,9})?|0\.[0-9]{0,8}[1-9][0-9]{0,8}|100000)")
-
-
-def _amount(value: object) -> object:
-    # The library would take any spelling of a number in text: " 1_0 ", "1e-5", digits of other scripts.
-    if isinstance(value, str) and _AMOUNT.fullmatch(value) is None:
-        raise ValueError('an amount of money is a number, or text such as "2.50"')
-    return value
-
-
-Usd = Annotated[
-    Decimal,
-    Field(gt=0, le=100_000),
-    BeforeValidator(_amount),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0, "maximum": 100_000},
-                {"type": "string", "pattern": f"^{_AMOUNT.pattern}$"},
-            ]
-        }
-    ),
-]
+Usd = Annotated[Decimal, Amount(most=100_000, places=9)]
 """More than 0 and at most 100,000 US dollars, as a number or in text."""
 
 

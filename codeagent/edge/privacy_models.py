@@ -7,9 +7,10 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from codeagent.edge.models import Strict
+from codeagent.edge.moments import Moment
 from codeagent.messages.privacy_events import PrivacyKind
 from codeagent.privacy.breaches import Breach
 from codeagent.privacy.personal_data import HOLDINGS, MESSAGE_FIELDS
@@ -34,7 +35,7 @@ class PrivacyPatch(Strict):
     """A next status, or more time. `reason` is required for a rejection and an extension."""
 
     status: Literal["in_progress", "completed", "rejected"] | None = None
-    due_at: AwareDatetime | None = Field(default=None, description="Extends it, once, to three months at most.")
+    due_at: Moment | None = Field(default=None, description="Extends it, once, to three months at most.")
     reason: str = Field(default="", max_length=4_000, pattern=NO_NULL)
 
 
@@ -77,7 +78,7 @@ class BreachBody(Strict):
     """A breach of personal data."""
 
     summary: str = Field(min_length=1, max_length=4_000, pattern=NO_NULL, description="What happened.")
-    discovered_at: AwareDatetime = Field(description="When it became known: the clock runs from here.")
+    discovered_at: Moment = Field(description="When it became known: the clock runs from here.")
     categories: tuple[str, ...] = Field(default=(), max_length=20, description="Kinds of data and of persons.")
     subjects_affected: int | None = Field(default=None, ge=0, le=2_000_000_000, description="As far as it is known.")
     measures: str = Field(default="", max_length=4_000, pattern=NO_NULL, description="What is done about it.")
@@ -94,9 +95,9 @@ class BreachPatch(Strict):
     categories: tuple[str, ...] | None = Field(default=None, max_length=20)
     subjects_affected: int | None = Field(default=None, ge=0, le=2_000_000_000)
     measures: str | None = Field(default=None, max_length=4_000, pattern=NO_NULL)
-    authority_notified_at: AwareDatetime | None = None
-    subjects_notified_at: AwareDatetime | None = None
-    closed_at: AwareDatetime | None = Field(default=None, description="Nothing is changed any more.")
+    authority_notified_at: Moment | None = None
+    subjects_notified_at: Moment | None = None
+    closed_at: Moment | None = Field(default=None, description="Nothing is changed any more.")
 
     def values(self) -> dict[str, object]:
         """What was given, by column."""

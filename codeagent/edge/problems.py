@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from codeagent.edge.refused_log import RefusedLog
 from codeagent.edge.traffic.exchange import exchange_of
 from codeagent.errors import CodeAgentError, Exhausted, InvalidInput, Unavailable
 from codeagent.telemetry.logs import get_logger
@@ -147,10 +148,12 @@ def headers_of(error: CodeAgentError) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Every error leaves as a problem, the unexpected ones included."""
+    refused = RefusedLog()
 
     @app.exception_handler(CodeAgentError)
-    async def _known(_: Request, error: Exception) -> Response:
+    async def _known(request: Request, error: Exception) -> Response:
         assert isinstance(error, CodeAgentError)
+        refused.tell(error, request.scope)
         if error.status >= 500:
             log.warning("request.failed", code=error.code, detail=error.detail)
         return from_error(error)
@@ -162,6 +165,7 @@ def install(app: FastAPI) -> None:
         try:
             app.state.traffic.admit_refused(exchange_of(request))
         except Exhausted as exhausted:
+            refused.tell(exhausted, request.scope)
             return from_error(exhausted)
         code = _STATUS_CODES.get(error.status_code, "malformed_request")
         headers = dict(error.headers or {})
@@ -176,7 +180,9 @@ def install(app: FastAPI) -> None:
         try:
             app.state.traffic.admit_refused(exchange_of(request))
         except Exhausted as exhausted:
+            refused.tell(exhausted, request.scope)
             return from_error(exhausted)
+        refused.tell(error, request.scope)
         return _validation(error, request.headers.get("content-type", ""))
 
     @app.exception_handler(Exception)

@@ -6,7 +6,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from codeagent.edge.models import GitRef, LimitsBody, Strict
 from codeagent.messages.project_events import ProjectSettings
@@ -59,13 +60,15 @@ class ProjectPatch(Strict):
     """What is to change; what is left out stays. `limits` and `quotas` are replaced as a whole; null takes a default
     agent or model away."""
 
-    name: Name | None = None
-    repository: Repository | None = None
-    default_ref: GitRef | None = None
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    name: Name | SkipJsonSchema[None] = None
+    repository: Repository | SkipJsonSchema[None] = None
+    default_ref: GitRef | SkipJsonSchema[None] = None
     agent: AgentName | None = None
     model: ModelName | None = None
     limits: LimitsBody = LimitsBody()
-    image: ImageName | None = None
+    image: ImageName | SkipJsonSchema[None] = None
     quotas: QuotasBody = QuotasBody()
     archived: bool = Field(default=False, description="False brings an archived project back.")
 
@@ -96,7 +99,12 @@ class GitCredentialBody(Strict):
         pattern=r"^[\x21-\x39\x3b-\x7e]+$",
         description="Many hosts take any name with a token.",
     )
-    token: SecretStr = Field(min_length=1, max_length=4_096, description="A password or an access token.")
+    token: SecretStr = Field(
+        min_length=1,
+        max_length=4_096,
+        description="A password or an access token, of visible ASCII characters.",
+        json_schema_extra={"pattern": r"^[\x21-\x7e]+$"},
+    )
 
     @model_validator(mode="after")
     def _plain(self) -> Self:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from codeagent.edge.answers import NO_STORE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import KeyWriter, Users
+from codeagent.edge.key_models import Grantable
 from codeagent.edge.models import Strict
 from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.problems import errors_of
@@ -26,7 +27,7 @@ router = APIRouter(
 
 class ServiceAccountBody(Strict):
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["nightly builds"])
-    scopes: frozenset[Scope] = Field(min_length=1, description="What it may do; no more than its maker may.")
+    scopes: frozenset[Grantable] = Field(min_length=1, description="What it may do; no more than its maker may.")
 
 
 class ServiceAccountModel(BaseModel):

@@ -52,7 +52,7 @@ class MessageBody(Strict):
 
     def run(self, session_id: str) -> RunBody:
         """The run that it stands for."""
-        said: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        said: dict[str, Any] = self.model_dump(exclude_none=True)
         return RunBody.model_validate({"task": said.pop("content"), **said, "session_id": session_id})
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from codeagent.edge.models import Strict
+from codeagent.edge.moments import Day
 from codeagent.projections.tally import Tally
 from codeagent.projections.usage_report import Dimension, RunUsage, UsageQuery, UsageReport, UsageRow
 
@@ -20,8 +21,8 @@ Only = Annotated[
 class UsageParameters(Strict):
     """What is asked for."""
 
-    first_day: date | None = Field(default=None, alias="from", description="First day, of UTC; 29 before the last one.")
-    last_day: date | None = Field(default=None, alias="to", description="Last day, of UTC and included; today.")
+    first_day: Day | None = Field(default=None, alias="from", description="First day, of UTC; 29 before the last one.")
+    last_day: Day | None = Field(default=None, alias="to", description="Last day, of UTC and included; today.")
     group_by: list[Dimension] = Field(
         default=[Dimension.DAY], min_length=1, max_length=3, description="What the sums are told apart by."
     )

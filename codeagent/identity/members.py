@@ -16,9 +16,16 @@ from codeagent.identity.digests import DigestSource
 from codeagent.identity.passwords import Passwords, temporary_password
 from codeagent.identity.scopes import SCOPES_OF, Role
 from codeagent.identity.sessions import SessionPolicy, end_sessions
-from codeagent.identity.users import NewUser, check_email, create_user, email_place
+from codeagent.identity.users import (
+    TEMPORARY_PASSWORD_LIFETIME,
+    NewUser,
+    check_email,
+    create_user,
+    email_place,
+    next_version,
+)
 from codeagent.messages.envelope import Event
-from codeagent.messages.identity_events import Revoked, UserRemoved, UserRoleChanged
+from codeagent.messages.identity_events import PasswordReset, Revoked, UserRemoved, UserRoleChanged
 from codeagent.messages.ids import parse_typed_id, user_stream
 
 NONE_SUCH = "There is no such member."
@@ -130,6 +137,29 @@ class Members:
             gone = "disabled_at = clock_timestamp(), email_digest = NULL, email_sealed = NULL"
             await _update(change, member, version, gone, fact=UserRemoved(user_id=member.id))
             await revoke_keys_of(change, member.id)
+
+    async def end_logins(self, author: Author, member: Member) -> None:
+        """All of them, and nothing else: the member may log in again."""
+        async with self._control.change(author) as change:
+            await self._end_logins(change, member)
+
+    async def reset_password(self, author: Author, member: Member) -> str:
+        """Ends all logins, and returns the temporary password that takes the place of the one that was forgotten."""
+        password = temporary_password()
+        hashed = await self._passwords.hash(password)
+        async with self._control.change(author) as change:
+            await self._end_logins(change, member)
+            await change.rows(
+                """UPDATE passwords SET hash = $2, changed_at = clock_timestamp(),
+                                        temporary_until = clock_timestamp() + $3::interval
+                   WHERE user_id = $1""",
+                member.id,
+                hashed,
+                TEMPORARY_PASSWORD_LIFETIME,
+            )
+            fact = PasswordReset(user_id=member.id)
+            await change.record(user_stream(member.id), await next_version(change, member.id), fact)
+        return password
 
     async def _end_logins(self, change: Change, member: Member) -> int:
         """By how many the version of the user's row has grown."""

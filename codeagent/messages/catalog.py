@@ -68,6 +68,7 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     identity_events.SessionsRevoked,
     identity_events.RefreshReuseDetected,
     identity_events.PasswordChanged,
+    identity_events.PasswordReset,
     identity_events.ServiceAccountCreated,
     identity_events.ServiceAccountDisabled,
     identity_events.SigningKeyPublished,

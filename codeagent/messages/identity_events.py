@@ -116,6 +116,14 @@ class PasswordChanged(Event):
     user_id: str
 
 
+class PasswordReset(Event):
+    """Somebody else replaced it by a temporary one."""
+
+    NAME: ClassVar[str] = "auth.password.reset"
+
+    user_id: str
+
+
 class ServiceAccountCreated(Event):
     NAME: ClassVar[str] = "service_account.created"
 

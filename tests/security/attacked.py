@@ -16,20 +16,27 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from codeagent import clock
 from codeagent.broker.connection import KafkaConnection
 from codeagent.edge.traffic.policy import Rate, RateClass, TrafficPolicy
 from codeagent.encryption import SecretBox, parse_keys
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.identity.passwords import Passwords
 from codeagent.identity.tenants import FirstTenant, bootstrap
 from codeagent.identity.throttle import ThrottlePolicy
 from codeagent.identity.user_access import UserPolicy
+from codeagent.messages.identity_events import TenantCreated
+from codeagent.messages.ids import tenant_stream
 from codeagent.webhooks.registry import Webhooks
+from tests.integration.edge.auditing import catch_up
 from tests.integration.edge.conftest import make_topics
 from tests.integration.edge.gateway import KEK, MINE, NO_BROKER, Edge, Keys, running_edge
 from tests.integration.eventlog.steps import commit_step, new_run, started, step, waiting
 
 EMAIL, PASSWORD = "ada@example.org", "difference engine no. 2"
+NEIGHBOUR = "ten_neighbour"
+"""Another tenant, which operators may suspend without ending the attack."""
 OFTEN = 10**9
 UNLIMITED = TrafficPolicy(
     rates=dict.fromkeys(RateClass, Rate(OFTEN, 60)),
@@ -52,7 +59,8 @@ def pkce() -> tuple[str, str]:
 
 @dataclass
 class Target:
-    """What an attacker with a full-scope token has: an address and a way to log in. Its calls block."""
+    """What an attacker with a full-scope token and an operator's key has: an address and a way to log in. Its calls
+    block."""
 
     url: str
     edge: Edge
@@ -89,11 +97,23 @@ def _known_names(host: object, *arguments: object, **named: object) -> object:
     return _look_up(host, *arguments, **named)  # type: ignore[arg-type]
 
 
+async def _make_neighbour(everything: Database) -> None:
+    async with ControlPlane(everything).change(Author(NEIGHBOUR, "system", "test", clock.new_uuid())) as change:
+        await change.rows("SELECT set_config('codeagent.tenant_id', $1, true)", NEIGHBOUR)
+        await change.rows("INSERT INTO tenants (id, version, name) VALUES ($1, 1, 'Neighbour')", NEIGHBOUR)
+        await change.record(tenant_stream(NEIGHBOUR), 1, TenantCreated(tenant_id=NEIGHBOUR, name="Neighbour"))
+
+
 @asynccontextmanager
 async def attacked_edge(
-    database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, broker: str = NO_BROKER, runs: int = 0
+    database_url: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broker: str = NO_BROKER,
+    runs: int = 0,
+    traffic: TrafficPolicy = UNLIMITED,
 ) -> AsyncIterator[Target]:
-    """An edge whose tenant has an owner with a password, and so many runs."""
+    """An edge whose tenant has an owner with a password, so many runs, and an audit of all that. There is a neighbour."""
     monkeypatch.setattr("codeagent.cli.identity.Passwords", cheap_passwords)
     monkeypatch.setattr("codeagent.cli.identity.UserPolicy", functools.partial(UserPolicy, throttle=UNTHROTTLED))
     monkeypatch.setitem(Webhooks.__init__.__kwdefaults__, "most", OFTEN)
@@ -101,14 +121,16 @@ async def attacked_edge(
     everything, passwords = Database(database_url, connections=1), cheap_passwords()
     box = SecretBox(parse_keys(KEK.splitlines()))
     await bootstrap(everything, box, passwords, FirstTenant(MINE, "Mine", EMAIL, PASSWORD))
+    await _make_neighbour(everything)
     begun = [new_run() for _ in range(runs)]
     for run_id in begun:
         await commit_step(everything, step(run_id, 0, [started(), waiting()], tenant=MINE))
     await passwords.close()
     await everything.close()
+    await catch_up(database_url)
     if broker != NO_BROKER:
         await make_topics(KafkaConnection(broker, "test", idempotent=False))
     keys = Keys.written_to(folder / "api-keys.json")
     where = {"kafka_bootstrap_servers": broker, "security_contact": "mailto:security@example.com"}
-    async with running_edge(database_url, folder, keys, traffic=UNLIMITED, **where) as edge:
+    async with running_edge(database_url, folder, keys, traffic=traffic, **where) as edge:
         yield Target(str(edge.http.base_url).rstrip("/"), edge, begun)

@@ -14,8 +14,9 @@ from typing import Any
 import schemathesis
 
 from codeagent import clock
+from tests.integration.edge.gateway import MINE
 from tests.integration.eventlog.steps import APPROVAL
-from tests.security.attacked import EMAIL, PASSWORD, Target, pkce
+from tests.security.attacked import EMAIL, NEIGHBOUR, PASSWORD, Target, pkce
 
 Document = dict[str, Any]
 METHODS = ("get", "head", "post", "put", "patch", "delete")
@@ -30,7 +31,10 @@ HEADERS = {
 }
 """Values that mean something. A wait would take its time, thousands of times over."""
 
-RENAMED = {"/v1/auth/sessions/{session_id}": {"session_id": "login_id"}}
+RENAMED = {
+    "/v1/auth/sessions/{session_id}": {"session_id": "login_id"},
+    "/v1/privacy/requests/{request_id}/lift": {"request_id": "restriction_id"},
+}
 """Parameters that name another kind of thing than the same word elsewhere."""
 BREACH = {"summary": "A laptop was stolen.", "discovered_at": "2026-01-01T00:00:00Z"}
 BUDGET = {"name": "seed", "period": "day", "unit": "usd", "limit": "1000"}
@@ -65,12 +69,13 @@ class Seeds:
             "webhook_id": self._webhook,
             "delivery_id": self._delivery,
             "approval_id": lambda: APPROVAL,
-            "event_id": lambda: str(clock.new_uuid()),
+            "event_id": self._audited,
             "user_id": self._member,
-            "request_id": self._request,
+            "request_id": lambda: self._request("access"),
+            "restriction_id": lambda: self._request("restriction"),
             "breach_id": lambda: self._made("/v1/privacy/breaches", json=BREACH)["id"],
             "budget_id": lambda: self._made("/v1/budgets", json={**BUDGET, "name": clock.new_uuid().hex})["id"],
-            "tenant_id": lambda: "ten_none",
+            "tenant_id": lambda: NEIGHBOUR,
             "key_id": self._key,
             "account_id": lambda: self._account()["id"],
             "login_id": self._login,
@@ -111,9 +116,14 @@ class Seeds:
         made = self._made("/v1/members", json={"email": f"{clock.new_uuid().hex}@example.org", "role": "viewer"})
         return str(made["id"])
 
-    def _request(self) -> str:
+    def _audited(self) -> str:
+        """A line of the audit."""
+        found = self._http.get("/v1/audit/events").raise_for_status().json()["items"]
+        return str(found[0]["id"])
+
+    def _request(self, kind: str) -> str:
         """A person's, that is being worked on."""
-        made = self._made("/v1/privacy/requests", json={"kind": "access", "subject": self._member()})
+        made = self._made("/v1/privacy/requests", json={"kind": kind, "subject": self._member()})
         path, headers = f"/v1/privacy/requests/{made['id']}", {"If-Match": "*"}
         self._http.patch(path, json={"status": "in_progress"}, headers=headers).raise_for_status()
         return str(made["id"])
@@ -200,8 +210,11 @@ class Seeds:
                 body["example"] = archive()
 
     def bring_up_to_date(self, case: schemathesis.Case) -> None:
-        """Replaces what other requests have ended meanwhile: logins, and the password that the document shows."""
+        """Replaces what other requests have ended meanwhile: logins, and the password that the document shows; and
+        what would end the attack: suspending the attacker."""
         path, body = case.path_parameters, case.body
+        if isinstance(path, dict) and path.get("tenant_id") == MINE:
+            path["tenant_id"] = NEIGHBOUR
         if isinstance(path, dict) and path.get("session_id") in self._logins:
             path["session_id"] = self._login()
         for name in ("password", "current_password"):

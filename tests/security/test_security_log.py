@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from codeagent.edge.refused_log import RefusedLog
+from codeagent.edge.traffic.policy import Rate
 from codeagent.identity.keys import new_key
-from tests.security.attacked import Target
+from tests.security.attacked import UNLIMITED, Target, attacked_edge
 
 
 async def test_a_missing_scope_is_logged_with_who_lacks_it(target: Target) -> None:
@@ -33,6 +37,45 @@ async def test_a_refused_credential_is_logged_without_it(target: Target, shown: 
     [line] = [line for line in lines if line["event"] == "credential.refused"]
     assert line["reason"] == reason
     assert key[4:] not in str(lines)
+
+
+async def test_refused_input_is_logged_without_what_was_sent(target: Target) -> None:
+    async with target.client(target.edge.keys.owner) as http:
+        with capture_logs() as lines:
+            for body in ({"name": "hunter2", "scopes": ["root"]}, {"url": "hunter2", "event_types": ["*"]}):
+                path = "/v1/api-keys" if "scopes" in body else "/v1/webhooks"
+                assert (await http.post(path, json=body, headers={"Idempotency-Key": "k"})).status_code == 422
+    found = [(line["route"], line["codes"]) for line in lines if line["event"] == "input.refused"]
+    assert found == [("/v1/api-keys", "enum"), ("/v1/webhooks", "unsupported_webhook_url")]
+    assert "hunter2" not in str(lines)
+
+
+async def test_a_limit_that_is_reached_is_logged_and_a_flood_takes_few_lines(
+    newest_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(UNLIMITED, anonymous=Rate(1, 60))
+    async with (
+        attacked_edge(newest_database_url, tmp_path, monkeypatch, traffic=few) as target,
+        target.client(new_key()) as http,
+    ):
+        with capture_logs() as lines:
+            for _ in range(30):
+                answer = await http.get("/v1/runs")
+    assert answer.status_code == 429
+    found = [line for line in lines if line["event"] == "limit.reached"]
+    assert 1 <= len(found) < 10
+    assert (found[0]["route"], found[0]["policy"]) == ("/v1/runs", "anonymous")
+
+
+def test_a_line_says_how_many_refusals_it_stands_for() -> None:
+    at = [0.0]
+    refused = RefusedLog(lambda: at[0])
+    with capture_logs() as lines:
+        for moment in (0.0, 0.1, 0.9, 1.0, 1.1):
+            at[0] = moment
+            refused.note("limit.reached", route="/v1/runs", policy="read")
+        refused.note("limit.reached", route="/v1/me", policy="read")
+    assert [(line["route"], line["times"]) for line in lines] == [("/v1/runs", 1), ("/v1/runs", 3), ("/v1/me", 1)]
 
 
 async def test_an_unexpected_error_is_logged_and_not_told(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "RoleBody": {"role": "viewer"},
     "MemberModel": _MEMBER,
     "NewMemberModel": {**_MEMBER, "temporary_password": "..."},
+    "TemporaryPasswordModel": {"temporary_password": "..."},
     "MemberPage": {"items": [_MEMBER], "next_cursor": None},
     "RoleList": {
         "items": [{"name": "viewer", "scopes": ["agents:read", "projects:read", "runs:read", "usage:read"]}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import httpx2
@@ -183,6 +184,13 @@ async def test_the_next_run_asks_people_about_what_the_one_before_did_unless_the
     await Work(api).whole(digest("2"), "Tested.")
     await say(api, session_id, "More.", approvals={"tools": ["edit_file"], "expires_seconds": 60})
     assert ordered(api)[1].approvals == ApprovalPolicy(tools=("edit_file",), expires_seconds=60)
+
+
+@pytest.mark.parametrize("amount", [100_000.0, 1e-9, "2.50"])
+async def test_a_message_may_limit_what_its_run_costs(api: Api, amount: float | str) -> None:
+    answer = await say(api, await begin(api), "Rename it.", source=SOURCE, limits={"max_cost_usd": amount})
+    assert answer.status_code == 202, answer.text
+    assert ordered(api)[1].limits.max_cost_usd == Decimal(str(amount))
 
 
 async def test_a_canceled_run_leaves_what_it_had_and_one_without_files_what_it_was_given(api: Api) -> None:
