@@ -6,9 +6,10 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from codeagent.edge.answers import NO_STORE, answer
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import MemberWriter, Users
-from codeagent.edge.members import PRIVATE, check_rank
+from codeagent.edge.members import check_rank
 from codeagent.edge.problems import errors_of
 from codeagent.errors import Rejected
 
@@ -46,5 +47,4 @@ async def reset_password(user_id: str, caller: MemberWriter, users: Users) -> Re
     if member.id == caller.id:
         raise Rejected("Change your own password with the one that you have.", code="own_password", status=409)
     password = await users.members.reset_password(author_of(caller), member)
-    shown = TemporaryPasswordModel(temporary_password=password)
-    return Response(shown.model_dump_json(), headers=dict(PRIVATE), media_type="application/json")
+    return answer(TemporaryPasswordModel(temporary_password=password), cache=NO_STORE)
