@@ -92,7 +92,6 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
 async def privacy_of_theirs(edge: Edge, url: str) -> dict[str, str]:
     """A request that is being worked on, and a breach."""
     owner = Database(url, connections=1)
-    await owner.write("INSERT INTO tenants (id, version, name) VALUES ($1, 1, 'Others')", OTHERS)
     await owner.write("INSERT INTO users (id, tenant_id, version, role) VALUES ('usr_1', $1, 1, 'viewer')", OTHERS)
     await owner.close()
     body = {"kind": "access", "subject": "usr_1"}
