@@ -15,7 +15,7 @@ from codeagent.edge.examples.evidence import SUBJECT_DATA
 from codeagent.edge.pages import next_link
 from codeagent.edge.preconditions import check_match, etag
 from codeagent.edge.privacy_export import document
-from codeagent.edge.privacy_models import PrivacyBody, PrivacyChange, PrivacyModel, PrivacyPage, RecordsModel
+from codeagent.edge.privacy_models import NO_NULL, PrivacyBody, PrivacyChange, PrivacyModel, PrivacyPage, RecordsModel
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.identity.principal import Principal
@@ -59,7 +59,7 @@ def _answer(request: PrivacyRequest, status: int = 200, more: dict[str, str] | N
 async def list_privacy_requests(
     context: Context,
     caller: PrivacyOfficer,
-    subject: Annotated[str | None, Query(max_length=100, description="Those of one user.")] = None,
+    subject: Annotated[str | None, Query(max_length=100, pattern=NO_NULL, description="Those of one user.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
