@@ -17,7 +17,7 @@ from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.parameters import IfMatch, RequestKey
 from codeagent.edge.preconditions import check_match
 from codeagent.edge.privacy_export import document
-from codeagent.edge.privacy_models import PrivacyBody, PrivacyModel, PrivacyPage, PrivacyPatch, RecordsModel
+from codeagent.edge.privacy_models import NO_NULL, PrivacyBody, PrivacyModel, PrivacyPage, PrivacyPatch, RecordsModel
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.identity.principal import Principal
@@ -62,7 +62,7 @@ def _answer(request: PrivacyRequest) -> Response:
 async def list_privacy_requests(
     context: Context,
     caller: PrivacyOfficer,
-    subject: Annotated[str | None, Query(max_length=100, description="Those of one user.")] = None,
+    subject: Annotated[str | None, Query(max_length=100, pattern=NO_NULL, description="Those of one user.")] = None,
     limit: Limit = 50,
     cursor: PageCursor = None,
 ) -> Response:

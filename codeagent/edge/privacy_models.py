@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from codeagent.edge.models import Strict
 from codeagent.edge.moments import Moment
@@ -17,6 +17,16 @@ from codeagent.privacy.personal_data import HOLDINGS, MESSAGE_FIELDS
 from codeagent.privacy.requests import PrivacyRequest, PrivacyStatus
 
 NO_NULL = r"^[^\x00]*$"
+
+
+def _number(value: object) -> object:
+    # The library would take `false` for 0.
+    if isinstance(value, bool):
+        raise ValueError("a count is a number")
+    return value
+
+
+Count = Annotated[int, Field(ge=0, le=2_000_000_000), BeforeValidator(_number)]
 
 
 class PrivacyBody(Strict):
@@ -80,7 +90,7 @@ class BreachBody(Strict):
     summary: str = Field(min_length=1, max_length=4_000, pattern=NO_NULL, description="What happened.")
     discovered_at: Moment = Field(description="When it became known: the clock runs from here.")
     categories: tuple[str, ...] = Field(default=(), max_length=20, description="Kinds of data and of persons.")
-    subjects_affected: int | None = Field(default=None, ge=0, le=2_000_000_000, description="As far as it is known.")
+    subjects_affected: Count | None = Field(default=None, description="As far as it is known.")
     measures: str = Field(default="", max_length=4_000, pattern=NO_NULL, description="What is done about it.")
 
     def fingerprint(self) -> str:
@@ -93,7 +103,7 @@ class BreachPatch(Strict):
 
     summary: str | None = Field(default=None, min_length=1, max_length=4_000, pattern=NO_NULL)
     categories: tuple[str, ...] | None = Field(default=None, max_length=20)
-    subjects_affected: int | None = Field(default=None, ge=0, le=2_000_000_000)
+    subjects_affected: Count | None = None
     measures: str | None = Field(default=None, max_length=4_000, pattern=NO_NULL)
     authority_notified_at: Moment | None = None
     subjects_notified_at: Moment | None = None

@@ -62,8 +62,10 @@ RULES = {
 """Codes of refusals of what fits the schema, and why the schema cannot say so."""
 PLACES = {
     "POST /v1/runs": {"/source": "the session or the project of a run may have it"},
+    "POST /v1/sessions/{session_id}/messages": {"/source": "as above"},
     "POST /v1/members": {"/email": "grammars of addresses are no JSON Schema"},
     "POST /v1/api-keys": {"/expires_at": "how long keys live is the operator's"},
+    "POST /v1/api-keys/{key_id}/rotate": {"/expires_at": "as above"},
     "POST /v1/webhooks": {
         "/event_types/*": "names of events are a list of their own",
         "/event_types": "those that are no names do not count",

@@ -54,6 +54,7 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
     """Something of another tenant for every parameter of a path. A new kind of id needs a line here."""
     owner, run_id = Database(newest_database_url, connections=1), new_run()
     await commit_step(owner, replace(step(run_id, 0, [started(), waiting()]), tenant_id=OTHERS))
+    await owner.write("INSERT INTO tenants (id, version, name) VALUES ($1, 1, 'Others')", OTHERS)
     await owner.close()
     store = LocalArtifactStore(tmp_path / "artifacts")
     agent = await edge.call(edge.keys.stranger, "POST", "/v1/agents", json={"name": "theirs"}, headers=HEADERS)
