@@ -1,41 +1,28 @@
-"""Brings a database to this program's schema. Alembic is imported late: it costs a second that no service needs."""
+"""Brings a database to this program's schema."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import asyncpg
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
-
-def _config(connection: Connection | None = None) -> object:
-    from alembic.config import Config  # noqa: PLC0415  see the module's docstring
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _upgrade(connection: Connection) -> None:
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = _config(connection)
-    assert isinstance(config, Config)
-    command.upgrade(config, "head")
+from codeagent.eventlog.migrations import HEAD
 
 
 async def upgrade(database_url: str) -> None:
     """Runs what is missing. Several processes may call it at once: one works, the others wait."""
-    # The driver reads the address itself: it knows options, such as sslmode, that the engine would stumble over.
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(database_url), poolclass=NullPool
-    )
+    if await _version(database_url) == HEAD:
+        return
+    from codeagent.eventlog.migrations import runner  # noqa: PLC0415  most starts find nothing to do, and save a second
+
+    await runner.run(database_url)
+
+
+async def _version(database_url: str) -> str | None:
+    """The schema that the database has; None for an empty one."""
+    connection = await asyncpg.connect(database_url)
     try:
-        async with engine.connect() as connection:
-            await connection.run_sync(_upgrade)
+        if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+            return None
+        version: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+        return version
     finally:
-        await engine.dispose()
+        await connection.close()
