@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import AwareDatetime
 
 from codeagent.edge import preferences
 from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
@@ -28,6 +26,7 @@ from codeagent.edge.models import (
     RunSummary,
     SessionId,
 )
+from codeagent.edge.moments import Moment
 from codeagent.edge.pages import next_link, page_answer
 from codeagent.edge.parameters import IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, PREFER, taking
 from codeagent.edge.preconditions import check_match, etag, not_modified
@@ -35,7 +34,7 @@ from codeagent.edge.preferences import Preferences
 from codeagent.edge.sse import STREAM_ITEM, TRANSPORT, sse_response
 from codeagent.edge.traffic.exchange import Exchange, exchange_of
 from codeagent.edge.waiting import has_ended, until
-from codeagent.errors import Conflict, InvalidInput, Rejected
+from codeagent.errors import Conflict, Rejected
 from codeagent.identity.principal import Principal
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import RunStatus
@@ -122,16 +121,9 @@ def _wanted(
         str | None,
         Query(pattern=AGENT_PATTERN, description="Only runs of this agent, or of one version of it (`name@number`)."),
     ] = None,
-    updated_after: Annotated[
-        AwareDatetime | None, Query(description="Only runs that have changed after this moment.")
-    ] = None,
+    updated_after: Annotated[Moment | None, Query(description="Only runs that have changed after this moment.")] = None,
 ) -> RunFilter:
-    """Raises `InvalidInput` for a moment that UTC has no name for."""
-    try:
-        moment = None if updated_after is None else updated_after.astimezone(UTC)
-    except OverflowError:
-        raise InvalidInput("There is no such moment.", pointer="query:updated_after") from None
-    return RunFilter(status, project_id, session_id, agent, moment)
+    return RunFilter(status, project_id, session_id, agent, updated_after)
 
 
 @router.get("/runs", response_model=RunPage, response_description="A page of runs.", summary="List runs, newest first")

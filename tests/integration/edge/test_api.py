@@ -221,7 +221,7 @@ async def test_a_path_that_leads_nowhere_is_told_as_such(api: Api) -> None:
 async def test_a_rule_of_ours_is_told_in_its_own_words(api: Api) -> None:
     (wrong,) = (await api.submit({**await body(api), "limits": {"max_cost_usd": "abc"}})).json()["errors"]
     assert wrong["pointer"] == "/limits/max_cost_usd"
-    assert wrong["detail"] == 'an amount of money is a number, or text such as "2.50"'
+    assert wrong["detail"] == 'an amount is a number, or text such as "2.50"'
 
 
 async def test_every_answer_carries_the_security_headers_and_no_server_name(api: Api) -> None:

@@ -202,7 +202,13 @@ async def test_runs_are_found_and_counted_by_their_project(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    ["agent=Coder", "agent=coder@0", "updated_after=2026-01-01T00:00:00", "updated_after=0001-01-01T00:00:00%2B14:00"],
+    [
+        "agent=Coder",
+        "agent=coder@0",
+        "updated_after=0.5",
+        "updated_after=2026-01-01T00:00:00",
+        "updated_after=0001-01-01T00:00:00%2B14:00",
+    ],
 )
 async def test_a_filter_that_cannot_be_meant_is_refused(api: Api, asked: str) -> None:
     answer = await api.http.get(f"/v1/runs?{asked}")
