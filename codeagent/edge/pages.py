@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -16,8 +17,10 @@ PageCursor = Annotated[str | None, Query(max_length=200, description="`next_curs
 
 
 def next_link(path: str, **parameters: object) -> str:
-    """A `Link` to the next page, with every parameter that has a value; a list is given item by item."""
-    query = urlencode({name: value for name, value in parameters.items() if value is not None}, doseq=True)
+    """A `Link` to the next page, with every parameter that has a value; a list is given item by item, a moment as it
+    is asked for."""
+    written = {name: value.isoformat() if isinstance(value, date) else value for name, value in parameters.items()}
+    query = urlencode({name: value for name, value in written.items() if value is not None}, doseq=True)
     return f'<{path}?{query}>; rel="next"'
 
 
