@@ -30,7 +30,7 @@ from tests.integration.workers.simulated.schedule import (
 )
 from tests.integration.workers.simulated.world import World
 
-EXAMPLES = int(os.environ.get("CODEAGENT_TEST_EXAMPLES", "250"))
+EXAMPLES = int(os.environ.get("CODEAGENT_TEST_EXAMPLES", "100"))
 SETTING = st.binary(min_size=4, max_size=4)
 EVENTS = st.lists(st.binary(min_size=6, max_size=6), min_size=60, max_size=240)
 """Bytes, because they are drawn evenly: whatever Hypothesis favours elsewhere would favour some misfortunes here."""
