@@ -23,8 +23,21 @@ def malformed_cursor() -> Rejected:
     return Rejected("Not a cursor of this list.", code="malformed_cursor")
 
 
+def format_moment(moment: datetime) -> str:
+    """To the microsecond, which is as the database has it."""
+    return f"{(moment - _EPOCH) // _MICROSECOND:x}"
+
+
+def parse_moment(text: str) -> datetime:
+    """Raises `Rejected` (`malformed_cursor`)."""
+    try:
+        return _EPOCH + int(text, 16) * _MICROSECOND
+    except (ValueError, OverflowError):
+        raise malformed_cursor() from None
+
+
 def format_time_cursor(created_at: datetime, item_id: str) -> str:
-    return f"{(created_at - _EPOCH) // _MICROSECOND:x}~{item_id}"
+    return f"{format_moment(created_at)}~{item_id}"
 
 
 def parse_time_cursor(prefix: str, cursor: str | None) -> tuple[datetime, str] | tuple[None, None]:
@@ -33,11 +46,7 @@ def parse_time_cursor(prefix: str, cursor: str | None) -> tuple[datetime, str] |
     if not cursor:
         return None, None
     moment, _, item_id = cursor.partition("~")
-    try:
-        created_at = _EPOCH + int(moment, 16) * _MICROSECOND
-    except (ValueError, OverflowError):
-        raise malformed_cursor() from None
-    return created_at, _checked(prefix, item_id)
+    return parse_moment(moment), _checked(prefix, item_id)
 
 
 def parse_id_cursor(prefix: str, cursor: str | None) -> str | None:

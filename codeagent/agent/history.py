@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic_core import to_json
+
 from codeagent.messages.values import Turn
 
 HISTORY_BYTES = 32 << 10
@@ -24,7 +26,12 @@ def extended(earlier: Sequence[Turn], turn: Turn) -> tuple[Turn, ...]:
 
 
 def _cut(text: str) -> str:
-    """At most so many bytes, as JSON has them at worst."""
-    if len(text.encode()) <= _TEXT_BYTES:
+    """At most so many bytes as JSON has them, which spells some characters with six."""
+    if len(to_json(text)) <= _TEXT_BYTES:
         return text
-    return text.encode()[: _TEXT_BYTES - len(_CUT)].decode(errors="ignore") + _CUT
+    left = _TEXT_BYTES - len(_CUT) - 2
+    for place, character in enumerate(text):
+        left -= len(to_json(character)) - 2
+        if left < 0:
+            return text[:place] + _CUT
+    return text

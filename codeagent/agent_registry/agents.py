@@ -12,9 +12,9 @@ from codeagent import clock
 from codeagent.agent_registry import tables
 from codeagent.agent_registry.agent import BUILTIN, NAME, NONE_SUCH, Agent
 from codeagent.cursors import malformed_cursor
-from codeagent.errors import Conflict, InvalidInput, NotFound
+from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.facts import Author, ControlPlane
+from codeagent.eventlog.facts import Author, ControlPlane, check_repeat
 from codeagent.messages.agent_events import AgentArchived, AgentCreated, AgentUpdated
 from codeagent.messages.ids import agent_stream
 
@@ -63,8 +63,7 @@ class Agents:
         if made is None:
             raise _taken(order.name)
         agent, fingerprint = made
-        if fingerprint != order.fingerprint:
-            raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+        check_repeat(fingerprint, order.fingerprint)
         return agent
 
     async def find(self, tenant_id: str, reference: str) -> Agent:

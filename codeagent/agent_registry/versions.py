@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from codeagent.agent_registry import tables
 from codeagent.agent_registry.agent import NO_VERSION, Agent, AgentVersion, Content, VersionState, builtin_version
 from codeagent.cursors import malformed_cursor
-from codeagent.errors import Conflict, InvalidInput, NotFound
+from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.facts import Author, Change, ControlPlane
+from codeagent.eventlog.facts import Author, Change, ControlPlane, check_repeat
 from codeagent.messages.agent_events import (
     AgentRolledBack,
     AgentVersionCreated,
@@ -44,8 +44,7 @@ class AgentVersions:
             version = await tables.version_ordered(self._database, author.tenant_id, order_id)
             if version is None:
                 raise
-        if version.digest != content.digest:
-            raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+        check_repeat(version.digest, content.digest)
         return version, True
 
     async def find(self, tenant_id: str, agent: Agent, number: int) -> AgentVersion:

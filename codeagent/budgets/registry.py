@@ -9,9 +9,9 @@ from codeagent.budgets.budget import COLUMNS, Budget, BudgetChange, BudgetOrder,
 from codeagent.budgets.gate import BudgetGate
 from codeagent.budgets.standings import standings
 from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
-from codeagent.errors import Conflict, InvalidInput, NotFound, Rejected
+from codeagent.errors import Conflict, NotFound, Rejected
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.facts import Author, Change, ControlPlane
+from codeagent.eventlog.facts import Author, Change, ControlPlane, check_repeat
 from codeagent.messages.budget_events import BudgetChanged, BudgetCreated, BudgetDeleted
 from codeagent.messages.ids import budget_stream, parse_typed_id
 
@@ -59,8 +59,7 @@ class Budgets:
             budget = (await self.find(tenant_id, order.id)).budget
         except NotFound:
             return None
-        if budget.fingerprint != order.fingerprint:
-            raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+        check_repeat(budget.fingerprint, order.fingerprint)
         return budget
 
     async def _insert(self, change: Change, tenant_id: str, order: BudgetOrder) -> Row:

@@ -12,9 +12,10 @@ from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.models import AnswerBody, RunBody
 from codeagent.edge.resolve import Named, first_run, resolve
-from codeagent.errors import InvalidInput, NotFound, Rejected, Unavailable
+from codeagent.errors import NotFound, Rejected, Unavailable
 from codeagent.eventlog.accept import Submission
 from codeagent.eventlog.effects import OutboxRow
+from codeagent.eventlog.facts import check_repeat
 from codeagent.flags.features import RUNS_SUBMISSION
 from codeagent.identity.principal import Principal
 from codeagent.messages.catalog import encode_data
@@ -79,8 +80,7 @@ async def accept_run(
     accepted = await context.submissions.accept(
         Submission(run_id, caller.tenant_id, fingerprint, request, row if durable else None, resolved.placement)
     )
-    if accepted.fingerprint != fingerprint:
-        raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+    check_repeat(accepted.fingerprint, fingerprint)
     if accepted.accepted and not accepted.inserted:
         metrics.IDEMPOTENCY_REPLAYS.inc()
         return AcceptedRun(run_id, envelope.time, None)

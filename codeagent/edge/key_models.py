@@ -10,7 +10,7 @@ from typing import Annotated, Self
 import orjson
 from pydantic import AfterValidator, BaseModel, Field, PlainValidator, WithJsonSchema
 
-from codeagent.edge.models import Strict
+from codeagent.edge.models import Strict, Whole
 from codeagent.edge.moments import Moment
 from codeagent.identity.api_keys import ApiKey, KeyStatus, MadeKey
 from codeagent.identity.scopes import ALL, Scope
@@ -68,7 +68,7 @@ class KeyBody(Strict):
 class RotateBody(Strict):
     """How long the old key can be used on, and when the new one ends."""
 
-    overlap_seconds: int = Field(default=86_400, ge=0, le=LONGEST_OVERLAP_SECONDS)
+    overlap_seconds: Whole = Field(default=86_400, ge=0, le=LONGEST_OVERLAP_SECONDS)
     expires_at: Expiry = None
 
 

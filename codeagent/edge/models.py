@@ -7,7 +7,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from codeagent.edge.amounts import Amount
@@ -30,6 +30,17 @@ class Strict(BaseModel):
         if isinstance(value, str) and "\0" in value:
             raise PydanticCustomError("nul_character", "Text must not hold the character NUL")
         return value
+
+
+def _no_boolean(value: object) -> object:
+    # The library would take `true` for 1.
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+"""A whole number of a request's body."""
 
 
 class ArchiveSourceBody(Strict):
@@ -57,13 +68,17 @@ class LimitsBody(LimitsAsked, extra="forbid"):
 
     max_cost_usd: Usd | None = None
 
+    _whole = field_validator("max_steps", "max_tokens", "deadline_seconds", "command_timeout_seconds", mode="before")(
+        _no_boolean
+    )
+
 
 class ApprovalsBody(Strict):
     """Which tool calls a person is asked about before they are carried out: named tools, or all that may change
     files; and after how long the run gives up waiting for an answer."""
 
     tools: Literal["all_changing"] | Annotated[tuple[str, ...], Field(min_length=1, max_length=20)]
-    expires_seconds: int = Field(default=86_400, ge=5, le=604_800)
+    expires_seconds: Whole = Field(default=86_400, ge=5, le=604_800)
 
     def policy(self) -> ApprovalPolicy:
         return ApprovalPolicy.model_validate(self.model_dump())

@@ -7,9 +7,9 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
-from codeagent.edge.models import Strict
+from codeagent.edge.models import Strict, Whole
 from codeagent.edge.moments import Moment
 from codeagent.messages.privacy_events import PrivacyKind
 from codeagent.privacy.breaches import Breach
@@ -19,14 +19,7 @@ from codeagent.privacy.requests import PrivacyRequest, PrivacyStatus
 NO_NULL = r"^[^\x00]*$"
 
 
-def _number(value: object) -> object:
-    # The library would take `false` for 0.
-    if isinstance(value, bool):
-        raise ValueError("a count is a number")
-    return value
-
-
-Count = Annotated[int, Field(ge=0, le=2_000_000_000), BeforeValidator(_number)]
+Count = Annotated[Whole, Field(ge=0, le=2_000_000_000)]
 
 
 class PrivacyBody(Strict):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 import orjson
 from pydantic import AfterValidator, BaseModel, Field
 
-from codeagent.edge.models import Strict
+from codeagent.edge.models import Strict, Whole
 from codeagent.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from codeagent.webhooks.filters import is_pattern
 from codeagent.webhooks.payload import PayloadFormat
@@ -76,7 +76,7 @@ class WebhookPatch(Strict):
 class RotateSecretBody(Strict):
     """How long messages are signed with the former secret as well."""
 
-    overlap_seconds: int = Field(default=86_400, ge=0, le=LONGEST_OVERLAP_SECONDS)
+    overlap_seconds: Whole = Field(default=86_400, ge=0, le=LONGEST_OVERLAP_SECONDS)
 
 
 class WebhookModel(BaseModel):

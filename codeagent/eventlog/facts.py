@@ -22,7 +22,7 @@ import asyncpg
 import orjson
 
 from codeagent import clock
-from codeagent.errors import VersionMismatch
+from codeagent.errors import InvalidInput, VersionMismatch
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.stored import StoredEvent, prepare
 from codeagent.messages.envelope import Event
@@ -113,6 +113,13 @@ class ControlPlane:
         """Raises `Conflict` for what is already there, `OutcomeUnknown` where the end of the commit was not seen."""
         async with self._database.transaction(author.tenant_id) as connection:
             yield Change(connection, author)
+
+
+def check_repeat(made_by: str, asked: str) -> None:
+    """To be called where an id that is derived from a request stands for something already: two fingerprints, of the
+    request that made it and of this one. Raises `InvalidInput` (`idempotency_key_reused`) where they differ."""
+    if made_by != asked:
+        raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
 
 
 async def forget_origins(database: Database, keep: timedelta, most: int) -> int:

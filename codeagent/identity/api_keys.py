@@ -11,7 +11,7 @@ from codeagent import clock
 from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.facts import Author, Change, ControlPlane
+from codeagent.eventlog.facts import Author, Change, ControlPlane, check_repeat
 from codeagent.identity.keys import KeyHasher, hint_of_key, new_key
 from codeagent.identity.principal import Network
 from codeagent.identity.revocations import Kind, revoke
@@ -109,8 +109,7 @@ class ApiKeys:
 
     async def _made_before(self, tenant_id: str, order: KeyOrder) -> ApiKey:
         key = await self.find(tenant_id, order.id)
-        if key.fingerprint != order.fingerprint:
-            raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+        check_repeat(key.fingerprint, order.fingerprint)
         return key
 
     def _expiry(self, wanted: datetime | None) -> datetime:

@@ -10,7 +10,7 @@ from codeagent import clock
 from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.facts import Author, ControlPlane
+from codeagent.eventlog.facts import Author, ControlPlane, check_repeat
 from codeagent.messages.ids import breach_stream, parse_typed_id
 from codeagent.messages.privacy_events import BreachRecorded, BreachUpdated
 
@@ -92,10 +92,7 @@ class Breaches:
                 await change.record(breach_stream(order.id), 1, fact)
         except Conflict:
             known = await self.find(author.tenant_id, order.id)
-            if known.fingerprint != order.fingerprint:
-                raise InvalidInput(
-                    "This Idempotency-Key was used for another request.", code="idempotency_key_reused"
-                ) from None
+            check_repeat(known.fingerprint, order.fingerprint)
             return known, True
         return _breach(row), False
 

@@ -14,7 +14,7 @@ from codeagent import clock
 from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.facts import Author, Change, ControlPlane
+from codeagent.eventlog.facts import Author, Change, ControlPlane, check_repeat
 from codeagent.identity.sessions import SessionPolicy
 from codeagent.messages.envelope import Event
 from codeagent.messages.ids import parse_typed_id, privacy_stream
@@ -130,8 +130,7 @@ class PrivacyRequests:
 
     async def _taken_before(self, tenant_id: str, order: PrivacyOrder) -> PrivacyRequest:
         known = await self.find(tenant_id, order.id)
-        if known.fingerprint != order.fingerprint:
-            raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+        check_repeat(known.fingerprint, order.fingerprint)
         return known
 
     async def find(self, tenant_id: str, request_id: str) -> PrivacyRequest:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from codeagent.clock import new_uuid
-from codeagent.cursors import malformed_cursor
+from codeagent.cursors import format_moment, malformed_cursor, parse_moment
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.messages.audit_events import AuditRead
-from codeagent.messages.envelope import instant
 from codeagent.messages.ids import audit_stream, typed_id
 from codeagent.projections.audit_search import Place
 
@@ -28,21 +25,16 @@ class SearchCursor:
     read_id: UUID
 
     def __str__(self) -> str:
-        text = f"{instant(self.place.occurred_at)}~{self.place.event_id}~{self.read_id}"
-        return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return f"{format_moment(self.place.occurred_at)}~{self.place.event_id}~{self.read_id}"
 
     @classmethod
     def parse(cls, text: str) -> SearchCursor:
         """Raises `Rejected` (`malformed_cursor`)."""
         try:
-            moment, event_id, read_id = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split("~")
-            occurred_at = datetime.fromisoformat(moment)
-            cursor = cls(Place(occurred_at, UUID(event_id)), UUID(read_id))
+            moment, event_id, read_id = text.split("~")
+            return cls(Place(parse_moment(moment), UUID(event_id)), UUID(read_id))
         except ValueError:
             raise malformed_cursor() from None
-        if occurred_at.tzinfo is None:
-            raise malformed_cursor()
-        return cursor
 
 
 class AuditReads:

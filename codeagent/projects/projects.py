@@ -9,9 +9,9 @@ from datetime import datetime
 import orjson
 
 from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
-from codeagent.errors import Conflict, InvalidInput, NotFound
+from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.facts import Author, ControlPlane
+from codeagent.eventlog.facts import Author, ControlPlane, check_repeat
 from codeagent.messages.envelope import Event
 from codeagent.messages.ids import parse_typed_id, project_stream
 from codeagent.messages.project_events import (
@@ -95,8 +95,7 @@ class Projects:
             project = await self.find(tenant_id, order.id)
         except NotFound:
             raise _name_taken(order.settings) from None
-        if project.fingerprint != order.fingerprint:
-            raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+        check_repeat(project.fingerprint, order.fingerprint)
         return project
 
     async def find(self, tenant_id: str, project_id: str) -> Project:

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from codeagent import clock
 from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
-from codeagent.errors import Conflict, InvalidInput, NotFound
+from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.facts import Author, ControlPlane
+from codeagent.eventlog.facts import Author, ControlPlane, check_repeat
 from codeagent.messages.envelope import Event
 from codeagent.messages.ids import parse_typed_id, session_stream
 from codeagent.messages.project_events import SessionClosed, SessionCreated, SessionRenamed
@@ -83,9 +83,7 @@ class Sessions:
                 await change.record(session_stream(order.id), 1, created)
         except Conflict:
             session = await self.find(author.tenant_id, order.id)
-            if session.fingerprint != order.fingerprint:
-                detail = "This Idempotency-Key was used for another request."
-                raise InvalidInput(detail, code="idempotency_key_reused") from None
+            check_repeat(session.fingerprint, order.fingerprint)
             return session, True
         return _from_row(row), False
 

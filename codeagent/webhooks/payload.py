@@ -52,19 +52,16 @@ def _standard(event: StoredEvent, document: Any) -> dict[str, Any]:
 def _place(event: StoredEvent) -> dict[str, Any]:
     run_id = event.metadata.get("runid")
     if run_id is not None:
-        return {"run_id": run_id, "sequence": event.version, "href": _href(event, run_id)}
+        href = f"/v1/runs/{run_id}/events?after={event.version - 1}&limit=1"
+        return {"run_id": run_id, "sequence": event.version, "href": href}
     if event.type == BudgetThresholdReached.NAME:
         budget_id = event.stream_id.removeprefix(budget_notice_stream(""))
         return {"budget_id": budget_id, "href": f"/v1/budgets/{budget_id}"}
     return {}
 
 
-def _href(event: StoredEvent, run_id: str) -> str:
-    return f"/v1/runs/{run_id}/events?after={event.version - 1}&limit=1"
-
-
 def _cloudevent(event: StoredEvent, document: Any) -> dict[str, Any]:
     structured = to_structured(event.envelope(), document if document is not None else {})
     if document is None:
-        structured["dataref"] = _href(event, event.envelope().key)
+        structured["dataref"] = _place(event)["href"]
     return structured

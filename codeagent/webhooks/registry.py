@@ -9,9 +9,9 @@ from typing import Literal
 from codeagent import clock
 from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.encryption import SecretBox
-from codeagent.errors import CodeAgentError, Conflict, InvalidInput, NotFound, Rejected
+from codeagent.errors import CodeAgentError, Conflict, NotFound, Rejected
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.facts import Author, Change, ControlPlane
+from codeagent.eventlog.facts import Author, Change, ControlPlane, check_repeat
 from codeagent.messages.ids import parse_typed_id, webhook_stream
 from codeagent.messages.webhook_events import (
     WebhookCreated,
@@ -111,8 +111,7 @@ class Webhooks:
             webhook = await self.find(tenant_id, order.id)
         except NotFound:
             return None
-        if webhook.fingerprint != order.fingerprint:
-            raise InvalidInput("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
+        check_repeat(webhook.fingerprint, order.fingerprint)
         return webhook
 
     async def find(self, tenant_id: str, webhook_id: str) -> Webhook:
