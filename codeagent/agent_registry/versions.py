@@ -41,11 +41,17 @@ class AgentVersions:
                 await _record_created(change, *made)
                 return made[1], False
         except Conflict:
-            version = await tables.version_ordered(self._database, author.tenant_id, order_id)
+            version = await self.made_before(author.tenant_id, order_id, content)
             if version is None:
                 raise
-        check_repeat(version.digest, content.digest)
         return version, True
+
+    async def made_before(self, tenant_id: str, order_id: str, content: Content) -> AgentVersion | None:
+        """What an earlier request has made. Raises `InvalidInput` where that was for something else."""
+        version = await tables.version_ordered(self._database, tenant_id, order_id)
+        if version is not None:
+            check_repeat(version.digest, content.digest)
+        return version
 
     async def find(self, tenant_id: str, agent: Agent, number: int) -> AgentVersion:
         """Raises `NotFound`."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from codeagent.cli.connected import USAGE, DataDir, connected, failure
 
 if TYPE_CHECKING:
     from codeagent.cli.client import Client
@@ -17,10 +17,8 @@ app = typer.Typer(
     help="Agents and their versions. A FILE is YAML or JSON with name and description, instructions, model, tools, "
     "limits and approvals, each but the name optional.",
 )
-FAILED, USAGE = 1, 2
 OF_THE_AGENT = frozenset({"name", "description"})
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Of a system on this machine.")]
 Name = Annotated[str, typer.Argument(help="Of the agent.")]
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Says what the agent is.")]
 
@@ -28,15 +26,10 @@ File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Says wh
 @app.command("list")
 def list_agents(data_dir: DataDir = None) -> None:
     """List agents with their active and their latest version."""
-    with _edge(data_dir) as edge:
-        path: str | None = "/v1/agents?limit=200"
-        while path is not None:
-            page = edge.call("GET", path)
-            for agent in page["items"]:
-                active = "-" if agent["active_version"] is None else agent["active_version"]
-                typer.echo(f"{agent['name']}\t{active}/{agent['latest_version']}\t{agent['description']}")
-            cursor = page["next_cursor"]
-            path = None if cursor is None else f"/v1/agents?limit=200&cursor={cursor}"
+    with connected(data_dir) as edge:
+        for agent in edge.items("/v1/agents"):
+            active = "-" if agent["active_version"] is None else agent["active_version"]
+            typer.echo(f"{agent['name']}\t{active}/{agent['latest_version']}\t{agent['description']}")
 
 
 @app.command()
@@ -44,7 +37,7 @@ def show(name: Name, data_dir: DataDir = None) -> None:
     """Show an agent and its newest versions, as YAML."""
     import yaml
 
-    with _edge(data_dir) as edge:
+    with connected(data_dir) as edge:
         versions = edge.call("GET", f"/v1/agents/{name}/versions")["items"]
         typer.echo(yaml.safe_dump({**edge.call("GET", f"/v1/agents/{name}"), "versions": versions}, sort_keys=False))
 
@@ -53,7 +46,7 @@ def show(name: Name, data_dir: DataDir = None) -> None:
 def create(file: File, data_dir: DataDir = None) -> None:
     """Define an agent, with a first version: a draft until it is promoted."""
     said = _read(file)
-    with _edge(data_dir) as edge:
+    with connected(data_dir) as edge:
         _make_agent(edge, said)
         _make_version(edge, said)
 
@@ -61,7 +54,7 @@ def create(file: File, data_dir: DataDir = None) -> None:
 @app.command()
 def version(file: File, data_dir: DataDir = None) -> None:
     """Make the agent's next version: a draft until it is promoted."""
-    with _edge(data_dir) as edge:
+    with connected(data_dir) as edge:
         _make_version(edge, _read(file))
 
 
@@ -103,7 +96,7 @@ def _post(edge: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _move(data_dir: Path | None, name: str, what: str) -> None:
-    with _edge(data_dir) as edge:
+    with connected(data_dir) as edge:
         decided_on = edge.call("GET", f"/v1/agents/{name}")["version"]
         agent = edge.call("POST", f"/v1/agents/{name}/{what}", headers={"If-Match": f'"{decided_on}"'})
         typer.echo(f"{agent['name']}@{agent['active_version']}\tactive")
@@ -116,31 +109,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         said = yaml.safe_load(file.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise _fail(f"{file}: {error}", USAGE) from None
+        raise failure(f"{file}: {error}", USAGE) from None
     if not isinstance(said, dict) or not isinstance(said.get("name"), str):
-        raise _fail(f"{file}: no agent, which has a name", USAGE)
+        raise failure(f"{file}: no agent, which has a name", USAGE)
     return said
-
-
-@contextmanager
-def _edge(data_dir: Path | None) -> Iterator[Client]:
-    """A client of the running system. What it is refused ends the command."""
-    from codeagent.cli.client import ApiError, Client
-    from codeagent.cli.connection import NotConnected, find_connection
-    from codeagent.embedded.directories import default_data_dir
-
-    try:
-        client = Client(find_connection(data_dir or default_data_dir()))
-    except NotConnected as error:
-        raise _fail(str(error), USAGE) from None
-    try:
-        yield client
-    except ApiError as error:
-        raise _fail(str(error), FAILED) from None
-    finally:
-        client.close()
-
-
-def _fail(message: str, status: int) -> typer.Exit:
-    typer.echo(f"codeagent: {message}", err=True)
-    return typer.Exit(status)

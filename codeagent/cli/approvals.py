@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from codeagent.cli.client import Client
+from codeagent.cli.connected import DataDir, connected
 
 app = typer.Typer(no_args_is_help=True, help="What runs ask before they act.")
-TOO_LATE, USAGE = 1, 2
-
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]
 RunId = Annotated[str, typer.Argument(help="The run, as in run_01jd...")]
 ApprovalId = Annotated[str, typer.Argument(help="What it asks, as in apr_01jd...")]
 
@@ -26,7 +20,7 @@ def list_approvals(
     data_dir: DataDir = None,
 ) -> None:
     """Show what waits for an answer, in full."""
-    with _client(data_dir) as client:
+    with connected(data_dir) as client:
         runs = [run["id"] for run in client.runs("input_required")] if run_id is None else [run_id]
         found = [approval for each in runs for approval in client.approvals(each)]
     shown = found if run_id is not None else [approval for approval in found if approval["status"] == "pending"]
@@ -62,32 +56,11 @@ def reject(
 def _answer(run_id: str, approval_id: str, decision: str, comment: str, data_dir: Path | None) -> None:
     from codeagent.clock import new_uuid
 
-    with _client(data_dir) as client:
+    with connected(data_dir) as client:
         _, etag = client.approval(run_id, approval_id)
         body = {"decision": decision, "comment": comment}
         answered = client.answer(run_id, approval_id, etag, body, str(new_uuid()))
     typer.echo("sent" if answered["status"] == "pending" else answered["status"])
-
-
-@contextmanager
-def _client(data_dir: Path | None) -> Iterator[Client]:
-    """A client of the system that is found. What it cannot do ends the command."""
-    from codeagent.cli.client import ApiError, Client
-    from codeagent.cli.connection import NotConnected, find_connection
-    from codeagent.embedded.directories import default_data_dir
-
-    try:
-        client = Client(find_connection(data_dir.absolute() if data_dir is not None else default_data_dir()))
-    except NotConnected as error:
-        typer.echo(f"codeagent: {error}", err=True)
-        raise typer.Exit(USAGE) from None
-    try:
-        yield client
-    except ApiError as error:
-        typer.echo(f"codeagent: {error}", err=True)
-        raise typer.Exit(TOO_LATE if error.status in {0, 409, 412} or error.status >= 500 else USAGE) from None
-    finally:
-        client.close()
 
 
 def _show(approval: dict[str, Any]) -> None:

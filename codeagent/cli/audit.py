@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
-if TYPE_CHECKING:
-    from codeagent.cli.client import Client
+from codeagent.cli.connected import FAILED, DataDir, connected, failure
 
 app = typer.Typer(no_args_is_help=True, help="Who did what, from where, when.")
 ENDED = "io.codeagent.audit.export.ended.v1"
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]
 Actor = Annotated[str | None, typer.Option(help="Id of the user, account or key owner.")]
 Action = Annotated[str | None, typer.Option(help="Event type, as in api_key.created.")]
 Kind = Annotated[str | None, typer.Option("--kind", help="Kind of resource, as in run or api_key.")]
@@ -26,29 +23,6 @@ Resource = Annotated[str | None, typer.Option("--resource", help="Id of what it 
 Outcome = Annotated[str | None, typer.Option(help="success, failure or denied.")]
 Since = Annotated[str | None, typer.Option(help="From this moment on, as in 2026-11-23T00:00:00Z.")]
 Until = Annotated[str | None, typer.Option(help="Before this moment.")]
-
-
-@contextmanager
-def _client(data_dir: Path | None) -> Iterator[Client]:
-    from codeagent.cli.client import ApiError, Client
-    from codeagent.cli.connection import NotConnected, find_connection
-    from codeagent.embedded.directories import default_data_dir
-
-    try:
-        client = Client(find_connection(data_dir or default_data_dir()))
-    except NotConnected as error:
-        raise _failure(str(error)) from None
-    try:
-        yield client
-    except ApiError as error:
-        raise _failure(str(error)) from None
-    finally:
-        client.close()
-
-
-def _failure(message: str) -> typer.Exit:
-    typer.echo(f"codeagent: {message}", err=True)
-    return typer.Exit(1)
 
 
 def _asked(**options: str | None) -> dict[str, str]:
@@ -78,7 +52,7 @@ def search(
         since=since,
         until=until,
     )
-    with _client(data_dir) as client:
+    with connected(data_dir) as client:
         for event in client.audit(asked, limit):
             typer.echo(json.dumps(event) if as_json else _line(event))
 
@@ -101,7 +75,7 @@ def export(
 
     Exit status 1 when it was cut short or its digest does not hold.
     """
-    with _client(data_dir) as client:
+    with connected(data_dir) as client:
         pieces = client.audit_export(_asked(since=since, until=until))
         if output is None:
             count = copy_checked(pieces, sys.stdout.buffer)
@@ -109,7 +83,7 @@ def export(
             with output.open("wb") as file:
                 count = copy_checked(pieces, file)
     if count is None:
-        raise _failure("the export was cut short, or its digest does not hold")
+        raise failure("the export was cut short, or its digest does not hold", FAILED)
     typer.echo(f"{count} lines, digest holds", err=True)
 
 

@@ -79,6 +79,15 @@ class Client:
         headers = {"Idempotency-Key": f'"{key}"'}
         return _checked(_patiently(lambda: self._http.post(path, json=body, headers=headers)))
 
+    def items(self, path: str) -> Iterator[dict[str, Any]]:
+        """Everything in the list at `path`, page by page."""
+        more = f"{path}{'&' if '?' in path else '?'}limit=200"
+        page = self.get(more)
+        yield from page["items"]
+        while page["next_cursor"] is not None:
+            page = self.get(f"{more}&cursor={page['next_cursor']}")
+            yield from page["items"]
+
     def get(self, path: str) -> dict[str, Any]:
         return _checked(self._http.get(path))
 

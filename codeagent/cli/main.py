@@ -12,6 +12,7 @@ from codeagent.cli.agents import app as agents
 from codeagent.cli.approvals import app as approvals
 from codeagent.cli.audit import app as audit
 from codeagent.cli.config import app as config
+from codeagent.cli.connected import USAGE, DataDir, directory, failure
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions
 
@@ -42,23 +43,6 @@ app.add_typer(auth, name="auth", rich_help_panel=OPERATE)
 app.add_typer(projects, name="projects", rich_help_panel=WORK)
 app.add_typer(sessions, name="sessions", rich_help_panel=WORK)
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the system of this machine keeps its data.")]
-USAGE = 2
-
-
-def _data_dir(given: Path | None) -> Path:
-    if given is not None:
-        return given.absolute()
-    from codeagent.embedded.directories import default_data_dir
-
-    return default_data_dir()
-
-
-def fail(message: str, status: int = 1) -> typer.Exit:
-    """Says what is wrong on standard error; raise what it returns."""
-    typer.echo(f"codeagent: {message}", err=True)
-    return typer.Exit(status)
-
 
 @app.command(rich_help_panel=MACHINE)
 def up(
@@ -78,22 +62,22 @@ def up(
     from codeagent.errors import CodeAgentError
     from codeagent.settings import Misconfigured
 
-    directory = _data_dir(data_dir)
-    options = UpOptions(directory, host, port, allow_level, providers and providers.absolute(), model)
+    folder = directory(data_dir)
+    options = UpOptions(folder, host, port, allow_level, providers and providers.absolute(), model)
 
     def ready(system: Ready) -> None:
         if said := notice(system.level):
             typer.echo(said)
         typer.echo(f"CodeAgent is ready: {system.url}")
-        typer.echo(f"Key and address are in {directory / 'connection.json'}; stop with Ctrl-C.")
+        typer.echo(f"Key and address are in {folder / 'connection.json'}; stop with Ctrl-C.")
         sys.stdout.flush()
 
     try:
         status = System(options).serve(ready)
     except Misconfigured as error:
-        raise fail(error.detail, USAGE) from None
+        raise failure(error.detail, USAGE) from None
     except CodeAgentError as error:
-        raise fail(error.detail) from None
+        raise failure(error.detail) from None
     raise typer.Exit(status)
 
 
@@ -126,11 +110,11 @@ def run(
     from codeagent.cli.run import RunRequest, Usage, run_and_watch
 
     if repo is not None and git_url is not None:
-        raise fail("give --repo or --git-url, not both", USAGE)
+        raise failure("give --repo or --git-url, not both", USAGE)
     if repo is None and git_url is None and project is None and session is None:
-        raise fail("give --repo, --git-url, --project or --session", USAGE)
+        raise failure("give --repo, --git-url, --project or --session", USAGE)
     if apply and repo is None:
-        raise fail("--apply needs --repo", USAGE)
+        raise failure("--apply needs --repo", USAGE)
     limits = {"max_steps": max_steps, "max_cost_usd": max_cost_usd, "deadline_seconds": deadline_seconds}
     request = RunRequest(
         task,
@@ -145,10 +129,10 @@ def run(
         tuple(ask or ()),
     )
     try:
-        connection = find_connection(_data_dir(data_dir))
+        connection = find_connection(directory(data_dir))
         raise typer.Exit(run_and_watch(connection, request, apply=apply, as_json=as_json))
     except (NotConnected, Usage) as error:
-        raise fail(str(error), USAGE) from None
+        raise failure(str(error), USAGE) from None
 
 
 @app.command(rich_help_panel=OPERATE)
@@ -159,7 +143,7 @@ def verify(
     """Check every stored event of a run against its hashes. Exits 1 and names what does not hold."""
     from codeagent.cli.operate import verify_run
 
-    raise typer.Exit(verify_run(_data_dir(data_dir), run_id))
+    raise typer.Exit(verify_run(directory(data_dir), run_id))
 
 
 @app.command(rich_help_panel=OPERATE)
@@ -181,11 +165,11 @@ def serve(
         return await ROLES[role](settings, None)
 
     if role not in ROLES:
-        raise fail(f"there is no role {role!r}; roles: {', '.join(ROLES)}", USAGE)
+        raise failure(f"there is no role {role!r}; roles: {', '.join(ROLES)}", USAGE)
     try:
         status = run_process(build)
     except Misconfigured as error:
-        raise fail(error.detail, USAGE) from None
+        raise failure(error.detail, USAGE) from None
     raise typer.Exit(status)
 
 

@@ -19,7 +19,7 @@ from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.parameters import IfMatch, RequestKey
 from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
-from codeagent.errors import InvalidInput
+from codeagent.edge.resolve import check_model
 from codeagent.identity.principal import Principal
 from codeagent.messages.ids import derived_uuid, typed_id
 
@@ -44,12 +44,15 @@ async def create_version(
 ) -> Response:
     """The next number, as a draft: a run that names it (`name@number`) can try it, and no other run is given it."""
     agent = await context.agents.definitions.find(caller.tenant_id, agent_id)
-    if body.model is not None and not context.supports_model(body.model):
-        raise InvalidInput(f"There is no model {body.model!r}.", code="unsupported_model", pointer="/model")
-    content = body.content()
+    content, versions = body.content(), context.agents.versions
     route = f"POST /v1/agents/{agent.id}/versions"
     order_id = typed_id("agv", derived_uuid(caller.tenant_id, caller.id, route, idempotency_key(key)))
-    version, repeated = await context.agents.versions.create(author_of(caller), agent, order_id, content)
+    # First: what was made once is a repeat, whatever has become of the agent or the model since.
+    version, repeated = await versions.made_before(caller.tenant_id, order_id, content), True
+    if version is None:
+        if body.model is not None:
+            check_model(context, body.model)
+        version, repeated = await versions.create(author_of(caller), agent, order_id, content)
     location = f"/v1/agents/{agent.id}/versions/{version.number}"
     return made(AgentVersionModel.of(agent, version), location, repeated=repeated)
 

@@ -71,13 +71,13 @@ async def create_project(
     key: RequestKey = None,
 ) -> Response:
     """Names are unique among a tenant's projects that are not archived."""
-    repeat = idempotency_key(key)
-    order = ProjectOrder(
-        typed_id(PREFIX, derived_uuid(caller.tenant_id, caller.id, "POST /v1/projects", repeat)),
-        await _checked(context, caller, body.settings()),
-        body.fingerprint(),
-    )
-    project, repeated = await context.projects.create(author_of(caller), order)
+    named = derived_uuid(caller.tenant_id, caller.id, "POST /v1/projects", idempotency_key(key))
+    project_id, fingerprint = typed_id(PREFIX, named), body.fingerprint()
+    # First: what was made once is a repeat, whatever has become of its agent or model since.
+    project, repeated = await context.projects.made_before(caller.tenant_id, project_id, fingerprint), True
+    if project is None:
+        order = ProjectOrder(project_id, await _checked(context, caller, body.settings()), fingerprint)
+        project, repeated = await context.projects.create(author_of(caller), order)
     location = f"/v1/projects/{project.id}"
     return made(ProjectModel.of(project), location, repeated=repeated, version=project.version)
 

@@ -98,17 +98,24 @@ class ApiKeys:
 
     async def create(self, author: Author, order: KeyOrder) -> MadeKey:
         """Raises `InvalidInput` for an expiry out of bounds, and for an id that stands for another request."""
+        if (before := await self._made_before(author.tenant_id, order)) is not None:
+            return MadeKey(before, None)
         expires_at = self._expiry(order.expires_at)
         secret = new_key()
         try:
             async with self._control.change(author) as change:
                 key = await self._insert(change, author, order, secret, expires_at)
         except Conflict:
-            return MadeKey(await self._made_before(author.tenant_id, order), None)
+            if (before := await self._made_before(author.tenant_id, order)) is not None:
+                return MadeKey(before, None)
+            raise
         return MadeKey(key, secret)
 
-    async def _made_before(self, tenant_id: str, order: KeyOrder) -> ApiKey:
-        key = await self.find(tenant_id, order.id)
+    async def _made_before(self, tenant_id: str, order: KeyOrder) -> ApiKey | None:
+        try:
+            key = await self.find(tenant_id, order.id)
+        except NotFound:
+            return None
         check_repeat(key.fingerprint, order.fingerprint)
         return key
 

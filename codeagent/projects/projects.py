@@ -87,15 +87,18 @@ class Projects:
                 created = ProjectCreated(project_id=order.id, settings=order.settings)
                 await change.record(project_stream(order.id), 1, created)
         except Conflict:
-            return await self._made_before(author.tenant_id, order), True
+            if (project := await self.made_before(author.tenant_id, order.id, order.fingerprint)) is not None:
+                return project, True
+            raise _name_taken(order.settings) from None
         return await self.find(author.tenant_id, order.id), False
 
-    async def _made_before(self, tenant_id: str, order: ProjectOrder) -> Project:
+    async def made_before(self, tenant_id: str, project_id: str, fingerprint: str) -> Project | None:
+        """What an earlier request has made under this id. Raises `InvalidInput` where that was for something else."""
         try:
-            project = await self.find(tenant_id, order.id)
+            project = await self.find(tenant_id, project_id)
         except NotFound:
-            raise _name_taken(order.settings) from None
-        check_repeat(project.fingerprint, order.fingerprint)
+            return None
+        check_repeat(project.fingerprint, fingerprint)
         return project
 
     async def find(self, tenant_id: str, project_id: str) -> Project:
