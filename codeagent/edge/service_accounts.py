@@ -8,17 +8,20 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from codeagent.edge.accept import idempotency_key
 from codeagent.edge.answers import NO_STORE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import KeyWriter, Users
 from codeagent.edge.key_models import Grantable
 from codeagent.edge.models import Strict
 from codeagent.edge.pages import Limit, PageCursor, page_answer
+from codeagent.edge.parameters import RequestKey
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import ALL, Scope
-from codeagent.identity.service_accounts import ServiceAccount
+from codeagent.identity.service_accounts import PREFIX, ServiceAccount
+from codeagent.messages.ids import derived_uuid, typed_id
 
 router = APIRouter(
     prefix="/v1/service-accounts", tags=["service accounts"], responses=errors_of(400, 401, 403, 404, 422, 501, 503)
@@ -44,9 +47,9 @@ class ServiceAccountModel(BaseModel):
 
 
 class NewServiceAccountModel(ServiceAccountModel):
-    """`client_secret` is shown this once."""
+    """`client_secret` is shown this once; null in the answer to a repeat."""
 
-    client_secret: str
+    client_secret: str | None
 
 
 class ServiceAccountPage(BaseModel):
@@ -60,13 +63,26 @@ def _check(scopes: frozenset[Scope], maker: Principal) -> None:
         raise InvalidInput(f"You may not do {', '.join(beyond)} yourself.", pointer="/scopes", code="scope_not_held")
 
 
-@router.post("", status_code=201, response_model=NewServiceAccountModel, summary="Make a service account")
-async def create(body: ServiceAccountBody, caller: KeyWriter, users: Users) -> Response:
-    """Its secret gets it access tokens from `/oauth2/token` (`client_credentials`)."""
+@router.post(
+    "",
+    status_code=201,
+    response_model=NewServiceAccountModel,
+    summary="Make a service account",
+    responses={
+        200: {"model": NewServiceAccountModel, "description": "A repeat: the account was made before."},
+        409: {"description": "The account that this Idempotency-Key made has been disabled (`conflict`)."},
+    },
+)
+async def create(body: ServiceAccountBody, caller: KeyWriter, users: Users, key: RequestKey = None) -> Response:
+    """Its secret gets it access tokens from `/oauth2/token` (`client_credentials`). It is shown this once: whoever
+    lost the answer disables the account and makes another."""
+    named = derived_uuid(caller.tenant_id, caller.id, "POST /v1/service-accounts", idempotency_key(key))
     _check(body.scopes, caller)
-    account, secret = await users.service_accounts.create(author_of(caller), body.name, body.scopes)
+    account, secret = await users.service_accounts.create(
+        author_of(caller), typed_id(PREFIX, named), body.name, body.scopes
+    )
     shown = NewServiceAccountModel(**ServiceAccountModel.of(account).model_dump(), client_secret=secret)
-    return made(shown, f"/v1/service-accounts/{account.id}", repeated=False, cache=NO_STORE)
+    return made(shown, f"/v1/service-accounts/{account.id}", repeated=secret is None, cache=NO_STORE)
 
 
 @router.get("", response_model=ServiceAccountPage, summary="List service accounts, newest first")

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from secrets import compare_digest
 
 from codeagent import clock
-from codeagent.cursors import page_of, parse_id_cursor
-from codeagent.errors import NotFound
+from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
+from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.facts import Author, ControlPlane
+from codeagent.eventlog.facts import Author, ControlPlane, check_repeat
 from codeagent.identity.api_keys import revoke_keys_of
 from codeagent.identity.clients import OAuthError, wanted_scopes
 from codeagent.identity.digests import DigestSource, random_token
@@ -21,7 +21,7 @@ from codeagent.identity.revocations import Kind, revoke
 from codeagent.identity.scopes import Scope, format_scopes, parse_scopes
 from codeagent.identity.sessions import SessionPolicy
 from codeagent.messages.identity_events import ServiceAccountCreated, ServiceAccountDisabled
-from codeagent.messages.ids import parse_typed_id, service_account_stream, typed_id
+from codeagent.messages.ids import parse_typed_id, service_account_stream
 
 PREFIX = "sva"
 NONE_SUCH = "There is no such service account."
@@ -51,35 +51,54 @@ class ServiceAccounts:
         self._policy = policy
         self._refuse = refuse
 
-    async def create(self, author: Author, name: str, scopes: frozenset[Scope]) -> tuple[ServiceAccount, str]:
-        """A new account and its secret, which is shown this once."""
-        digests = await self._digests.get()
-        account_id, secret = typed_id(PREFIX, clock.new_uuid()), random_token("cas")
-        async with self._control.change(author) as change:
-            row = await change.row(
-                """INSERT INTO service_accounts (id, tenant_id, version, name, scope, secret_digest)
-                   VALUES ($1, $2, 1, $3, $4, $5) RETURNING *""",
-                account_id,
-                author.tenant_id,
-                name,
-                format_scopes(scopes),
-                digests.token(secret),
-            )
-            fact = ServiceAccountCreated(service_account_id=account_id, name=name, scopes=tuple(sorted(scopes)))
-            await change.record(service_account_stream(account_id), 1, fact)
+    async def create(
+        self, author: Author, account_id: str, name: str, scopes: frozenset[Scope]
+    ) -> tuple[ServiceAccount, str | None]:
+        """A new account and its secret, which is shown this once: None where an earlier request has made it, from
+        which `account_id` is derived. Raises `InvalidInput` for an id that stands for another request, `Conflict` for
+        one whose account has been disabled."""
+        digests, secret = await self._digests.get(), random_token("cas")
+        try:
+            async with self._control.change(author) as change:
+                row = await change.row(
+                    """INSERT INTO service_accounts (id, tenant_id, version, name, scope, secret_digest)
+                       VALUES ($1, $2, 1, $3, $4, $5) RETURNING *""",
+                    account_id,
+                    author.tenant_id,
+                    name,
+                    format_scopes(scopes),
+                    digests.token(secret),
+                )
+                fact = ServiceAccountCreated(service_account_id=account_id, name=name, scopes=tuple(sorted(scopes)))
+                await change.record(service_account_stream(account_id), 1, fact)
+        except Conflict:
+            return await self._made_before(author.tenant_id, account_id, name, scopes), None
         return _account(row), secret
+
+    async def _made_before(
+        self, tenant_id: str, account_id: str, name: str, scopes: frozenset[Scope]
+    ) -> ServiceAccount:
+        try:
+            account = await self.read(tenant_id, account_id)
+        except NotFound:
+            raise Conflict("The account that this Idempotency-Key made has been disabled.") from None
+        check_repeat(f"{account.name}\n{format_scopes(account.scopes)}", f"{name}\n{format_scopes(scopes)}")
+        return account
 
     async def list(self, tenant_id: str, after: str | None, limit: int) -> tuple[Sequence[ServiceAccount], str | None]:
         """Accounts that are not disabled, newest first, and the cursor of what follows. Raises `Rejected`."""
+        created_at, account_id = parse_time_cursor(PREFIX, after)
         rows = await self._database.fetch(
-            """SELECT * FROM service_accounts WHERE disabled_at IS NULL AND ($1::text IS NULL OR id < $1)
-               ORDER BY id DESC LIMIT $2""",
-            parse_id_cursor(PREFIX, after),
+            """SELECT * FROM service_accounts
+               WHERE disabled_at IS NULL AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2))
+               ORDER BY created_at DESC, id DESC LIMIT $3""",
+            created_at,
+            account_id,
             limit + 1,
             tenant=tenant_id,
         )
         found = [_account(row) for row in rows]
-        return page_of(found, limit, lambda item: item.id)
+        return page_of(found, limit, lambda account: format_time_cursor(account.created_at, account.id))
 
     async def read(self, tenant_id: str, account_id: str) -> ServiceAccount:
         """Raises `NotFound`, also for one that is disabled."""

@@ -199,7 +199,8 @@ async def test_text_that_no_database_keeps_is_refused_before_it_gets_there(
 async def test_a_name_that_stands_twice_is_read_once_and_the_same_everywhere(target: Target) -> None:
     twice = b'{"name": "first", "scopes": ["runs:read"], "name": "second"}'
     async with target.client(target.edge.keys.owner) as http:
-        made = await http.post("/v1/service-accounts", content=twice, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "Idempotency-Key": "twice"}
+        made = await http.post("/v1/service-accounts", content=twice, headers=headers)
         shown = await http.get(f"/v1/service-accounts/{made.json()['id']}")
     assert (made.json()["name"], shown.json()["name"]) == ("second", "second")
 

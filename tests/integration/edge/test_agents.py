@@ -134,6 +134,15 @@ async def test_a_repeat_makes_nothing_and_versions_made_at_once_have_numbers_of_
     assert refused(unnamed) == (400, "idempotency_key_missing")
 
 
+async def test_a_repeat_is_one_although_the_agent_is_archived_by_now(edge: Edge) -> None:
+    await define(edge, "reviewer")
+    first = await post(edge, "/v1/agents/reviewer/versions", {}, repeat="v")
+    await edge.call(edge.keys.owner, "DELETE", "/v1/agents/reviewer", headers={"If-Match": "*"})
+    again = await post(edge, "/v1/agents/reviewer/versions", {}, repeat="v")
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert refused(await post(edge, "/v1/agents/reviewer/versions", {})) == (409, "invalid_state_transition")
+
+
 async def test_what_moves_an_agent_names_the_version_it_was_decided_on(edge: Edge) -> None:
     await define(edge, "reader", {}, {})
     changes: list[tuple[str, str, Any]] = [

@@ -68,6 +68,6 @@ async def test_what_is_refused_is_told_and_is_no_success(command: Command, tmp_p
         assert (await command("create", file)).exit_code == 2, text
     file.write_text("name: reader\ntools: [rm]\n")
     refused = await command("create", file)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "There is no tool 'rm'." in refused.stderr
     assert "(not_found)" in (await command("rollback", "nobody")).stderr

@@ -164,7 +164,9 @@ async def test_a_revoked_key_is_refused_and_revoking_it_again_changes_nothing(ed
 
 async def test_the_keys_of_a_service_account_end_with_it(edge: Edge) -> None:
     wanted = {"name": "CI", "scopes": ["runs:read"]}
-    account = (await edge.call(edge.keys.owner, "POST", "/v1/service-accounts", json=wanted)).json()["id"]
+    key = {"Idempotency-Key": "k"}
+    there = await edge.call(edge.keys.owner, "POST", "/v1/service-accounts", json=wanted, headers=key)
+    account = there.json()["id"]
     author = Author(MINE, "system", "operator", clock.new_uuid())
     order = KeyOrder(typed_id("key", clock.new_uuid()), account, "CI", frozenset({Scope.RUNS_READ}))
     made = await edge.identity.keys.create(author, order)

@@ -62,6 +62,7 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
     await edge.call(edge.keys.stranger, "POST", versions, json={}, headers=HEADERS)
     webhook = await edge.make_webhook(edge.keys.stranger)
     delivery = await edge.call(edge.keys.stranger, "POST", f"/v1/webhooks/{webhook['id']}/test")
+    account = await edge.call(edge.keys.stranger, "POST", "/v1/service-accounts", json=ACCOUNT, headers=HEADERS)
     key, project = {"Idempotency-Key": "k"}, {"name": "theirs", "repository": "https://git.example.org/a.git"}
     made = await edge.call(edge.keys.stranger, "POST", "/v1/projects", json=project, headers=key)
     session = await edge.call(edge.keys.stranger, "POST", "/v1/sessions", json={}, headers=key)
@@ -83,7 +84,7 @@ async def theirs(edge: Edge, newest_database_url: str, tmp_path: Path) -> dict[s
         "budget_id": (await edge.call(edge.keys.stranger, "POST", "/v1/budgets", json=BUDGET, headers=HEADERS)).json()[
             "id"
         ],
-        "account_id": (await edge.call(edge.keys.stranger, "POST", "/v1/service-accounts", json=ACCOUNT)).json()["id"],
+        "account_id": account.json()["id"],
         "webhook_id": webhook["id"],
         "delivery_id": delivery.json()["id"],
     }

@@ -15,6 +15,7 @@ from codeagent.eventlog.sealed import SEALED_COLUMNS, reseal
 from codeagent.messages.ids import project_stream
 from codeagent.projects.git_credentials import SealedCredentials
 from codeagent.sandboxes.protocol import GitCredential, SandboxFailure
+from tests.integration.edge.defined_agents import define, move
 from tests.integration.edge.gateway import KEK, MINE, OTHERS, Edge
 
 SHOP = {"name": "shop", "repository": "https://git.example.org/team/shop.git"}
@@ -65,6 +66,16 @@ async def test_a_project_is_made_once_and_shown_as_it_was_asked_for(edge: Edge, 
     other = await make(edge, "k", default_ref="next")
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     assert await facts(newest_database_url, project["id"]) == ["project.created"]
+
+
+async def test_a_repeat_is_one_whatever_has_become_of_the_agent_since(edge: Edge) -> None:
+    agent = await define(edge, "reviewer", {})
+    await move(edge, "reviewer", "versions/1/promote")
+    first = await make(edge, "k", agent="reviewer")
+    await edge.call(edge.keys.owner, "DELETE", f"/v1/agents/{agent['id']}", headers={"If-Match": "*"})
+    again = await make(edge, "k", agent="reviewer")
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert (await make(edge, "other", name="other", agent="reviewer")).json()["code"] == "unsupported_agent"
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,12 @@ async def test_an_export_holds_everything_of_the_subject_and_nothing_of_others(w
     key = {"name": "key of Charles", "scopes": ["runs:read"]}
     await colleague.call("POST", "/v1/api-keys", json=key, headers={"Idempotency-Key": "k"})
     await owner.call("POST", "/v1/api-keys", json={**key, "name": "key of Ada"}, headers={"Idempotency-Key": "k"})
-    await colleague.call("POST", "/v1/service-accounts", json={**key, "name": "robot of Charles"})
-    await owner.call("POST", "/v1/service-accounts", json={**key, "name": "robot of Ada"})
+    await colleague.call(
+        "POST", "/v1/service-accounts", json={**key, "name": "robot of Charles"}, headers={"Idempotency-Key": "k"}
+    )
+    await owner.call(
+        "POST", "/v1/service-accounts", json={**key, "name": "robot of Ada"}, headers={"Idempotency-Key": "k"}
+    )
     for client, name in ((colleague, "Charles"), (owner, "Ada")):
         await client.call("POST", "/v1/sessions", json={"title": f"talk of {name}"}, headers={"Idempotency-Key": "k"})
         await capped(owner, await user_id_of(client), f"cap of {name}")
@@ -302,7 +306,7 @@ async def test_every_table_and_every_column_with_a_users_id_is_on_the_list(world
     theirs = await user_id_of(colleague)
     key = {"name": "test", "scopes": ["runs:read"]}
     await colleague.call("POST", "/v1/api-keys", json=key, headers={"Idempotency-Key": "k"})
-    await colleague.call("POST", "/v1/service-accounts", json=key)
+    await colleague.call("POST", "/v1/service-accounts", json=key, headers={"Idempotency-Key": "k"})
     await colleague.call("POST", "/v1/stream-tickets", json={})
     await colleague.call("POST", "/v1/sessions", json={"title": "t"}, headers={"Idempotency-Key": "k"})
     project = {"name": "shop", "repository": "https://git.example.org/shop.git"}

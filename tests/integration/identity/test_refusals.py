@@ -20,7 +20,8 @@ async def test_a_login_that_comes_too_soon_is_noted_where_there_is_such_an_accou
 async def test_a_wrong_secret_is_noted_where_there_is_such_a_service_account(world: World) -> None:
     owner = await world.owner()
     wanted = {"name": "robot", "scopes": ["runs:read"]}
-    account = (await owner.call("POST", "/v1/service-accounts", json=wanted)).json()["id"]
+    headers = {"Idempotency-Key": "k"}
+    account = (await owner.call("POST", "/v1/service-accounts", json=wanted, headers=headers)).json()["id"]
     unknown = f"{account[:-1]}{'0' if account[-1] != '0' else '1'}"
     for client_id in (account, unknown, "sva_none"):
         form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": "cas_wrong"}

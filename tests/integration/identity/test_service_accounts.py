@@ -6,6 +6,7 @@ from base64 import b64encode
 
 import httpx2
 
+from codeagent import clock
 from tests.integration.identity.conftest import EMAIL, PASSWORD, World
 from tests.integration.identity.oauth_client import OAuthClient
 
@@ -13,10 +14,27 @@ PATH = "/v1/service-accounts"
 
 
 async def made(client: OAuthClient, scopes: list[str]) -> dict[str, str]:
-    answer = await client.call("POST", PATH, json={"name": "nightly", "scopes": scopes})
+    headers = {"Idempotency-Key": str(clock.new_uuid())}
+    answer = await client.call("POST", PATH, json={"name": "nightly", "scopes": scopes}, headers=headers)
     assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
     found: dict[str, str] = answer.json()
     return found
+
+
+async def test_a_repeat_makes_no_second_account_and_shows_no_secret(world: World) -> None:
+    owner = await world.owner()
+    body, headers = {"name": "nightly", "scopes": ["runs:read"]}, {"Idempotency-Key": "k"}
+    first = await owner.call("POST", PATH, json=body, headers=headers)
+    again = await owner.call("POST", PATH, json=body, headers=headers)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+    assert again.json() == {**first.json(), "client_secret": None}
+    other = await owner.call("POST", PATH, json={**body, "name": "other"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    await owner.call("DELETE", f"{PATH}/{first.json()['id']}")
+    gone = await owner.call("POST", PATH, json=body, headers=headers)
+    assert (gone.status_code, gone.json()["code"]) == (409, "conflict")
+    bare = await owner.call("POST", PATH, json=body)
+    assert (bare.status_code, bare.json()["code"]) == (400, "idempotency_key_missing")
 
 
 async def token(http: httpx2.AsyncClient, account: dict[str, str], **form: str) -> httpx2.Response:
@@ -86,10 +104,13 @@ async def test_one_token_can_be_taken_back_alone(world: World) -> None:
 async def test_nobody_makes_an_account_that_may_more_than_they_do(world: World) -> None:
     client = world.client()
     await client.log_in(EMAIL, PASSWORD, scope="keys:write runs:read")
-    refused = await client.call("POST", PATH, json={"name": "n", "scopes": ["runs:read", "admin"]})
+    key = {"Idempotency-Key": "k"}
+    refused = await client.call("POST", PATH, json={"name": "n", "scopes": ["runs:read", "admin"]}, headers=key)
     assert (refused.status_code, refused.json()["code"]) == (422, "scope_not_held")
-    assert (await client.call("POST", PATH, json={"name": "n", "scopes": []})).status_code == 422
-    assert (await client.call("POST", PATH, json={"name": "n", "scopes": ["runs:read"]})).status_code == 201
+    assert (await client.call("POST", PATH, json={"name": "n", "scopes": []}, headers=key)).status_code == 422
+    assert (
+        await client.call("POST", PATH, json={"name": "n", "scopes": ["runs:read"]}, headers=key)
+    ).status_code == 201
 
 
 async def test_accounts_are_listed_page_by_page_without_their_secrets(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from codeagent.agent.history import HISTORY_BYTES, extended
 from codeagent.agent.prompt import EARLIER, Transcript, build
 from codeagent.messages.commands import SubmitRun
@@ -27,11 +29,13 @@ def test_turns_are_kept_oldest_first_until_they_are_too_long_together() -> None:
     assert HISTORY_BYTES - 2_000 < size(turns) <= HISTORY_BYTES
 
 
-def test_the_newest_turn_always_fits_as_an_excerpt() -> None:
-    [kept] = extended((turn("old"),), turn("ü" * 32_000, "日" * 100_000))[-1:]
-    assert kept.task.startswith("ü")
+@pytest.mark.parametrize(("letter", "sign"), [("ü", "日"), ('"', "\x01"), ("a", "b")])
+def test_the_newest_turn_always_fits_as_an_excerpt(letter: str, sign: str) -> None:
+    """However JSON has to spell it: it travels in a command and stands in the log."""
+    [kept] = extended((turn("old"),), turn(letter * 32_000, sign * 100_000))[-1:]
+    assert kept.task.startswith(letter * 1_000)
     assert kept.answer.endswith("[...]")
-    assert size((kept,)) <= HISTORY_BYTES
+    assert len(kept.model_dump_json()) <= HISTORY_BYTES
 
 
 def submitted(*history: Turn, continues: Files | None = None) -> Scenario:

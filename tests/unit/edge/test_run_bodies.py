@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from codeagent.edge.models import RunBody
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from codeagent.edge.key_models import RotateBody
+from codeagent.edge.models import ApprovalsBody, LimitsBody, RunBody
+from codeagent.edge.privacy_models import BreachPatch
+from codeagent.edge.project_models import QuotasBody
+from codeagent.edge.webhook_models import RotateSecretBody
 
 DIGEST = "sha256:" + "a" * 64
 BODY: dict[str, Any] = {"task": "t", "source": {"kind": "archive", "digest": DIGEST}}
@@ -31,3 +38,21 @@ def test_bodies_that_say_something_else_differ() -> None:
     ]
     assert len({fingerprint(**fields) for fields in said}) == len(said)
     assert fingerprint() == fingerprint(agent="coder", limits={})
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (LimitsBody, {"max_steps": True}),
+        (LimitsBody, {"deadline_seconds": True}),
+        (ApprovalsBody, {"tools": ["shell"], "expires_seconds": True}),
+        (RotateBody, {"overlap_seconds": False}),
+        (RotateSecretBody, {"overlap_seconds": False}),
+        (QuotasBody, {"max_runs_per_day": True}),
+        (BreachPatch, {"subjects_affected": False}),
+    ],
+)
+def test_true_is_not_one(body: type[BaseModel], said: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        body.model_validate(said)
+    assert [error["type"] for error in refused.value.errors()] == ["int_type"]
