@@ -17,6 +17,7 @@ from codeagent.messages.values import ApprovalPolicy, LimitsAsked, RunLimits
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 ANY_LIMITS = LimitsAsked()
+DEFAULT_LIMITS = RunLimits()
 NAME = re.compile(NAME_PATTERN)
 NONE_SUCH = "There is no such agent."
 NO_VERSION = "The agent has no such version."
@@ -114,6 +115,8 @@ def chosen_tools(names: tuple[str, ...] | None) -> tuple[str, ...]:
 def run_limits(asked: LimitsAsked, bounds: LimitsAsked) -> RunLimits:
     """A run's limits: as asked for, else as its agent has them, else the defaults. Raises `InvalidInput`
     (`limit_exceeded`) for more than the agent allows."""
+    if not (asked.model_fields_set or bounds.model_fields_set):
+        return DEFAULT_LIMITS
     chosen = {name: value for name, value in bounds if value is not None}
     for name, value in asked:
         if value is not None:

@@ -29,6 +29,8 @@ from codeagent.telemetry.traces import current_traceparent
 SWITCHED_OFF_SECONDS = 30
 """When a client may ask again that met a feature which an operator has switched off."""
 
+_SUBMITTED = metrics.COMMAND_ACCEPT.labels("run.submit")
+
 
 def idempotency_key(header: str | None) -> str:
     """The header's value, quoted as RFC 9651 has it or bare. Raises `Rejected`."""
@@ -93,7 +95,7 @@ async def accept_run(
     else:
         await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), request)
         context.submissions.confirm(run_id)
-    metrics.COMMAND_ACCEPT.labels("run.submit").observe(time.perf_counter() - started)
+    _SUBMITTED.observe(time.perf_counter() - started)
     return AcceptedRun(run_id, envelope.time, command)
 
 
@@ -152,7 +154,7 @@ def _envelope(
 ) -> Envelope:
     """The envelope of a command to a run. Ids are derived: repeats have the same. The submission of the run `first`
     began the flow."""
-    now = clock.now()
+    now, begins = clock.now(), isinstance(command, SubmitRun) and first == command.run_id
     return Envelope(
         id=command_id,
         name=command.NAME,
@@ -161,7 +163,7 @@ def _envelope(
         time=now,
         tenant_id=caller.tenant_id,
         key=command.run_id,
-        correlation_id=derived_uuid(first, "submit"),
+        correlation_id=command_id if begins else derived_uuid(first, "submit"),
         actor_type=caller.type,
         actor_id=caller.id,
         traceparent=current_traceparent(),

@@ -111,7 +111,7 @@ def _attributes(envelope: Envelope) -> Iterable[tuple[str, str | None]]:
 def to_headers(envelope: Envelope) -> Headers:
     """The Kafka record headers of the binary mode, `traceparent` of this hop included."""
     headers: Headers = [("content-type", b"application/json"), ("ce_specversion", b"1.0")]
-    headers.extend((f"ce_{name}", value.encode()) for name, value in _attributes(envelope) if value is not None)
+    headers += [(f"ce_{name}", value.encode()) for name, value in _attributes(envelope) if value is not None]
     if envelope.traceparent is not None:
         headers.append(("traceparent", envelope.traceparent.encode()))
     return headers
