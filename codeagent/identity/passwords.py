@@ -39,13 +39,17 @@ _RUNS = frozenset(
 )
 _UNGUESSED = 5
 """Characters that must be left once words, rows of keys and repeats are taken away."""
+_LOOKED_UP = 72
+"""Characters that are judged by lists, which takes longer than in proportion."""
+_HARD = 3
+"""Of 0 to 4: more than a hundred million guesses by somebody who has the lists."""
 
 
 def check_password(password: str, email: str, *, pointer: str) -> None:
     """Raises `InvalidInput` (`weak_password`) for one that would be among the first guesses."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise InvalidInput(f"A password has {SHORTEST} to {LONGEST} characters.", pointer=pointer, code="weak_password")
-    if len(_rest(password, email)) < _UNGUESSED:
+    if len(_rest(password, email)) < _UNGUESSED or _listed(password):
         raise InvalidInput(
             "The password consists of what is guessed first: common words, rows of keys, repeats, or the e-mail "
             "address.",
@@ -67,6 +71,13 @@ def _rest(password: str, email: str) -> str:
             text = text.replace(word, "")  # noqa: PLW2901
         rests.append(re.sub(r"[\W_]", "", text))
     return min(rests, key=len)
+
+
+def _listed(password: str) -> bool:
+    """Whether it is made of what stands in lists of the most used passwords, words and names."""
+    from zxcvbn import zxcvbn  # noqa: PLC0415  its lists take a tenth of a second to load
+
+    return int(zxcvbn(unicodedata.normalize("NFKC", password)[:_LOOKED_UP])["score"]) < _HARD
 
 
 def _without_runs(text: str) -> str:

@@ -18,6 +18,7 @@ from codeagent.messages.envelope import Message
 from codeagent.messages.ids import run_stream
 from codeagent.projections.runs import RunsProjector
 from codeagent.workers.step import StepLoop
+from tests.integration.edge.another_edge import beside_a_submission
 from tests.integration.edge.conftest import Api
 from tests.integration.workers.system import Mailbox
 
@@ -126,6 +127,13 @@ async def test_of_many_that_race_as_many_are_taken_as_may_be_at_once(api: Api) -
     await end(api, taken[0])
     answers = await asyncio.gather(*(api.submit(body, f"l{number}") for number in range(4)))
     assert sorted(answer.status_code for answer in answers) == [202] + [429] * 3
+
+
+async def test_what_another_edge_is_about_to_accept_counts(api: Api) -> None:
+    project_id = await project(api, quotas={"max_concurrent_runs": 1})
+    request = api.submit({"task": "t", "project_id": project_id})
+    answer = await beside_a_submission(api.database, request, tenant_id="ten_mine", project_id=project_id)
+    assert (answer.status_code, answer.json()["code"]) == (429, "concurrency_limit")
 
 
 async def test_a_day_has_so_many_runs_and_the_next_one_more(api: Api) -> None:

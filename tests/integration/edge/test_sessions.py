@@ -21,6 +21,7 @@ from codeagent.messages.results import ProviderResult, SandboxResult
 from codeagent.messages.values import ApprovalPolicy, Artifact, CollectPatch, Files, Outcome, PrepareFiles, RunStatus
 from codeagent.projections.runs import RunsProjector
 from codeagent.workers.step import StepLoop
+from tests.integration.edge.another_edge import beside_a_submission
 from tests.integration.edge.conftest import Api
 from tests.integration.workers.system import Mailbox
 
@@ -249,6 +250,13 @@ async def test_of_two_messages_that_race_one_is_taken(api: Api) -> None:
     answers = await asyncio.gather(*(say(api, session_id, f"two {number}") for number in range(6)))
     assert sorted(answer.status_code for answer in answers) == [202] + [409] * 5
     assert {answer.json().get("code") for answer in answers} == {None, "session_busy"}
+
+
+async def test_a_message_that_another_edge_is_about_to_accept_counts(api: Api) -> None:
+    session_id = await begin(api)
+    request = say(api, session_id, "go on", source=SOURCE)
+    answer = await beside_a_submission(api.database, request, tenant_id="ten_mine", session_id=session_id)
+    assert (answer.status_code, answer.json()["code"]) == (409, "session_busy")
 
 
 async def test_a_message_that_was_made_up_before_another_was_done_does_not_go_on_from_old_files(

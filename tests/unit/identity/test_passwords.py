@@ -7,9 +7,10 @@ import threading
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from codeagent.errors import InvalidInput, Unavailable
-from codeagent.identity.passwords import Passwords, check_password, temporary_password
+from codeagent.identity.passwords import SHORTEST, Passwords, check_password, temporary_password
 
 EMAIL = "ada.lovelace@example.org"
 
@@ -39,6 +40,8 @@ async def passwords() -> AsyncIterator[Passwords]:
         "Ada-Lovelace-2026",
         "correct horse battery",
         "ｐａｓｓｗｏｒｄ１２３４",
+        "αβγδεζηθικλμνξοπρστυφχψω" * 2,
+        "jessica1jessica1",
     ],
 )
 def test_what_is_guessed_first_is_refused(password: str) -> None:
@@ -56,11 +59,22 @@ def test_what_is_guessed_first_is_refused(password: str) -> None:
         "8402750193847261",
         "Tr0ub4dor&3xyz",
         "ñandú über äther",
-        "αβγδεζηθικλμνξοπρστυφχψω" * 2,
+        "ξεσκεπάζω την ψυχοφθόρα" * 10,
     ],
 )
 def test_what_takes_long_to_guess_is_taken_whatever_it_is_made_of(password: str) -> None:
     check_password(password, EMAIL, pointer="/new_password")
+
+
+def test_none_of_the_most_used_passwords_is_taken() -> None:
+    """All that are long enough, and the 3,000 most used made long enough as people do: said again until they are."""
+    most_used: list[str] = FREQUENCY_LISTS["passwords"]
+    long_enough = [password for password in most_used if len(password) >= SHORTEST]
+    repeated = [password * -(-SHORTEST // len(password)) for password in most_used[:3_000]]
+    assert len(long_enough) > 200
+    for password in [*long_enough, *repeated]:
+        with pytest.raises(InvalidInput):
+            check_password(password, EMAIL, pointer="")
 
 
 def test_a_temporary_password_would_be_taken_too() -> None:
