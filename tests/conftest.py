@@ -24,12 +24,10 @@ structlog.configure(
     ]
 )
 
-pytest_plugins = ["tests.services.fixtures"]
+pytest_plugins = ["tests.side_by_side", "tests.services.fixtures"]
 
 SEED = int(os.environ.get("CODEAGENT_TEST_SEED", "7"))
 """Of every test that draws what happens."""
-
-_told: list[str] = []
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -42,10 +40,7 @@ def unavailable(reason: str) -> NoReturn:
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Adds a line to the end of the output, where it stands for a test that passed as well."""
-    _told.append(f"{request.node.name}:")
-    return lambda line: _told.append(f"  {line}")
+    from tests.side_by_side import note  # late: a plugin is loaded by pytest first
 
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for line in _told:
-        terminalreporter.write_line(line)
+    note(f"{request.node.name}:")
+    return lambda line: note(f"  {line}")

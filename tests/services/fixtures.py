@@ -19,8 +19,7 @@ from tests.services.kafka import ApacheKafka, missing_for_kafka
 from tests.services.postgres import PostgresCluster, server_postgres
 from tests.services.small_disk import MakeDisk, claimed, mounted
 from tests.services.valkey import ValkeyServer
-
-_used: list[str] = []
+from tests.side_by_side import used
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
             broker.start()
         except Rejected as error:
             _unavailable(error.detail)
-        _used.append("broker: the embedded one")
+        used("broker: the embedded one")
         yield broker
     finally:
         broker.stop()
@@ -57,7 +56,7 @@ def apache_kafka() -> Iterator[ApacheKafka]:
     if missing is not None:
         _unavailable(f"Apache Kafka needs {missing}")
     with ApacheKafka() as kafka:
-        _used.append(f"broker: Apache Kafka {kafka.version()} ({kafka.runs_in}; version reported by the broker)")
+        used(f"broker: Apache Kafka {kafka.version()} ({kafka.runs_in}; version reported by the broker)")
         yield kafka
 
 
@@ -101,7 +100,7 @@ def valkey() -> Iterator[ValkeyServer]:
     server = ValkeyServer()
     try:
         server.start()
-        _used.append(f"cache: Valkey {server.version()}")
+        used(f"cache: Valkey {server.version()}")
         yield server
     finally:
         server.close()
@@ -117,12 +116,6 @@ def make_disk(request: pytest.FixtureRequest) -> MakeDisk:
     return mounted
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says which servers, in which versions, the run used."""
-    for line in sorted(set(_used)):
-        terminalreporter.write_line(line)
-
-
 def _postgres(major: int) -> Iterator[PostgresCluster]:
     cluster = server_postgres(major)
     if cluster is None:
@@ -133,7 +126,7 @@ def _postgres(major: int) -> Iterator[PostgresCluster]:
             cluster.start()
         except Rejected as error:
             _unavailable(error.detail)
-        _used.append(f"database: PostgreSQL {cluster.version()}")
+        used(f"database: PostgreSQL {cluster.version()}")
         yield cluster
     finally:
         cluster.close()
