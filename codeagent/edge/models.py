@@ -39,8 +39,10 @@ def _no_boolean(value: object) -> object:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_no_boolean)]
-"""A whole number of a request's body."""
+NO_BOOLEAN = BeforeValidator(_no_boolean)
+Whole = Annotated[int, NO_BOOLEAN]
+"""A whole number of a request's body. Bounds of one that may be null stand before `NO_BOOLEAN`: the library would not
+write those after it into the document as it should."""
 
 
 class ArchiveSourceBody(Strict):

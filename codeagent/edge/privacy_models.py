@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from codeagent.edge.models import Strict, Whole
+from codeagent.edge.models import NO_BOOLEAN, Strict
 from codeagent.edge.moments import Moment
 from codeagent.messages.privacy_events import PrivacyKind
 from codeagent.privacy.breaches import Breach
@@ -19,7 +19,7 @@ from codeagent.privacy.requests import PrivacyRequest, PrivacyStatus
 NO_NULL = r"^[^\x00]*$"
 
 
-Count = Annotated[Whole, Field(ge=0, le=2_000_000_000)]
+Count = Annotated[int, Field(ge=0, le=2_000_000_000), NO_BOOLEAN]
 
 
 class PrivacyBody(Strict):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from codeagent.edge.models import GitRef, LimitsBody, Strict, Whole
+from codeagent.edge.models import NO_BOOLEAN, GitRef, LimitsBody, Strict
 from codeagent.messages.project_events import ProjectSettings
 from codeagent.messages.values import LimitsAsked
 from codeagent.projections.statistics import RunStatistics
@@ -25,8 +25,8 @@ ImageName = Annotated[str, Field(max_length=100, description="An image that this
 class QuotasBody(Strict):
     """How many runs a project may have; what is left out, or null, is not bounded. A day is one of UTC."""
 
-    max_concurrent_runs: Whole | None = Field(default=None, ge=1, le=10_000)
-    max_runs_per_day: Whole | None = Field(default=None, ge=1, le=1_000_000)
+    max_concurrent_runs: Annotated[int, Field(ge=1, le=10_000), NO_BOOLEAN] | None = None
+    max_runs_per_day: Annotated[int, Field(ge=1, le=1_000_000), NO_BOOLEAN] | None = None
 
 
 def _asked(limits: LimitsBody) -> LimitsAsked:
