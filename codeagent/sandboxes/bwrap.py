@@ -6,226 +6,133 @@ be asked for.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+import shutil
+import stat
+import subprocess  # nosec: asks bubblewrap for its version
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from codeagent.sandboxes import archives, beneath, machine, outcome, repository
-from codeagent.sandboxes.argv import WORKSPACE, Bind, Box
-from codeagent.sandboxes.commands import check_command
-from codeagent.sandboxes.execution import Machine
-from codeagent.sandboxes.fetch import Fetcher
-from codeagent.sandboxes.outcome import Observed
-from codeagent.sandboxes.patches import validate_patch
-from codeagent.sandboxes.probe import prove
-from codeagent.sandboxes.protocol import (
-    ExecRecord,
-    ExecSpec,
-    GitCredential,
-    IsolationLevel,
-    Limits,
-    OutputSink,
-    Patch,
-    ProbeReport,
-    Reason,
-    SandboxFailure,
-    SandboxUnavailable,
-    Workspace,
-)
-from codeagent.sandboxes.slots import SlotPool
+from codeagent.sandboxes import argv, machine, processes, seccomp
+from codeagent.sandboxes.box import Box, Surroundings
+from codeagent.sandboxes.launcher import Launcher, Place, Program
+from codeagent.sandboxes.local import SLOT_UIDS, LocalDriver
+from codeagent.sandboxes.processes import Pipes, ReportingChild
+from codeagent.sandboxes.protocol import IsolationLevel, Limits, SandboxUnavailable
 from codeagent.sandboxes.sources import TrustedHost
-from codeagent.sandboxes.streams import discard
-from codeagent.sandboxes.uninterrupted import in_thread
-from codeagent.sandboxes.volumes import Volumes
-from codeagent.sandboxes.workspaces import OpenWorkspace, Workspaces
+
+_OLDEST = (0, 8, 0)
 
 
-class BubblewrapDriver:
-    """See `SandboxDriver`. One driver owns `state_dir`; a second one on the same directory is refused.
-
-    At level KERNEL a workspace and its base lie in memory: each takes up to `workspace_bytes` of it, and what a command
-    writes counts in its `memory_bytes` too. So keep the workspaces of a machine few, and their limits modest.
-
-    `level`: `None` takes KERNEL. `runtimes`: host directories with further programs, readable by everyone, shown at the
-    same path. `slot_uids`: one is lent to each open workspace, so their number bounds the workspaces. `cgroup_parent`:
-    a delegated v2 group to use instead of the worker's own. `trusted_hosts`: hosts `fetch` may reach although their
-    address is not public.
-    """
+class Bubblewrap:
+    """See `Engine`. `tools`: host directories of further programs, readable by everyone, shown at the same path."""
 
     name = "bwrap"
+
+    def __init__(
+        self, state_dir: Path, level: IsolationLevel, tools: Sequence[Path] = (), program: str | None = None
+    ) -> None:
+        self.state_dir = state_dir.absolute()
+        self.level = level
+        self._tools = tuple(tools)
+        self._program = program or "bwrap"
+
+    def missing(self) -> list[str]:
+        if self.level not in (IsolationLevel.RLIMIT, IsolationLevel.KERNEL):
+            return [f"bubblewrap cannot isolate at level {self.level.name}"]
+        return [*self._program_reasons(), *machine.missing(self.level, self._tools)]
+
+    def _program_reasons(self) -> list[str]:
+        path = shutil.which(self._program)
+        if path is None:
+            return ["bubblewrap is missing: apt-get install bubblewrap"]
+        if Path(path).stat().st_mode & stat.S_ISUID:
+            return [f"{path} is setuid root, which it need not be: chmod u-s {path}"]
+        if _version(path) < _OLDEST:
+            return [f"{path} is too old or does not start: bubblewrap 0.8.0 or newer is needed"]
+        return []
+
+    def version(self) -> str:
+        return ".".join(map(str, _version(self._program)))
+
+    def hints(self) -> list[str]:
+        if machine.setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
+            return ["AppArmor may be in the way: give bwrap a profile that allows userns"]
+        return []
+
+    def prepare(self) -> Launcher:
+        program = shutil.which(self._program)
+        if program is None:
+            raise SandboxUnavailable(self._program_reasons())
+        around = machine.surroundings(self.state_dir, self._tools)
+        filters = seccomp.write_programs(machine.directory(self.state_dir / "seccomp"))
+        return BubblewrapLauncher(program, around, filters)
+
+
+class BubblewrapLauncher:
+    """See `Launcher`."""
+
+    def __init__(self, program: str, around: Surroundings, filters: tuple[Path, Path]) -> None:
+        self._program = program
+        self._around = around
+        self._filters = filters
+
+    def room(self, limits: Limits) -> Limits:
+        return limits
+
+    def start(self, box: Box, limits: Limits, place: Place, pipes: Pipes) -> Program:
+        reading, report = os.pipe()
+        try:
+            with _opened(self._filters) as filters:
+                words = argv.build(self._program, box, self._around, status=report, filters=filters)
+                before = processes.prelude(place.join, place.slot_uid, limits, bound_data=not place.join)
+                process = processes.start((*before, *words), pipes, (report, *filters))
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(report)
+        return ReportingChild(process, reading)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class BubblewrapDriver(LocalDriver):
+    """See `LocalDriver`. `level`: `None` takes KERNEL."""
 
     def __init__(
         self,
         state_dir: Path,
         level: IsolationLevel | None = None,
         runtimes: Sequence[Path] = (),
-        slot_uids: range = range(200_000, 200_256),
+        slot_uids: range = SLOT_UIDS,
         bwrap_path: str | None = None,
         cgroup_parent: Path | None = None,
         trusted_hosts: Sequence[TrustedHost] = (),
     ) -> None:
-        self.level = IsolationLevel.KERNEL if level is None else level
-        self._needs = machine.Needs(state_dir.absolute(), self.level, tuple(runtimes), bwrap_path, cgroup_parent)
-        self._slot_uids = slot_uids
-        self._trusted_hosts = tuple(trusted_hosts)
-        self._preparing = asyncio.Lock()
-        self._workspaces: Workspaces | None = None
-        self._report: ProbeReport | None = None
-        self._lock: int | None = None
-
-    async def probe(self) -> ProbeReport:
-        """Runs a sandbox and checks it from inside; the answer is remembered while this driver lives."""
-        if self._report is None:
-            await self._ready()
-            bwrap = machine.find_bwrap(self._needs.bwrap) or ""
-            version = ".".join(map(str, await in_thread(machine.bwrap_version, bwrap)))
-            try:
-                self._report = await prove(self, version)
-            except SandboxUnavailable as unavailable:
-                raise SandboxUnavailable([*unavailable.reasons, *machine.hints()]) from unavailable
-        return self._report
-
-    async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
-        validate_patch(patch, limits)
-        workspaces = await self._ready()
-        async with workspaces.opening(workspace_id, limits) as workspace:
-            await self._unpack(workspace, archive, limits)
-            await in_thread(repository.lay_out, workspace.base, workspace.slot_uid, repository.LEFT_OUT_OF_DIFFS)
-            box = Box(
-                command=repository.base_script(with_patch=bool(patch)),
-                workspace=workspace.files,
-                environment=repository.ENVIRONMENT,
-                binds=(Bind(workspace.base, repository.INSIDE, writable=True),),
-                tmp_bytes=limits.tmp_bytes,
-            )
-            seen = await workspaces.operate(workspace, box, limits, discard, patch)
-            workspace.tree = _tree(seen, patch)
-            await in_thread(workspaces.seal_base, workspace)
-        return workspace
-
-    async def _unpack(self, workspace: OpenWorkspace, archive: Path, limits: Limits) -> None:
-        canceled = threading.Event()
-        unpacker = archives.Unpacker(workspace.files, workspace.slot_uid)
-        work = asyncio.ensure_future(in_thread(unpacker.unpack, archive, limits, canceled))
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            canceled.set()
-            await asyncio.gather(work, return_exceptions=True)
-            raise
-        except OSError as error:
-            raise SandboxFailure(f"the archive cannot be read: {error.strerror}") from error
-
-    async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
-        workspaces = await self._ready()
-        opened = workspaces.own(workspace)
-        check_command(spec)
-        below = beneath.components(spec.cwd)
-        if below and not await in_thread(beneath.is_directory, opened.files, spec.cwd):
-            raise SandboxFailure("the working directory does not exist", reason="bad_path", retryable=False)
-        box = Box(
-            command=spec.argv,
-            workspace=opened.files,
-            directory="/".join((WORKSPACE, *below)),
-            environment=spec.env,
-            tmp_bytes=spec.limits.tmp_bytes,
-            # One more for the first process of the sandbox itself.
-            max_processes=spec.limits.processes + 1 if self.level is IsolationLevel.RLIMIT else None,
-        )
-        seen = await workspaces.operate(opened, box, spec.limits, sink, spec.stdin)
-        return outcome.record(seen, self.name, self.level)
-
-    async def read_file(self, workspace: Workspace, path: str, limit_bytes: int) -> bytes:
-        opened = (await self._ready()).own(workspace)
-        return await in_thread(beneath.read, opened.files, path, limit_bytes)
-
-    async def write_file(self, workspace: Workspace, path: str, data: bytes) -> None:
-        opened = (await self._ready()).own(workspace)
-        await in_thread(beneath.write, opened.files, path, data, opened.slot_uid)
-
-    async def diff(self, workspace: Workspace, limits: Limits) -> Patch:
-        workspaces = await self._ready()
-        opened = workspaces.own(workspace)
-        box = Box(
-            command=repository.diff_script(opened.tree),
-            workspace=opened.files,
-            writable=False,
-            environment=repository.DIFF_ENVIRONMENT,
-            binds=(Bind(opened.base, repository.INSIDE),),
-            tmp_bytes=max(limits.tmp_bytes, limits.patch_bytes),
-        )
-        bounded = replace(limits, output_kept_bytes=limits.patch_bytes, output_hard_bytes=limits.patch_bytes)
-        seen = await workspaces.operate(opened, box, bounded, discard)
-        _raise_unless_diffed(seen)
-        return await in_thread(validate_patch, seen.stdout, limits)
-
-    async def close(self, workspace: Workspace) -> None:
-        if isinstance(workspace, OpenWorkspace):
-            await (await self._ready()).close(workspace)
-
-    async def reap(self, keep: frozenset[str]) -> int:
-        return await (await self._ready()).reap(keep)
-
-    async def fetch(
-        self, url: str, ref: str, destination: Path, limits: Limits, credential: GitCredential | None = None
-    ) -> None:
-        fetcher = Fetcher(await self._ready(), self._trusted_hosts)
-        await fetcher.fetch(url, ref, destination, limits, credential)
-
-    async def shutdown(self) -> None:
-        """Closes every workspace and gives the state directory back. The driver can be used again afterwards."""
-        if self._workspaces is not None:
-            await self._workspaces.close_all()
-            self._workspaces = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    async def _ready(self) -> Workspaces:
-        if self._workspaces is None:
-            async with self._preparing:
-                if self._workspaces is None:
-                    self._workspaces = await in_thread(self._prepare)
-        return self._workspaces
-
-    def _prepare(self) -> Workspaces:
-        reasons = machine.missing(self._needs)
-        if reasons:
-            raise SandboxUnavailable(reasons)
-        if self._lock is None:
-            self._lock = machine.lock(self._needs.state_dir)
-        prepared: Machine = machine.prepare(self._needs)
-        is_root = os.geteuid() == 0
-        volumes = Volumes(self._needs.state_dir / "workspaces", mounted=is_root)
-        volumes.prepare()
-        return Workspaces(prepared, volumes, SlotPool(self._slot_uids) if is_root else None)
+        level = IsolationLevel.KERNEL if level is None else level
+        super().__init__(Bubblewrap(state_dir, level, runtimes, bwrap_path), slot_uids, cgroup_parent, trusted_hosts)
 
 
-def _tree(seen: Observed, patch: bytes) -> str:
-    """The name of the base tree, or the failure that kept the workspace from being made."""
-    reason = outcome.reason_for(seen)
-    if reason is Reason.OK:
-        return seen.stdout.decode("ascii").strip()
-    if seen.disk_full or seen.inodes_used_up or b"No space left" in seen.stderr:
-        raise SandboxFailure("the workspace is full", reason="workspace_full", retryable=False)
-    if reason is Reason.EXIT and patch and seen.stdout:
-        raise SandboxFailure("the patch does not apply to the archive", reason="patch_conflict", retryable=False)
-    raise SandboxFailure(f"the workspace cannot be made ({reason}): {outcome.last_words(seen.stderr)}")
+def _version(path: str) -> tuple[int, ...]:
+    """(0, 8, 0), or () if the program does not say. Blocking."""
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", answer.stdout)
+    return tuple(int(number) for number in found.groups()) if found else ()
 
 
-def _raise_unless_diffed(seen: Observed) -> None:
-    reason = outcome.reason_for(seen)
-    if reason is Reason.OK:
-        return
-    if reason is Reason.CANCELED:
-        raise SandboxFailure("the workspace was closed", reason="closed", retryable=False)
-    if reason in (Reason.OUTPUT_LIMIT, Reason.OOM) or b"No space left" in seen.stderr:
-        raise SandboxFailure("the changes are larger than a patch may be", reason="patch_too_large", retryable=False)
-    words = outcome.last_words(seen.stderr)
-    if reason is Reason.EXIT:
-        # For example a repository nested in the workspace: its files would be missing from the patch.
-        raise SandboxFailure(f"the changes cannot be told: {words}", reason="patch_refused", retryable=False)
-    raise SandboxFailure(f"the changes cannot be told ({reason}): {words}", retryable=reason is not Reason.TIMEOUT)
+@contextmanager
+def _opened(paths: tuple[Path, ...]) -> Iterator[list[int]]:
+    handles: list[int] = []
+    try:
+        handles.extend(os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths)
+        yield handles
+    finally:
+        for handle in handles:
+            os.close(handle)

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from codeagent.sandboxes import argv, processes
+from codeagent.sandboxes.box import Box
 from codeagent.sandboxes.cgroups import ControlGroups, Group, Usage
+from codeagent.sandboxes.launcher import Launcher, Place, Program
 from codeagent.sandboxes.outcome import Observed
-from codeagent.sandboxes.processes import Child, Pipes
+from codeagent.sandboxes.processes import Pipes
 from codeagent.sandboxes.protocol import Limits, OutputSink, Reason, SandboxFailure
 from codeagent.sandboxes.streams import Capture
 from codeagent.sandboxes.uninterrupted import to_the_end
@@ -30,9 +30,7 @@ _GROUP_SECONDS = 5.0
 class Machine:
     """What starting a sandbox needs of this machine. `groups` is absent where no control groups are used."""
 
-    bwrap: str
-    around: argv.Surroundings
-    filters: tuple[Path, Path]
+    launcher: Launcher
     groups: ControlGroups | None
 
 
@@ -52,7 +50,7 @@ class Operation:
         if not self._stopped.done():
             self._stopped.set_result(reason)
 
-    async def execute(self, box: argv.Box, limits: Limits, stdin: bytes, sink: OutputSink) -> Observed:
+    async def execute(self, box: Box, limits: Limits, stdin: bytes, sink: OutputSink) -> Observed:
         """Runs `box`. When this returns or raises, no process of it exists.
 
         Raises `SandboxFailure` if it cannot be started or ended, and whatever `sink` raises.
@@ -61,7 +59,7 @@ class Operation:
         group = None
         try:
             if self._machine.groups is not None:
-                group = self._machine.groups.create(self._name, limits)
+                group = self._machine.groups.create(self._name, self._machine.launcher.room(limits))
             with ExitStack() as open_files:
                 child, captures = self._start(box, limits, stdin, sink, group, open_files)
                 took = await self._follow(child, captures, limits, group, began)
@@ -72,28 +70,20 @@ class Operation:
             self.finished.set()
 
     def _start(
-        self, box: argv.Box, limits: Limits, stdin: bytes, sink: OutputSink, group: Group | None, files: ExitStack
-    ) -> tuple[Child, list[Capture]]:
+        self, box: Box, limits: Limits, stdin: bytes, sink: OutputSink, group: Group | None, files: ExitStack
+    ) -> tuple[Program, list[Capture]]:
         captures, ends = [], []
         for name in ("stdout", "stderr"):
             reading, writing = os.pipe()
             captures.append(Capture(name, reading, sink, limits.output_kept_bytes, limits.output_hard_bytes))
             files.callback(captures[-1].close)
             ends.append(writing)
-        status, report = os.pipe()
-        with _closed_after(*ends, report), _input(stdin) as source, _opened(self._machine.filters) as filters:
-            words = argv.build(self._machine.bwrap, box, self._machine.around, status=report, filters=filters)
-            join = () if group is None else group.procs_files
-            before = processes.prelude(join, self._slot_uid, limits, bound_data=group is None)
-            try:
-                child = processes.start((*before, *words), Pipes(source, ends[0], ends[1], report), filters, status)
-            except BaseException:
-                os.close(status)
-                raise
-        return child, captures
+        with _closed_after(*ends), _input(stdin) as source:
+            place = Place(self._name, self._slot_uid, () if group is None else group.procs_files)
+            return self._machine.launcher.start(box, limits, place, Pipes(source, *ends)), captures
 
     async def _follow(
-        self, child: Child, captures: list[Capture], limits: Limits, group: Group | None, began: float
+        self, child: Program, captures: list[Capture], limits: Limits, group: Group | None, began: float
     ) -> float:
         """Returns the seconds the command took, when it is gone and its output was delivered."""
         carriers = [asyncio.ensure_future(capture.carry(self._overflow)) for capture in captures]
@@ -139,7 +129,7 @@ class Operation:
                 self.stop(Reason.TIMEOUT)
 
     def _observed(
-        self, child: Child, captures: list[Capture], box: argv.Box, group: Group | None, wall_seconds: float
+        self, child: Program, captures: list[Capture], box: Box, group: Group | None, wall_seconds: float
     ) -> Observed:
         stdout, stderr = captures
         usage = Usage(child.cpu_seconds, child.peak_memory_bytes) if group is None else group.usage()
@@ -162,7 +152,7 @@ class Operation:
         )
 
 
-async def _gone(child: Child, group: Group | None, tasks: Sequence[asyncio.Future[None]] = ()) -> None:
+async def _gone(child: Program, group: Group | None, tasks: Sequence[asyncio.Future[None]] = ()) -> None:
     """Kills, passes the barrier, and ends `tasks`. May be called again."""
     if group is not None:
         group.kill()
@@ -186,17 +176,6 @@ async def _remove(group: Group) -> None:
 def _closed_after(*handles: int) -> Iterator[None]:
     try:
         yield
-    finally:
-        for handle in handles:
-            os.close(handle)
-
-
-@contextmanager
-def _opened(paths: tuple[Path, ...]) -> Iterator[list[int]]:
-    handles: list[int] = []
-    try:
-        handles.extend(os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths)
-        yield handles
     finally:
         for handle in handles:
             os.close(handle)

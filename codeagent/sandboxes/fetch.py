@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from codeagent.addresses import Address
 from codeagent.sandboxes import archives, outcome, repository
 from codeagent.sandboxes.addresses import assert_public, resolve
-from codeagent.sandboxes.argv import Bind, Box
+from codeagent.sandboxes.box import Bind, Box
 from codeagent.sandboxes.egress import Destination, Proxy, listening
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.protocol import GitCredential, Limits, Reason, SandboxFailure

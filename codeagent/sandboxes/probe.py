@@ -29,13 +29,18 @@ _PROGRAM = Path(__file__).with_name("inside") / "facts.py"
 _ROOM = Limits(workspace_bytes=16 << 20, workspace_inodes=1000, tmp_bytes=16 << 20, wall_seconds=_PROBE_SECONDS)
 
 _MEMORY = Limits(memory_bytes=32 << 20, tmp_bytes=1 << 20, wall_seconds=5.0)
-_MEMORY_PROGRAM = "x = bytearray(64 << 20)"
+_MEMORY_PROGRAM = "x = bytearray(128 << 20)"
 _WALL = Limits(wall_seconds=0.3)
 _PIDS = Limits(processes=16, wall_seconds=5.0)
 _PIDS_PROGRAM = """
 import os, time
-for _ in range(40):
-    if os.fork() == 0:
+for made in range(40):
+    try:
+        child = os.fork()
+    except BlockingIOError:
+        print(made)
+        break
+    if child == 0:
         time.sleep(5)
         os._exit(0)
 """
@@ -60,7 +65,8 @@ async def _look(driver: SandboxDriver) -> dict[str, bool]:
     workspace = await _open(driver)
     try:
         program = await in_thread(_PROGRAM.read_text, encoding="utf-8")
-        answer = await _run(driver, workspace, program, _ROOM)
+        kernel = await in_thread(Path("/proc/version").read_text)
+        answer = await _run(driver, workspace, program, _ROOM, str(int(driver.level)), kernel)
         if answer.reason is not Reason.OK:
             words = answer.detail or answer.stderr.decode("utf-8", "replace")[-300:]
             raise SandboxUnavailable([f"a sandbox does not work here ({answer.reason}): {words.strip()}"])
@@ -90,9 +96,10 @@ async def _limits(driver: SandboxDriver, workspace: Workspace) -> dict[str, bool
     return {
         "wall_time_limited": slow.reason is Reason.TIMEOUT,
         "memory_limited": large.reason is Reason.OOM,
-        "processes_limited": "pids" in many.limits_hit,
+        # What refuses them may be a kernel inside, of which only the program knows.
+        "processes_limited": "pids" in many.limits_hit or 0 < int(many.stdout or b"0") <= _PIDS.processes,
     }
 
 
-async def _run(driver: SandboxDriver, workspace: Workspace, program: str, limits: Limits) -> ExecRecord:
-    return await driver.run(workspace, ExecSpec(("python3", "-I", "-c", program), limits=limits), discard)
+async def _run(driver: SandboxDriver, workspace: Workspace, program: str, limits: Limits, *words: str) -> ExecRecord:
+    return await driver.run(workspace, ExecSpec(("python3", "-I", "-c", program, *words), limits=limits), discard)

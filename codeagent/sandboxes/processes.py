@@ -25,7 +25,7 @@ from codeagent.sandboxes.protocol import Limits, SandboxFailure
 _PR_SET_CHILD_SUBREAPER = 36
 _BARRIER_SECONDS = 10.0
 _REAP_SECONDS = 0.001
-_STATUS_BYTES = 64 << 10
+_REPORT_BYTES = 64 << 10
 JOIN_FAILED = 125
 
 
@@ -43,7 +43,7 @@ def prelude(join: Sequence[Path], slot_uid: int | None, limits: Limits, *, bound
 
     `bound_data` limits each process's data segment, which is all there is where no control group limits memory.
     """
-    steps = [f"echo $$ >{shlex.quote(str(file))} || exit {JOIN_FAILED}" for file in join]
+    steps = joining(join)
     cpu_seconds = max(1, limits.cpu_seconds)
     steps += [
         "umask 022",
@@ -66,6 +66,11 @@ def prelude(join: Sequence[Path], slot_uid: int | None, limits: Limits, *, bound
     return ("/bin/sh", "-ec", "\n".join([*steps, f'exec {drop}"$@"']), "sandbox")
 
 
+def joining(files: Sequence[Path]) -> list[str]:
+    """Shell commands by which a process joins control groups."""
+    return [f"echo $$ >{shlex.quote(str(file))} || exit {JOIN_FAILED}" for file in files]
+
+
 def _at_most(kind: int, wanted: int) -> int:
     """`wanted`, or what this process itself is limited to, if that is less: nobody can raise a hard limit."""
     hard = resource.getrlimit(kind)[1]
@@ -74,12 +79,11 @@ def _at_most(kind: int, wanted: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pipes:
-    """Descriptors a sandbox program is started with. `status` is its own report; none of them reaches the command."""
+    """Descriptors a command reads from and writes to."""
 
     stdin: int
     stdout: int
     stderr: int
-    status: int
 
 
 class _Exit:
@@ -110,26 +114,21 @@ class _Exit:
 
 
 class Child:
-    """One started sandbox program: its outer process, and the first process of its pid namespace once known."""
+    """One started program: its process, and those of its group that were handed to this process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], status: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self._status = status
         self._outer = _Exit(process.pid)
-        self._first_pid: int | None = None
-        self._first: _Exit | None = None
-        self._report = b""
         self._gone = False
         self._unreaped = {process.pid, -process.pid}
         self._cpu_seconds = 0.0
         self._peak_memory_bytes = 0
-        os.set_blocking(status, False)
-        asyncio.get_running_loop().add_reader(status, self._read_status)
+        self.status: int | None = None
+        """What the program itself ended with, -n for signal n, once that is known."""
 
     @property
     def exit_code(self) -> int | None:
-        """What the command returned, 128 + n for signal n; `None` if it never ran, or was killed with the sandbox."""
-        return next((record["exit-code"] for record in self._records() if "exit-code" in record), None)
+        return self.status
 
     @property
     def cpu_seconds(self) -> float:
@@ -145,15 +144,13 @@ class Child:
         await self._outer.wait()
 
     def kill(self) -> None:
-        """Ends the sandbox. The kernel ends what is in its pid namespace when the first process of it goes."""
+        """Ends the program and its group."""
         if self._gone:
             return
         # The group too: before the sandbox has its own session, its first process is only reachable there.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._outer.kill()
-        if self._first is not None:
-            self._first.kill()
 
     async def gone(self) -> None:
         """Kills, and returns once no process of the sandbox exists. Raises `SandboxFailure` if that takes too long."""
@@ -161,10 +158,7 @@ class Child:
         try:
             async with asyncio.timeout(_BARRIER_SECONDS):
                 await self._outer.wait()
-                self._read_status()
-                if self._first is not None:
-                    # A pid namespace's first process ends only after every other one in it has.
-                    await self._first.wait()
+                await self._others_gone()
                 while not self._gone and not self._reaped():
                     # Killed before it had a pid namespace, so only waiting tells that it is gone.
                     await asyncio.sleep(_REAP_SECONDS)
@@ -174,12 +168,15 @@ class Child:
             self._gone = True
             self._close()
 
+    async def _others_gone(self) -> None:
+        """Waits for processes outside the group that the outer one leaves behind."""
+
     def _reaped(self) -> bool:
         """Waits for the outer process and for those that were handed to this process; says whether none is left."""
         self._process.returncode = 0
         for target in list(self._unreaped):
             try:
-                found, _, used = os.wait4(target, os.WNOHANG)
+                found, status, used = os.wait4(target, os.WNOHANG)
             except ChildProcessError:
                 self._unreaped.discard(target)
                 continue
@@ -188,23 +185,57 @@ class Child:
                 self._peak_memory_bytes = max(self._peak_memory_bytes, used.ru_maxrss * 1024)
                 # A number that was waited for may soon be another's; that of a group only when it is empty.
                 self._unreaped -= {found}
+            if found == self._process.pid:
+                self.status = os.waitstatus_to_exitcode(status)
         return not self._unreaped
 
     def _close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._status)
-        os.close(self._status)
         self._outer.close()
+
+
+class ReportingChild(Child):
+    """A program that reports in JSON: the first process of its pid namespace, and what the command returned."""
+
+    def __init__(self, process: subprocess.Popen[bytes], report: int) -> None:
+        super().__init__(process)
+        self._handle = report
+        self._first_pid: int | None = None
+        self._first: _Exit | None = None
+        self._report = b""
+        os.set_blocking(report, False)
+        asyncio.get_running_loop().add_reader(report, self._read_report)
+
+    @property
+    def exit_code(self) -> int | None:
+        return next((record["exit-code"] for record in self._records() if "exit-code" in record), None)
+
+    def kill(self) -> None:
+        """The kernel ends what is in a pid namespace when the first process of it goes."""
+        super().kill()
+        if self._first is not None and not self._gone:
+            self._first.kill()
+
+    async def _others_gone(self) -> None:
+        self._read_report()
+        if self._first is not None:
+            # A pid namespace's first process ends only after every other one in it has.
+            await self._first.wait()
+
+    def _close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._handle)
+        os.close(self._handle)
+        super()._close()
         if self._first is not None:
             self._first.close()
 
-    def _read_status(self) -> None:
+    def _read_report(self) -> None:
         while not self._gone:
             try:
-                piece = os.read(self._status, 4096)
+                piece = os.read(self._handle, 4096)
             except BlockingIOError:
                 break
-            if not piece or len(self._report) > _STATUS_BYTES:
-                asyncio.get_running_loop().remove_reader(self._status)
+            if not piece or len(self._report) > _REPORT_BYTES:
+                asyncio.get_running_loop().remove_reader(self._handle)
                 break
             self._report += piece
         if self._first_pid is None:
@@ -239,26 +270,24 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def start(argv: Sequence[str], pipes: Pipes, inherited: Sequence[int], status: int) -> Child:
+def start(argv: Sequence[str], pipes: Pipes, inherited: Sequence[int] = ()) -> subprocess.Popen[bytes]:
     """Starts `argv` in a session of its own. Must be called from the event loop's thread: the sandbox dies with it.
 
-    `inherited`: further descriptors the program reads before it starts the command. `status`: our end of
-    `pipes.status`; the returned child owns it. Raises `SandboxFailure`.
+    `inherited`: further descriptors for the program itself; none of them reaches the command. Raises `SandboxFailure`.
     """
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             argv,
             stdin=pipes.stdin,
             stdout=pipes.stdout,
             stderr=pipes.stderr,
-            pass_fds=(pipes.status, *inherited),
+            pass_fds=tuple(inherited),
             start_new_session=True,
             cwd="/",
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         )
     except (OSError, ValueError) as error:
         raise SandboxFailure(f"the command cannot be started: {error}", reason="bad_command", retryable=False) from None
-    return Child(process, status)
 
 
 def strays(marker: str) -> list[int]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from codeagent.sandboxes.argv import WORKSPACE
+from codeagent.sandboxes.box import WORKSPACE
 
 INSIDE = "/base.git"
 

@@ -6,8 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from codeagent.sandboxes.argv import HOME, WORKSPACE
+from codeagent.sandboxes.box import HOME, WORKSPACE, Bind, Link
 
+_USR = Path("/usr")
 _TOP_LEVEL = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _COVERED_FILES = """
     kallsyms cmdline keys key-users config.gz timer_list interrupts softirqs kpagecount kpageflags kpagecgroup iomem
@@ -39,16 +40,16 @@ _ETC = {
 }
 
 
-def top_level() -> tuple[str, ...]:
-    """Bubblewrap options for /usr and the names that lead into it, as this machine has them."""
-    words: list[str] = ["--ro-bind", "/usr", "/usr"]
+def top_level() -> tuple[Bind | Link, ...]:
+    """/usr and the names that lead into it, as this machine has them."""
+    parts: list[Bind | Link] = [Bind(_USR, str(_USR))]
     for name in _TOP_LEVEL:
         path = Path("/", name)
         if path.is_symlink():
-            words += ["--symlink", str(path.readlink()), str(path)]
+            parts.append(Link(str(path.readlink()), str(path)))
         elif path.is_dir():
-            words += ["--ro-bind", str(path), str(path)]
-    return tuple(words)
+            parts.append(Bind(path, str(path)))
+    return tuple(parts)
 
 
 def write_etc(directory: Path) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from codeagent.sandboxes.argv import Bind
+from codeagent.sandboxes.box import Bind
 from codeagent.sandboxes.protocol import SandboxUnavailable
 from codeagent.sandboxes.rootfs import open_up
 

@@ -7,8 +7,7 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from codeagent.sandboxes import machine
-from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.bwrap import Bubblewrap, BubblewrapDriver
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 from codeagent.sandboxes.sources import TrustedHost
 
@@ -59,7 +58,7 @@ def missing_for(minimum_level: IsolationLevel, state_dir: Path) -> list[str]:
     may reach it. Blocking."""
     missing = [f"no driver isolates at level {int(minimum_level)}"]
     for level in (offered for offered in _OFFERED if offered >= minimum_level):
-        missing = machine.missing(machine.Needs(state_dir, level))
+        missing = Bubblewrap(state_dir, level).missing()
         if not missing:
             break
     return missing

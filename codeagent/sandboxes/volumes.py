@@ -58,7 +58,7 @@ class Volumes:
             if self._mounted:
                 for point in mounts.mounted_below(directory):
                     mounts.unmount(point)
-            _remove_tree(directory)
+            remove_tree(directory)
         except OSError as error:
             raise SandboxFailure(f"a workspace cannot be removed: {error.strerror}") from error
 
@@ -72,7 +72,7 @@ class Volumes:
         return []
 
 
-def _remove_tree(directory: Path) -> None:
+def remove_tree(directory: Path) -> None:
     """Removes a tree of any depth: a program inside may have nested directories beyond what recursion can follow."""
     if not directory.is_dir():
         return

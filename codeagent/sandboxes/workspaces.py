@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codeagent.sandboxes import processes
-from codeagent.sandboxes.argv import Box
+from codeagent.sandboxes.box import Box
 from codeagent.sandboxes.execution import Machine, Operation
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.protocol import Limits, OutputSink, Reason, SandboxFailure, Workspace
@@ -140,6 +140,7 @@ class Workspaces:
         """Closes every workspace, and leaves nothing of this worker on the machine but its directory."""
         for workspace in list(self._live.values()):
             await self.close(workspace)
+        self._machine.launcher.close()
         if self._machine.groups is not None:
             self._machine.groups.retire()
 

@@ -13,11 +13,21 @@ from typing import cast
 import pytest
 
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.patch_text import MemoryFile, make_patch
 from codeagent.sandboxes.protocol import ExecSpec, Limits, Reason, SandboxDriver, SandboxFailure, Workspace
+from codeagent.sandboxes.runsc import RunscDriver
 from codeagent.sandboxes.scripted import Scripted, ScriptedDriver
-from tests.integration.sandboxes.support import LIMITS, Collected, archive, ignore, require_root_and_bwrap
+from tests.integration.sandboxes.support import (
+    LIMITS,
+    Collected,
+    archive,
+    ignore,
+    require_root_and_bwrap,
+    require_root_and_runsc,
+)
 
+REAL: dict[str, Callable[[Path], LocalDriver]] = {"bwrap": BubblewrapDriver, "runsc": RunscDriver}
 FILES = {"README": b"hello\n", "src/module.py": b"value = 1\n"}
 
 
@@ -46,13 +56,16 @@ def state_dir() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["scripted", "bwrap"])
+@pytest.fixture(params=["scripted", "bwrap", "runsc"])
 async def driver(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[SandboxDriver]:
     if request.param == "scripted":
         yield cast("SandboxDriver", ScriptedDriver(shell_of_the_twin))
         return
-    require_root_and_bwrap()
-    real = BubblewrapDriver(state_dir)
+    if request.param == "runsc":
+        require_root_and_runsc()
+    else:
+        require_root_and_bwrap()
+    real = REAL[request.param](state_dir)
     yield real
     await real.shutdown()
 

@@ -22,6 +22,13 @@ def require_root_and_bwrap() -> None:
         unavailable("bubblewrap is not installed")
 
 
+def require_root_and_runsc() -> None:
+    if os.geteuid() != 0:
+        unavailable("sandboxes of level OWN_KERNEL need root")
+    if shutil.which("runsc") is None:
+        unavailable("runsc is not installed: make setup-gvisor")
+
+
 class Collected:
     """A sink that keeps what it is given, by stream."""
 

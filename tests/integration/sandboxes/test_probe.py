@@ -103,7 +103,7 @@ async def test_the_strongest_driver_is_chosen_and_never_a_weaker_one(state_dir: 
 async def test_without_bubblewrap_everything_missing_is_named_at_once(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "_setting", lambda path: "0")
+    monkeypatch.setattr(machine, "setting", lambda path: "0")
     with pytest.raises(SandboxUnavailable) as caught:
         await choose_driver(IsolationLevel.KERNEL, None, state_dir, bwrap_path="/nowhere/bwrap")
     assert "KERNEL: bubblewrap is missing: apt-get install bubblewrap" in caught.value.reasons

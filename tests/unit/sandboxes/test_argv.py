@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from codeagent.sandboxes import argv, processes, rootfs
-from codeagent.sandboxes.argv import Bind, Box, Surroundings
+from codeagent.sandboxes.box import Bind, Box, Link, Surroundings
 from codeagent.sandboxes.protocol import Limits
 
 AROUND = Surroundings(
-    top_level=("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"),
+    top_level=(Bind(Path("/usr"), "/usr"), Link("usr/bin", "/bin")),
     etc=Path("/state/etc"),
     masks=((Path("/state/shared/empty"), "/proc/kallsyms"),),
     tools=(Bind(Path("/state/runtime"), "/opt/python"),),

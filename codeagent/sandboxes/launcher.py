@@ -1,0 +1,88 @@
+"""What differs between drivers whose sandboxes are programs on this machine: how a box becomes a started program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from codeagent.sandboxes.box import Box
+from codeagent.sandboxes.processes import Pipes
+from codeagent.sandboxes.protocol import IsolationLevel, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one program runs. `name` is its alone on this machine, and fit for a file name; `slot_uid` is the user it
+    becomes, none for the worker's own; the program joins a control group by writing its pid to the files of `join`."""
+
+    name: str
+    slot_uid: int | None
+    join: tuple[Path, ...]
+
+
+class Program(Protocol):
+    """A started sandbox. `gone` has to have returned before `exit_code` and the figures are read."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """What the command returned, 128 + n for signal n; `None` if it never ran, or was killed with the sandbox."""
+        ...
+
+    @property
+    def cpu_seconds(self) -> float: ...
+
+    @property
+    def peak_memory_bytes(self) -> int: ...
+
+    async def ended(self) -> None:
+        """Returns when the program has ended; parts of it may live for a moment more."""
+        ...
+
+    async def gone(self) -> None:
+        """Kills, and returns once no process of the sandbox exists. Raises `SandboxFailure` if that takes too long."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts sandboxes. Made once the machine is prepared."""
+
+    def room(self, limits: Limits) -> Limits:
+        """What the control group has to allow for a command to have `limits`: the sandbox itself counts in it too."""
+        ...
+
+    def start(self, box: Box, limits: Limits, place: Place, pipes: Pipes) -> Program:
+        """Called from the event loop's thread: the sandbox dies with it. The caller closes `pipes`.
+
+        Raises `SandboxFailure`, and `ValueError` for a box that could be mounted over.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives up what is held for later starts."""
+        ...
+
+
+class Engine(Protocol):
+    """A sandbox program: whether it works here, and its launcher."""
+
+    name: str
+    level: IsolationLevel
+    state_dir: Path
+
+    def missing(self) -> list[str]:
+        """Why it cannot work here, as far as that shows without starting a sandbox. Blocking."""
+        ...
+
+    def version(self) -> str:
+        """Of the program, as it says itself. Blocking."""
+        ...
+
+    def prepare(self) -> Launcher:
+        """Lays out what every sandbox shares below the state directory, which this process has locked. Blocking, up to
+        seconds when the Python runtime has to be built. Raises `SandboxUnavailable`."""
+        ...
+
+    def hints(self) -> list[str]:
+        """What may keep a sandbox from working although nothing is missing. Blocking."""
+        ...
