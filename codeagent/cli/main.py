@@ -231,6 +231,20 @@ def demo(
     raise typer.Exit(play(repo.absolute(), data_dir and data_dir.absolute(), allow_level))
 
 
+@app.command(rich_help_panel=MACHINE)
+def doctor(
+    minimum_level: Annotated[
+        int | None, typer.Option(min=1, max=3, help="Level to reach; without it, as configured.")
+    ] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where runtimes are kept.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
+) -> None:
+    """Try every sandbox driver on this machine: which isolate, at what level, and what the others lack."""
+    from codeagent.cli.doctor import examine
+
+    raise typer.Exit(examine(minimum_level, state_dir, as_json=as_json))
+
+
 @db.command("upgrade")
 def db_upgrade(data_dir: DataDir = None) -> None:
     """Bring the database to this program's schema."""
@@ -262,12 +276,15 @@ def sandbox_exec(
     timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
     allow_level: Annotated[int, typer.Option(min=1, max=3)] = 2,
     state_dir: Annotated[Path | None, typer.Option(help="Where runtimes are kept.")] = None,
+    driver: Annotated[str, typer.Option(help="auto, or the only driver that will do.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One record as the last line.")] = False,
 ) -> None:
     """Run a command in a sandbox of its own. Nothing is left behind; exits as the command did."""
     from codeagent.cli.sandbox import exec_in_sandbox
 
-    raise typer.Exit(exec_in_sandbox(tuple(command), workspace, timeout, allow_level, state_dir, as_json=as_json))
+    raise typer.Exit(
+        exec_in_sandbox(tuple(command), workspace, timeout, allow_level, state_dir, driver, as_json=as_json)
+    )
 
 
 @admin.command("bootstrap")

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from codeagent.sandboxes.exec_once import exec_once
+from codeagent.sandboxes.offers import Host
 from codeagent.sandboxes.protocol import ExecRecord, IsolationLevel, Limits, Reason, SandboxUnavailable
 from codeagent.sandboxes.select import choose_driver
 
@@ -22,13 +23,14 @@ def exec_in_sandbox(
     timeout_seconds: float,
     level: int,
     state_dir: Path | None,
+    driver_name: str,
     *,
     as_json: bool,
 ) -> int:
     """The command's own exit status; 124 after a timeout, 125 when it did not run."""
 
     async def execute(folder: Path) -> ExecRecord:
-        driver = await choose_driver(IsolationLevel(level), None, folder)
+        driver = await choose_driver(IsolationLevel(level), None, Host(folder), driver_name)
         try:
             return await exec_once(driver, workspace, command, timeout_seconds, Limits(), {})
         finally:

@@ -75,7 +75,14 @@ async def agent_worker(settings: Settings, listener: socket.socket | None = None
     return finish(parts, listener)
 
 
-def perform(parts: Parts, performer: Performer, *, slots: int, durable_claims: bool) -> EffectLoop:
+def perform(
+    parts: Parts,
+    performer: Performer,
+    *,
+    slots: int,
+    durable_claims: bool,
+    is_able: Callable[[], bool] = lambda: True,
+) -> EffectLoop:
     settings = parts.settings
     ledger = EffectsLedger(
         parts.database,
@@ -86,7 +93,7 @@ def perform(parts: Parts, performer: Performer, *, slots: int, durable_claims: b
         new_token=new_uuid,
     )
     policy = EffectPolicy(slots=slots, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
-    loop = EffectLoop(parts.database, ledger, performer, parts.outbox, policy)
+    loop = EffectLoop(parts.database, ledger, performer, parts.outbox, policy, is_able)
     if settings.worker_name:
         parts.process.start.append(ledger.recover)
     parts.process.start.append(loop.start)
@@ -127,18 +134,22 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.projects.git_credentials import SealedCredentials
+    from codeagent.sandboxes.offers import Host
     from codeagent.sandboxes.protocol import IsolationLevel, Limits
     from codeagent.sandboxes.select import choose_driver, lacking
     from codeagent.workers.sandbox import SandboxPerformer
+    from codeagent.workers.standing import Standing
 
     parts = await assemble(SANDBOX_WORKER, settings)
     settings = parts.settings
     driver = await choose_driver(
         IsolationLevel(settings.sandbox_minimum_level),
         None,
-        settings.sandbox_dir,
-        trusted_hosts=trusted_hosts(settings),
+        Host(settings.sandbox_dir, trusted_hosts=tuple(trusted_hosts(settings))),
+        settings.sandbox_driver,
     )
+    standing = Standing(driver)
+    parts.process.checks["sandbox"] = standing.check
     metrics.SANDBOX_LEVEL.set(driver.level)
     gaps = lacking(driver.level, is_root=os.geteuid() == 0)
     if gaps:
@@ -157,11 +168,11 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     async def begin() -> None:
         await driver.reap(frozenset())
 
-    parts.process.start.append(begin)
-    loop = perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True)
+    parts.process.start += [begin, standing.start]
+    loop = perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True, is_able=lambda: standing.holds)
     consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
-    parts.process.stop += [performer.close, driver.shutdown]
+    parts.process.stop += [standing.stop, performer.close, driver.shutdown]
     return finish(parts, listener)
 
 

@@ -27,7 +27,7 @@ _OLDEST = (0, 8, 0)
 
 
 class Bubblewrap:
-    """See `Engine`. `tools`: host directories of further programs, readable by everyone, shown at the same path."""
+    """See `Engine`."""
 
     name = "bwrap"
 
@@ -36,13 +36,13 @@ class Bubblewrap:
     ) -> None:
         self.state_dir = state_dir.absolute()
         self.level = level
-        self._tools = tuple(tools)
+        self.tools = tuple(tools)
         self._program = program or "bwrap"
 
     def missing(self) -> list[str]:
         if self.level not in (IsolationLevel.RLIMIT, IsolationLevel.KERNEL):
             return [f"bubblewrap cannot isolate at level {self.level.name}"]
-        return [*self._program_reasons(), *machine.missing(self.level, self._tools)]
+        return [*self._program_reasons(), *machine.missing(self.level, self.tools)]
 
     def _program_reasons(self) -> list[str]:
         path = shutil.which(self._program)
@@ -66,7 +66,7 @@ class Bubblewrap:
         program = shutil.which(self._program)
         if program is None:
             raise SandboxUnavailable(self._program_reasons())
-        around = machine.surroundings(self.state_dir, self._tools)
+        around = machine.surroundings(self.state_dir, self.tools)
         filters = seccomp.write_programs(machine.directory(self.state_dir / "seccomp"))
         return BubblewrapLauncher(program, around, filters)
 

@@ -64,11 +64,13 @@ class Launcher(Protocol):
 
 
 class Engine(Protocol):
-    """A sandbox program: whether it works here, and its launcher."""
+    """A sandbox program: whether it works here, and its launcher. `tools`: host directories of further programs,
+    readable by everyone, shown at the same path."""
 
     name: str
     level: IsolationLevel
     state_dir: Path
+    tools: tuple[Path, ...]
 
     def missing(self) -> list[str]:
         """Why it cannot work here, as far as that shows without starting a sandbox. Blocking."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from codeagent.sandboxes import archives, beneath, machine, outcome, repository
@@ -66,13 +68,18 @@ class LocalDriver:
         self._cgroup_parent = cgroup_parent
         self._slot_uids = slot_uids
         self._trusted_hosts = tuple(trusted_hosts)
+        self._setup = (engine.tools, slot_uids, cgroup_parent, self._trusted_hosts)
         self._preparing = asyncio.Lock()
         self._workspaces: Workspaces | None = None
         self._report: ProbeReport | None = None
         self._lock: int | None = None
 
-    async def probe(self) -> ProbeReport:
-        """Runs a sandbox and checks it from inside; the answer is remembered while this driver lives."""
+    async def probe(self, *, again: bool = False) -> ProbeReport:
+        """Runs a sandbox and checks it from inside; the answer is remembered until it is asked for `again`."""
+        if again:
+            self._report = None
+            if reasons := await in_thread(self._engine.missing):
+                raise SandboxUnavailable(reasons)
         if self._report is None:
             await self._ready()
             try:
@@ -80,6 +87,11 @@ class LocalDriver:
             except SandboxUnavailable as unavailable:
                 raise SandboxUnavailable([*unavailable.reasons, *self._engine.hints()]) from unavailable
         return self._report
+
+    async def fingerprint(self) -> str:
+        """Changes when something that was proven may no longer hold: kernel, program, how the driver is set up."""
+        parts = (platform.release(), await in_thread(self._engine.version), self.level, *self._setup)
+        return sha256(repr(parts).encode()).hexdigest()
 
     async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
         validate_patch(patch, limits)

@@ -34,14 +34,14 @@ _TASKS_A_PROCESS = 4
 
 
 class Runsc:
-    """See `Engine`. `tools`: host directories of further programs, readable by everyone, shown at the same path."""
+    """See `Engine`."""
 
     name = "runsc"
     level = IsolationLevel.OWN_KERNEL
 
     def __init__(self, state_dir: Path, tools: Sequence[Path] = (), program: str | None = None) -> None:
         self.state_dir = state_dir.absolute()
-        self._tools = tuple(tools)
+        self.tools = tuple(tools)
         self._program = program or "runsc"
 
     def missing(self) -> list[str]:
@@ -49,7 +49,7 @@ class Runsc:
         for tool in ("unshare", "nsenter"):
             if shutil.which(tool) is None:
                 reasons.append(f"{tool} is missing: apt-get install util-linux")
-        return [*reasons, *machine.missing(self.level, self._tools)]
+        return [*reasons, *machine.missing(self.level, self.tools)]
 
     def _program_reasons(self) -> list[str]:
         path = shutil.which(self._program)
@@ -76,7 +76,7 @@ class Runsc:
         program = shutil.which(self._program)
         if program is None:
             raise SandboxUnavailable(self._program_reasons())
-        around = machine.surroundings(self.state_dir, self._tools)
+        around = machine.surroundings(self.state_dir, self.tools)
         bundles = self.state_dir / "bundles"
         remove_tree(bundles)  # of a worker that died
         bundles.mkdir(mode=0o711)

@@ -1,4 +1,4 @@
-"""Chooses the strongest driver this machine can prove. Never a weaker one than was asked for, or explicitly allowed."""
+"""Chooses a driver this machine can prove. Never a weaker one than was asked for, or explicitly allowed."""
 
 from __future__ import annotations
 
@@ -7,61 +7,73 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from codeagent.sandboxes.bwrap import Bubblewrap, BubblewrapDriver
+from codeagent.sandboxes.offers import OFFERS, Host, Offer, OfferedDriver
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 from codeagent.sandboxes.sources import TrustedHost
 
 _log = logging.getLogger(__name__)
-_OFFERED = (IsolationLevel.KERNEL, IsolationLevel.RLIMIT)
+
+AUTO = "auto"
 
 
 async def choose_driver(
-    minimum_level: IsolationLevel,
-    allow_level: IsolationLevel | None,
-    state_dir: Path,
-    *,
-    runtimes: Sequence[Path] = (),
-    slot_uids: range = range(200_000, 200_256),
-    bwrap_path: str | None = None,
-    trusted_hosts: Sequence[TrustedHost] = (),
-) -> BubblewrapDriver:
+    minimum_level: IsolationLevel, allow_level: IsolationLevel | None, host: Host, name: str = AUTO
+) -> OfferedDriver:
     """A driver whose probe has passed.
 
     `minimum_level` is what the deployment demands, `allow_level` a weaker level the operator consents to by name; there
-    is no other way below the minimum. Raises `SandboxUnavailable` with what each level lacks and what to install.
+    is no other way below the minimum. `name`: the only driver that will do; with `AUTO` the first of `OFFERS` that
+    keeps the minimum, and a weaker one only if none of them does. Raises `SandboxUnavailable` with what each lacks and
+    what to install.
     """
     floor = minimum_level if allow_level is None else min(minimum_level, allow_level)
     if floor is IsolationLevel.NONE:
         raise SandboxUnavailable(["running commands without isolation is not offered"])
-    reasons = _unusable_certificates(trusted_hosts)
+    candidates = _candidates(floor, minimum_level, name)
+    reasons = _unusable_certificates(host.trusted_hosts)
     if reasons:
         raise SandboxUnavailable(reasons)
-    for level in (offered for offered in _OFFERED if offered >= floor):
-        driver = BubblewrapDriver(state_dir, level, runtimes, slot_uids, bwrap_path, trusted_hosts=trusted_hosts)
+    for offer in candidates:
+        driver = offer.make(host)
         try:
             await driver.probe()
         except SandboxUnavailable as unavailable:
-            reasons += [f"{level.name}: {reason}" for reason in unavailable.reasons]
+            reasons += [f"{offer.name} at level {int(offer.level)}: {reason}" for reason in unavailable.reasons]
             await driver.shutdown()
             continue
         except BaseException:
             await driver.shutdown()
             raise
-        if level < minimum_level:
-            _log.warning("sandboxes run at level %s, below %s, as the operator allowed", level.name, minimum_level.name)
+        if offer.level < minimum_level:
+            _log.warning("sandboxes run at level %d, below %d, as the operator allowed", offer.level, minimum_level)
         return driver
-    raise SandboxUnavailable(reasons or [f"no driver isolates at level {floor.name}"])
+    raise SandboxUnavailable(reasons)
+
+
+def _candidates(floor: IsolationLevel, minimum_level: IsolationLevel, name: str) -> list[Offer]:
+    """Raises `SandboxUnavailable` where there is none."""
+    known = dict.fromkeys(offer.name for offer in OFFERS)
+    if name != AUTO and name not in known:
+        raise SandboxUnavailable([f"there is no driver {name}: there are {', '.join(known)}"])
+    named = [offer for offer in OFFERS if (offer.automatic if name == AUTO else offer.name == name)]
+    found = [offer for offer in named if offer.level >= floor]
+    if not found:
+        who = "no driver isolates" if name == AUTO else f"{name} does not isolate"
+        raise SandboxUnavailable([f"{who} at level {int(floor)}"])
+    return sorted(found, key=lambda offer: offer.level < minimum_level)
 
 
 def missing_for(minimum_level: IsolationLevel, state_dir: Path) -> list[str]:
     """What keeps every driver below that level here, as far as that shows without starting a sandbox; empty where one
     may reach it. Blocking."""
-    missing = [f"no driver isolates at level {int(minimum_level)}"]
-    for level in (offered for offered in _OFFERED if offered >= minimum_level):
-        missing = Bubblewrap(state_dir, level).missing()
-        if not missing:
-            break
-    return missing
+    missing: list[str] = []
+    for offer in OFFERS:
+        if offer.automatic and offer.level >= minimum_level:
+            found = offer.missing(state_dir)
+            if not found:
+                return []
+            missing += [f"{offer.name}: {reason}" for reason in found]
+    return missing or [f"no driver isolates at level {int(minimum_level)}"]
 
 
 def lacking(level: IsolationLevel, *, is_root: bool) -> tuple[str, ...]:

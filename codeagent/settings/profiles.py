@@ -32,12 +32,15 @@ _BY_PROFILE: dict[str, tuple[Any, Any, Any]] = {
     "kafka_replication": (1, 3, 3),
     "topics_profile": ("dev", "medium", "medium"),
     "trace_ratio": (1.0, 1.0, 0.1),
+    "sandbox_minimum_level": (2, None, None),
 }
-"""Every default that depends on the environment; all other defaults are the same everywhere."""
+"""Every default that depends on the environment, `None` where there is none; all others are the same everywhere."""
 
 PROFILES: Mapping[Environment, Mapping[str, Any]] = MappingProxyType(
     {
-        environment: MappingProxyType({name: values[place] for name, values in _BY_PROFILE.items()})
+        environment: MappingProxyType(
+            {name: values[place] for name, values in _BY_PROFILE.items() if values[place] is not None}
+        )
         for place, environment in enumerate(Environment)
     }
 )

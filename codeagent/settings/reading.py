@@ -14,7 +14,7 @@ from codeagent.settings.problems import Misconfigured, Problem
 from codeagent.settings.reference import expectation
 from codeagent.settings.variables import wrong_variables
 
-_STAND_INS: Mapping[str, Any] = {"database_url": "", "kafka_bootstrap_servers": "nowhere:0"}
+_STAND_INS: Mapping[str, Any] = {"database_url": "", "kafka_bootstrap_servers": "nowhere:0", "sandbox_minimum_level": 2}
 """For what has no default, so that the rest can be looked at when it is missing or wrong."""
 
 

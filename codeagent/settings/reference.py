@@ -124,9 +124,8 @@ def _row(name: str, field: FieldInfo) -> str:
 def _default(name: str, field: FieldInfo) -> str:
     by_profile = [PROFILES[environment].get(name) for environment in Environment]
     if any(value is not None for value in by_profile):
-        return ", ".join(
-            f"{environment} {_shown(value)}" for environment, value in zip(Environment, by_profile, strict=True)
-        )
+        shown = ("required" if value is None else _shown(value) for value in by_profile)
+        return ", ".join(f"{environment} {value}" for environment, value in zip(Environment, shown, strict=True))
     return "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
 
 

@@ -46,9 +46,12 @@ class WorkSettings(Group):
     """JSON list of hosts, as in `[{"host": "git.example.internal", "port": 8443, "certificates": "/etc/ssl/ca.pem"}]`,
     that runs may fetch from although their addresses are not public. The same for edges and sandbox workers. With
     none, only public addresses are fetched from."""
-    sandbox_minimum_level: Annotated[int, About(unit="level")] = Field(default=2, ge=1, le=3)
+    sandbox_minimum_level: Annotated[int, About(unit="level")] = Field(ge=1, le=3)
     """Isolation without which a sandbox worker does not start: 1 namespaces and seccomp, 2 with group limits and a
     user id of its own, 3 a kernel of its own."""
+    sandbox_driver: str = Field(default="auto", pattern="^[a-z]{2,20}$")
+    """The only driver that sandbox workers use, by its name in docs/sandboxes.md; `auto` takes the cheapest that
+    isolates at the minimum level."""
     lease_seconds: float = Field(default=30.0, ge=1, le=600)
     """How long a silent worker keeps an effect before another takes it. Shorter renews more often."""
     max_attempts: Annotated[int, About(unit="claims")] = Field(default=4, ge=1, le=20)

@@ -78,7 +78,7 @@ class EffectPolicy:
 
 class EffectLoop:
     """Performs at most `slots` effects at once. A command that finds no free slot is acknowledged unclaimed: its row
-    stays in the ledger, where a free slot looks for the oldest."""
+    stays in the ledger, where a free slot looks for the oldest. While the loop is not `is_able`, no slot is free."""
 
     def __init__(
         self,
@@ -87,8 +87,10 @@ class EffectLoop:
         performer: Performer,
         outbound: Outbound,
         policy: EffectPolicy,
+        is_able: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = database
+        self._is_able = is_able
         self._ledger = ledger
         self._performer = performer
         self._outbound = outbound
@@ -119,6 +121,8 @@ class EffectLoop:
             self._begin(Work(message, claim))
 
     def _free(self) -> int:
+        if not self._is_able():
+            return 0
         return self._policy.slots - len(self._active) - self._claimed
 
     def _begin(self, work: Work) -> None:

@@ -1,6 +1,6 @@
 """Looks around inside a sandbox and prints what it finds as JSON: fact -> whether it holds.
 
-The words after the program: the level the sandbox is to have, and the kernel the machine runs on, as /proc/version says.
+Its words: the level the sandbox is to have, and the kernel of the machine, as /proc/version has it there.
 """
 
 from __future__ import annotations

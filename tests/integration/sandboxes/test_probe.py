@@ -15,6 +15,7 @@ import pytest
 
 from codeagent.sandboxes import machine, probe
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.offers import Host
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 from codeagent.sandboxes.select import choose_driver
 from tests.integration.sandboxes.support import archive, require_root_and_bwrap
@@ -46,6 +47,7 @@ PROBE = """
 import asyncio, sys
 from pathlib import Path
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.offers import Host
 from codeagent.sandboxes.protocol import ExecSpec
 from codeagent.sandboxes.streams import discard
 
@@ -91,13 +93,15 @@ async def test_a_sandbox_without_its_filters_is_noticed(
 
 
 async def test_the_strongest_driver_is_chosen_and_never_a_weaker_one(state_dir: Path) -> None:
-    driver = await choose_driver(IsolationLevel.KERNEL, IsolationLevel.RLIMIT, state_dir)
+    driver = await choose_driver(IsolationLevel.KERNEL, IsolationLevel.RLIMIT, Host(state_dir))
     assert driver.level is IsolationLevel.KERNEL
     await driver.shutdown()
-    with pytest.raises(SandboxUnavailable, match="OWN_KERNEL"):
-        await choose_driver(IsolationLevel.OWN_KERNEL, None, state_dir)
+    with pytest.raises(SandboxUnavailable, match="bwrap does not isolate at level 3"):
+        await choose_driver(IsolationLevel.OWN_KERNEL, None, Host(state_dir), "bwrap")
+    with pytest.raises(SandboxUnavailable, match=r"no driver chroot: there are bwrap, runsc"):
+        await choose_driver(IsolationLevel.KERNEL, None, Host(state_dir), "chroot")
     with pytest.raises(SandboxUnavailable, match="without isolation"):
-        await choose_driver(IsolationLevel.NONE, None, state_dir)
+        await choose_driver(IsolationLevel.NONE, None, Host(state_dir))
 
 
 async def test_without_bubblewrap_everything_missing_is_named_at_once(
@@ -105,8 +109,8 @@ async def test_without_bubblewrap_everything_missing_is_named_at_once(
 ) -> None:
     monkeypatch.setattr(machine, "setting", lambda path: "0")
     with pytest.raises(SandboxUnavailable) as caught:
-        await choose_driver(IsolationLevel.KERNEL, None, state_dir, bwrap_path="/nowhere/bwrap")
-    assert "KERNEL: bubblewrap is missing: apt-get install bubblewrap" in caught.value.reasons
+        await choose_driver(IsolationLevel.KERNEL, None, Host(state_dir, programs={"bwrap": "/nowhere/bwrap"}), "bwrap")
+    assert "bwrap at level 2: bubblewrap is missing: apt-get install bubblewrap" in caught.value.reasons
     assert any("max_user_namespaces" in reason for reason in caught.value.reasons)
 
 
@@ -117,9 +121,9 @@ async def test_without_groups_a_weaker_level_is_taken_only_if_allowed(
         raise SandboxUnavailable(["no control groups are mounted"])
 
     monkeypatch.setattr("codeagent.sandboxes.cgroup_layout.find_trees", none)
-    with pytest.raises(SandboxUnavailable, match="KERNEL: no control groups"):
-        await choose_driver(IsolationLevel.KERNEL, None, state_dir)
-    driver = await choose_driver(IsolationLevel.KERNEL, IsolationLevel.RLIMIT, state_dir)
+    with pytest.raises(SandboxUnavailable, match="bwrap at level 2: no control groups"):
+        await choose_driver(IsolationLevel.KERNEL, None, Host(state_dir))
+    driver = await choose_driver(IsolationLevel.KERNEL, IsolationLevel.RLIMIT, Host(state_dir))
     try:
         assert driver.level is IsolationLevel.RLIMIT
         assert (await driver.probe()).level is IsolationLevel.RLIMIT

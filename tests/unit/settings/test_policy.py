@@ -39,6 +39,7 @@ def configured(environment: Environment = Environment.PRODUCTION, **changed: Any
         "allowed_origins": ["https://console.example.com"],
         "otlp_endpoint": "https://collector.internal/v1/traces",
         "vault_address": "https://vault.internal:8200",
+        "sandbox_minimum_level": 2,
     }
     return Settings(**{**values, **changed})
 
