@@ -12,6 +12,8 @@ from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 from codeagent.sandboxes.sources import TrustedHost
 
 _log = logging.getLogger(__name__)
+DRIVERS = (Bubblewrap.name,)
+"""By name, the default first."""
 _OFFERED = (IsolationLevel.KERNEL, IsolationLevel.RLIMIT)
 
 
@@ -24,8 +26,9 @@ async def choose_driver(
     slot_uids: range = range(200_000, 200_256),
     bwrap_path: str | None = None,
     trusted_hosts: Sequence[TrustedHost] = (),
+    named: str | None = None,
 ) -> BubblewrapDriver:
-    """A driver whose probe has passed.
+    """A driver whose probe has passed; `named`, and no other, where one is asked for by name.
 
     `minimum_level` is what the deployment demands, `allow_level` a weaker level the operator consents to by name; there
     is no other way below the minimum. Raises `SandboxUnavailable` with what each level lacks and what to install.
@@ -33,6 +36,8 @@ async def choose_driver(
     floor = minimum_level if allow_level is None else min(minimum_level, allow_level)
     if floor is IsolationLevel.NONE:
         raise SandboxUnavailable(["running commands without isolation is not offered"])
+    if named is not None and named not in DRIVERS:
+        raise SandboxUnavailable([f"there is no driver {named!r}; drivers: {', '.join(DRIVERS)}"])
     reasons = _unusable_certificates(trusted_hosts)
     if reasons:
         raise SandboxUnavailable(reasons)
