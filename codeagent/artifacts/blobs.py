@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from codeagent import clock
 from codeagent.artifacts.disk import FILE_MODE, explained, make_directory, sync_directory
@@ -21,6 +24,10 @@ _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
 _LONGEST_FOLDER = 200
 _INCOMING = ".incoming"
 _ABANDONED_SECONDS = 3600.0
+_DOOMED = "doomed-"
+_HEX_DIGITS = 64
+_NEW_SECONDS = 3600.0
+"""So old an artifact may look and still be new: not every question has to be written down."""
 _COPY_BYTES = 1 << 20
 
 
@@ -125,7 +132,7 @@ class BlobFiles:
         digest = digest_of(data)
         final = self.location(tenant_id, digest)
         with explained(), self._discarding(tenant_id) as incoming:
-            if _holds(final, data):
+            if _holds(final, data) and _touched(final):
                 # Whoever wrote it may not have come to this yet, and we promise that it stays.
                 sync_directory(final.parent)
                 return digest
@@ -162,11 +169,53 @@ class BlobFiles:
         return incoming.digest, incoming.size
 
     def size(self, tenant_id: str, digest: str) -> int | None:
+        """Who asks is about to name it: from now on it is as good as new."""
         with explained():
             try:
-                return self.location(tenant_id, digest).lstat().st_size
+                path = self.location(tenant_id, digest)
+                facts = path.lstat()
+                if facts.st_mtime < time.time() - _NEW_SECONDS:
+                    os.utime(path)
+                return facts.st_size
             except (FileNotFoundError, NotFound):
                 return None
+
+    def shelves(self) -> Iterator[tuple[str, str]]:
+        """(tenant, first two digits) of every directory that artifacts are in."""
+        for folder in _names(self._root):
+            if folder != _INCOMING:
+                tenant_id = unquote_to_bytes(folder).decode("utf-8", "surrogatepass")
+                for prefix in _names(self._root / folder / "sha256"):
+                    yield tenant_id, prefix
+
+    def older_than(self, tenant_id: str, prefix: str, latest: float) -> list[str]:
+        """Digests of what was last stored or asked for before `latest`, in seconds since the epoch."""
+        found = []
+        with explained(), suppress(FileNotFoundError):
+            for entry in os.scandir(self._root / folder_of(tenant_id) / "sha256" / prefix):
+                with suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime < latest and len(entry.name) == _HEX_DIGITS:
+                        found.append(f"sha256:{entry.name}")
+        return found
+
+    def remove_if_older(self, tenant_id: str, digest: str, latest: float) -> bool:
+        """Takes the artifact away, unless somebody has stored it or asked for it since."""
+        path = self.location(tenant_id, digest)
+        aside = self._root / _INCOMING / f"{_DOOMED}{secrets.token_hex(8)}"
+        with explained():
+            try:
+                make_directory(aside.parent)
+                path.rename(aside)
+            except FileNotFoundError:
+                return False
+            # Under its old name it could have been touched between the look and the end. Now nobody finds it.
+            if aside.lstat().st_mtime >= latest:
+                with suppress(FileExistsError):
+                    os.link(aside, path)
+                aside.unlink()
+                return False
+            aside.unlink()
+            return True
 
     def read(self, tenant_id: str, digest: str, limit_bytes: int | None) -> bytes:
         with self._opened(tenant_id, digest) as file:
@@ -210,6 +259,21 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
+def _touched(path: Path) -> bool:
+    """Whether it is there, and as good as new."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _names(directory: Path) -> list[str]:
+    with explained(), suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(entry.name for entry in directory.iterdir())
+    return []
+
+
 def _regular(path: Path) -> FileIO:
     """Opens without waiting for a FIFO's writer or following a link: a sandbox may have put it there."""
     file = FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
@@ -228,6 +292,7 @@ def _may_move(source: FileIO, root: Path) -> bool:
 def _settle(file: FileIO, path: Path, final: Path) -> None:
     """Names a file by its content. It is on the disk before it has the name, and so is the name on return."""
     os.fchmod(file.fileno(), FILE_MODE)
+    os.utime(file.fileno())
     os.fsync(file.fileno())
     make_directory(final.parent)
     path.replace(final)

@@ -15,6 +15,7 @@ from codeagent.cli.config import app as config
 from codeagent.cli.connected import USAGE, DataDir, directory, failure
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions
+from codeagent.cli.sandbox import app as sandbox
 
 MACHINE, WORK, OPERATE = "On this machine", "Work", "Operate"
 app = typer.Typer(
@@ -25,7 +26,6 @@ app = typer.Typer(
 )
 db = typer.Typer(no_args_is_help=True, help="The database.")
 topics = typer.Typer(no_args_is_help=True, help="The broker's topics.")
-sandbox = typer.Typer(no_args_is_help=True, help="Sandboxes, for operators.")
 admin = typer.Typer(no_args_is_help=True, help="Tenants, for operators.")
 auth = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens, for operators.")
 keys = typer.Typer(invoke_without_command=True)
@@ -267,24 +267,6 @@ def topics_apply(data_dir: DataDir = None) -> None:
     from codeagent.cli.operate import reconcile_topics
 
     raise typer.Exit(reconcile_topics(data_dir, apply=True))
-
-
-@sandbox.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def sandbox_exec(
-    command: Annotated[list[str], typer.Argument(help="The command, after --.")],
-    workspace: Annotated[Path | None, typer.Option(help="Directory to copy in as /workspace.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
-    allow_level: Annotated[int, typer.Option(min=1, max=3)] = 2,
-    state_dir: Annotated[Path | None, typer.Option(help="Where runtimes are kept.")] = None,
-    driver: Annotated[str, typer.Option(help="auto, or the only driver that will do.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One record as the last line.")] = False,
-) -> None:
-    """Run a command in a sandbox of its own. Nothing is left behind; exits as the command did."""
-    from codeagent.cli.sandbox import exec_in_sandbox
-
-    raise typer.Exit(
-        exec_in_sandbox(tuple(command), workspace, timeout, allow_level, state_dir, driver, as_json=as_json)
-    )
 
 
 @admin.command("bootstrap")

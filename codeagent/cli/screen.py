@@ -132,6 +132,18 @@ class Screen:
             self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+class CommandScreen(Screen):
+    """The commands alone: what was run, what it wrote, how it ended."""
+
+    def show(self, event: ServerEvent) -> None:
+        if event.name.startswith("tool.") or event.name == "message.completed":
+            super().show(event)
+
+    def _on_message_completed(self, data: dict[str, Any]) -> None:
+        for call in data["tool_calls"]:
+            self._calls[call["id"]] = _summary(call["name"], call["arguments"])
+
+
 def question(asked: dict[str, Any]) -> str:
     """What a run asks, in full: whoever allows a call has to see all of it. What would not show, or show as something
     else, is spelt out."""

@@ -9,6 +9,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from codeagent.artifacts.blobs import BlobFiles
+from codeagent.artifacts.sweep import ArtifactSweep
 from codeagent.broker.consumer import GroupConsumer
 from codeagent.broker.delivery import Delivery, GiveUp, HandleMessage
 from codeagent.broker.topics import (
@@ -33,11 +35,13 @@ from codeagent.eventlog.facts import forget_origins
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
+from codeagent.projections.artifact_references import ArtifactReferences, named_among
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.runs import RunsProjector
 from codeagent.projections.usage import UsageProjector
 from codeagent.relay.budget_notices import BudgetNotices
 from codeagent.relay.retention import Forget, RetentionLoop
+from codeagent.rounds import Rounds
 from codeagent.settings import Settings
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -48,6 +52,8 @@ from codeagent.workers.step import StepLoop
 log = get_logger(__name__)
 
 RETENTION_SECONDS = 60.0
+TEND_SECONDS = 0.5
+"""Between two looks of a sandbox worker at what its operators ask, and at workspaces that nothing runs in."""
 ADDRESSES_KEPT = timedelta(days=180)
 """How long the audit tells from which network address something was done."""
 
@@ -134,6 +140,7 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.projects.git_credentials import SealedCredentials
+    from codeagent.sandboxes.notes import Notes
     from codeagent.sandboxes.offers import Host
     from codeagent.sandboxes.protocol import IsolationLevel, Limits
     from codeagent.sandboxes.select import choose_driver, lacking
@@ -161,19 +168,40 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
         answers_topic=SANDBOX_EVENTS,
         limits=Limits(),
         most_workspaces=settings.sandbox_workspaces,
+        notes=Notes(settings.sandbox_dir),
         is_live=partial(parts.features.enabled, LIVE_DELTAS),
         credential_for=SealedCredentials(parts.database, parts.box).open,
     )
 
     async def begin() -> None:
         await driver.reap(frozenset())
+        await performer.workspaces.begin()
 
-    parts.process.start += [begin, standing.start]
+    async def tend() -> float:
+        await performer.workspaces.obey()
+        await performer.workspaces.close_idle(settings.sandbox_idle_seconds)
+        return TEND_SECONDS
+
+    rounds = Rounds("sandbox", tend)
+    parts.process.start += [begin, standing.start, rounds.start]
     loop = perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True, is_able=lambda: standing.holds)
     consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
-    parts.process.stop += [standing.stop, performer.close, driver.shutdown]
+    retention = RetentionLoop({"artifacts": _sweep(parts).forget}, every_seconds=RETENTION_SECONDS)
+    parts.process.start.append(retention.start)
+    parts.process.stop += [retention.stop, rounds.stop, standing.stop, performer.close, driver.shutdown]
     return finish(parts, listener)
+
+
+def _sweep(parts: Parts) -> ArtifactSweep:
+    """Beside the worker that stores most of them, and has their disk."""
+    settings = parts.settings
+    return ArtifactSweep(
+        BlobFiles(settings.artifacts_dir),
+        partial(named_among, parts.database),
+        grace_seconds=timedelta(hours=settings.artifact_grace_hours).total_seconds(),
+        removed=metrics.SANDBOX_COLLECTED.labels("artifact").inc,
+    )
 
 
 async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:
@@ -185,6 +213,7 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
         RunsProjector(parts.database, parts.log),
         UsageProjector(parts.database, parts.log),
         AuditProjector(parts.database, parts.log),
+        ArtifactReferences(parts.database, parts.log),
     ]
     notices = BudgetNotices(parts.database)
     keep = timedelta(hours=settings.submission_retention_hours)

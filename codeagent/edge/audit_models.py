@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from codeagent.eventlog.verify import Finding
 from codeagent.messages.envelope import to_structured
-from codeagent.projections.audit import RUN_KIND
+from codeagent.projections.audit import EXEC_KIND, RUN_KIND
 from codeagent.projections.audit_search import AuditEntry
 
 MOST_FINDINGS = 100
@@ -18,10 +18,16 @@ def cloud_event(entry: AuditEntry) -> dict[str, Any]:
     """A line of the audit as a structured CloudEvent, with the extensions `outcome`, `resourcekind`, `resourceid` and,
     where it is known, `clientaddress`.
 
-    What a run was told and has answered is for those who may read runs, and left out here; so is what was erased.
+    What a run was told and has answered is for those who may read runs, and left out here, like what its commands have
+    written; so is what was erased.
     """
     shown = entry.resource_kind != RUN_KIND and entry.event.data
-    event = to_structured(entry.event.envelope(), entry.event.document() if shown else {})
+    document = entry.event.document() if shown else {}
+    if entry.resource_kind == EXEC_KIND:
+        for told in (document.get("stdout"), document.get("stderr")):
+            if told is not None:
+                del told["excerpt"]
+    event = to_structured(entry.event.envelope(), document)
     event |= {
         "outcome": entry.outcome.value,
         "resourcekind": entry.resource_kind,

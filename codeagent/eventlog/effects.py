@@ -66,7 +66,7 @@ class EffectsLedger:
         self._durable = durable_claims
         self._new_token = new_token
         self._claims: Batcher[UUID, Claim | None] = Batcher(self._claim_many)
-        self._records: Batcher[tuple[Claim, StoredEvent, OutboxRow], Verdict] = Batcher(self._record_many)
+        self._records: Batcher[tuple[Claim, Sequence[StoredEvent], OutboxRow], Verdict] = Batcher(self._record_many)
 
     async def claim(self, effect_id: UUID) -> Claim | None:
         """None when another owner works on it, or its outcome is recorded, or the run went on without it."""
@@ -144,30 +144,36 @@ class EffectsLedger:
         )
         return len(rows)
 
-    async def record(self, claim: Claim, fact: StoredEvent, answer: OutboxRow) -> Verdict:
-        """Commits the outcome, durably and once: the fact to the effect's stream, the answer to the outbox."""
-        return await self._records((claim, fact, answer))
+    async def record(self, claim: Claim, facts: Sequence[StoredEvent], answer: OutboxRow) -> Verdict:
+        """Commits the outcome, durably and once: the facts to the effect's stream, which is new, the answer to the
+        outbox. `facts`: at least one, of one stream, from version 1 on."""
+        return await self._records((claim, facts, answer))
 
-    async def _record_many(self, outcomes: Sequence[tuple[Claim, StoredEvent, OutboxRow]]) -> Sequence[Verdict]:
+    async def _record_many(
+        self, outcomes: Sequence[tuple[Claim, Sequence[StoredEvent], OutboxRow]]
+    ) -> Sequence[Verdict]:
+        told = [(place, fact) for place, (_, facts, _) in enumerate(outcomes, 1) for fact in facts]
         rows = await self._database.write(
-            f"SELECT * FROM record_outcomes_v1({', '.join(f'${number}' for number in range(1, 18))})",  # noqa: S608
+            f"SELECT * FROM record_outcomes_v2({', '.join(f'${number}' for number in range(1, 20))})",  # noqa: S608
             [claim.effect_id for claim, _, _ in outcomes],
             [claim.token for claim, _, _ in outcomes],
-            [fact.stream_id for _, fact, _ in outcomes],
-            [fact.tenant_id for _, fact, _ in outcomes],
-            [fact.id for _, fact, _ in outcomes],
-            [fact.type for _, fact, _ in outcomes],
-            [fact.schema_version for _, fact, _ in outcomes],
-            [fact.data for _, fact, _ in outcomes],
-            [fact.data_digest for _, fact, _ in outcomes],
-            [orjson.dumps(fact.metadata).decode() for _, fact, _ in outcomes],
-            [fact.occurred_at for _, fact, _ in outcomes],
-            [fact.leaf_hash for _, fact, _ in outcomes],
+            [facts[0].stream_id for _, facts, _ in outcomes],
+            [facts[0].tenant_id for _, facts, _ in outcomes],
             [answer.id for _, _, answer in outcomes],
             [answer.topic for _, _, answer in outcomes],
             [answer.envelope.key for _, _, answer in outcomes],
             [envelope_json(answer.envelope) for _, _, answer in outcomes],
             [encode_data(answer.data) for _, _, answer in outcomes],
+            [place for place, _ in told],
+            [fact.version for _, fact in told],
+            [fact.id for _, fact in told],
+            [fact.type for _, fact in told],
+            [fact.schema_version for _, fact in told],
+            [fact.data for _, fact in told],
+            [fact.data_digest for _, fact in told],
+            [orjson.dumps(fact.metadata).decode() for _, fact in told],
+            [fact.occurred_at for _, fact in told],
+            [fact.leaf_hash for _, fact in told],
         )
         return [Verdict(row["verdict"]) for row in rows]
 

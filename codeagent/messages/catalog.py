@@ -15,6 +15,7 @@ from codeagent.messages import (
     budget_events,
     commands,
     events,
+    executions,
     identity_events,
     key_events,
     privacy_events,
@@ -52,7 +53,7 @@ RUN_EVENTS: tuple[type[Event], ...] = (
     events.RunCanceled,
     events.RunRejected,
 )
-EFFECT_EVENTS: tuple[type[Event], ...] = (events.CallEnded, events.ExecEnded)
+EFFECT_EVENTS: tuple[type[Event], ...] = (events.CallEnded, executions.ExecStarted, events.ExecEnded)
 CONTROL_EVENTS: tuple[type[Event], ...] = (
     key_events.ApiKeyCreated,
     key_events.ApiKeyRotated,

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from codeagent.messages.conversation import Data, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
+from codeagent.messages.executions import FilesChanged, OutputTold, ResourceUse
 from codeagent.messages.values import (
     AgentDefinition,
     ApprovalDecision,
@@ -269,3 +270,8 @@ class ExecEnded(Event):
     output_digest: str = ""
     checkpoint: str | None = None
     duration_seconds: float
+    signal: int | None = Field(default=None, exclude_if=absent)
+    used: ResourceUse | None = Field(default=None, exclude_if=absent)
+    stdout: OutputTold | None = Field(default=None, exclude_if=absent)
+    stderr: OutputTold | None = Field(default=None, exclude_if=absent)
+    changed: FilesChanged | None = Field(default=None, exclude_if=absent)

@@ -11,8 +11,17 @@ from uuid import UUID
 from codeagent.eventlog.database import Connection
 from codeagent.eventlog.follower import LogFollower
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.messages import values as messages
 from codeagent.messages.audit_events import AccessRefused
-from codeagent.messages.events import CancelRequested, RunCanceled, RunCompleted, RunFailed, RunRejected, RunSubmitted
+from codeagent.messages.events import (
+    CancelRequested,
+    ExecEnded,
+    RunCanceled,
+    RunCompleted,
+    RunFailed,
+    RunRejected,
+    RunSubmitted,
+)
 from codeagent.messages.identity_events import LoginFailed, RefreshReuseDetected
 
 RUN_KIND = "run"
@@ -20,7 +29,10 @@ RUN_ACTIONS = frozenset(
     event.NAME for event in (RunSubmitted, CancelRequested, RunCompleted, RunFailed, RunCanceled, RunRejected)
 )
 """What of a run somebody answers for. Its steps are the run's own story."""
-_EFFECTS = frozenset({"call", "exec"})
+EXEC_KIND = "exec"
+"""Operations in sandboxes, by their run: who answers for a run answers for its commands."""
+_CALL_KIND = "call"
+_UNDONE = frozenset({messages.Outcome.FAILED, messages.Outcome.WORKER_LOST})
 
 
 class Outcome(StrEnum):
@@ -59,9 +71,11 @@ class AuditRow:
 def audit_row(event: StoredEvent) -> AuditRow | None:
     """What the audit keeps of an event; None for what is no act of anybody. A stream's name tells its resource."""
     kind, _, identifier = event.stream_id.partition("-")
-    if kind in _EFFECTS or (kind == RUN_KIND and event.type not in RUN_ACTIONS):
+    if kind == _CALL_KIND or (kind == RUN_KIND and event.type not in RUN_ACTIONS):
         return None
     meta = event.metadata
+    if kind == EXEC_KIND:
+        identifier = meta.get("runid", identifier)
     return AuditRow(
         event_id=event.id,
         tenant_id=event.tenant_id,
@@ -71,8 +85,17 @@ def audit_row(event: StoredEvent) -> AuditRow | None:
         action=event.type,
         resource_kind=kind,
         resource_id=identifier,
-        outcome=OUTCOMES.get(event.type, Outcome.SUCCESS),
+        outcome=_outcome(event),
     )
+
+
+def _outcome(event: StoredEvent) -> Outcome:
+    """A command that ran has been done, whatever it returned; one of which nothing came has not."""
+    if event.type == ExecEnded.NAME and event.data:
+        ended = event.decode()
+        assert isinstance(ended, ExecEnded)
+        return Outcome.FAILURE if ended.outcome in _UNDONE else Outcome.SUCCESS
+    return OUTCOMES.get(event.type, Outcome.SUCCESS)
 
 
 class AuditProjector(LogFollower):

@@ -6,6 +6,7 @@ be asked for.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from codeagent.sandboxes import argv, machine, processes, seccomp
-from codeagent.sandboxes.box import Box, Surroundings
+from codeagent.sandboxes.box import WORKSPACE, Box, Surroundings
 from codeagent.sandboxes.launcher import Launcher, Place, Program
 from codeagent.sandboxes.local import SLOT_UIDS, LocalDriver
 from codeagent.sandboxes.processes import Pipes, ReportingChild
@@ -95,6 +96,15 @@ class BubblewrapLauncher:
         finally:
             os.close(report)
         return ReportingChild(process, reading)
+
+    def policy_digest(self) -> str:
+        seen = hashlib.sha256()
+        for path in self._filters:
+            seen.update(hashlib.sha256(path.read_bytes()).digest())
+        box = Box(command=(), workspace=Path(WORKSPACE))
+        for word in argv.build("bwrap", box, self._around, status=0, filters=()):
+            seen.update(word.encode("utf-8", "surrogateescape") + b"\0")
+        return f"sha256:{seen.hexdigest()}"
 
     def close(self) -> None:
         """Nothing is held."""

@@ -15,17 +15,23 @@ _PERIOD_MICROSECONDS = 100_000
 _LAUNCHER_TASKS = 3
 """The sandbox program itself and its first process count in the group, not in what the command may start."""
 
+_STAYING_TASKS = 2
+"""Of these, the ones that are there while the command runs."""
+
 CONTROLLERS = ("memory", "pids", "cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a group used. `oom_kills` and `pids_refused` count events since it was made."""
+    """What a group used. `oom_kills` and `pids_refused` count events since it was made; `throttled_seconds` is how long
+    its processes had to wait for their share of the processor."""
 
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
     oom_kills: int = 0
     pids_refused: int = 0
+    throttled_seconds: float = 0.0
+    peak_processes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +155,18 @@ class Group:
         if self._trees.version == 2:
             peak = _number(self._trees.memory / "memory.peak")
             oom = _field(self._trees.memory / "memory.events", "oom_kill")
+            throttled = _field(self._trees.cpu / "cpu.stat", "throttled_usec") / 1e6
         else:
             peak = _number(self._trees.memory / "memory.max_usage_in_bytes")
             oom = _field(self._trees.memory / "memory.oom_control", "oom_kill")
+            throttled = _field(self._trees.cpu / "cpu.stat", "throttled_time") / 1e9
         if self._trees.unified is not None:
             cpu = _field(self._trees.unified / "cpu.stat", "usage_usec") / 1e6
         else:
             cpu = _number((self._trees.cpuacct or self._trees.cpu) / "cpuacct.usage") / 1e9
-        return Usage(cpu, peak, oom, _field(self._trees.pids / "pids.events", "max"))
+        refused = _field(self._trees.pids / "pids.events", "max")
+        processes = max(0, _number(self._trees.pids / "pids.peak") - _STAYING_TASKS)
+        return Usage(cpu, peak, oom, refused, throttled, processes)
 
     def remove(self, *, within_seconds: float = 0.0) -> bool:
         """Kills what is left, and removes the group. Returns whether it is gone. Blocks up to `within_seconds`."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from codeagent.sandboxes import archives
-from codeagent.sandboxes.protocol import ExecRecord, ExecSpec, Limits, OutputSink, SandboxDriver, SandboxFailure
+from codeagent.sandboxes.protocol import (
+    ExecRecord,
+    ExecSpec,
+    Limits,
+    OutputSink,
+    SandboxDriver,
+    SandboxFailure,
+    Workspace,
+)
 from codeagent.sandboxes.streams import discard
 from codeagent.sandboxes.uninterrupted import in_thread
 
@@ -22,9 +31,11 @@ async def exec_once(  # every argument is one option of a command line
     limits: Limits,
     env: Mapping[str, str],
     sink: OutputSink = discard,
+    stop: asyncio.Event | None = None,
 ) -> ExecRecord:
     """The record of `argv`, run in a copy of `workspace_dir` (or in an empty directory) with `limits`, but for at most
-    `timeout_seconds`. Nothing is left behind. Raises `SandboxFailure` and `SandboxUnavailable`."""
+    `timeout_seconds`, and until `stop` is set: then its reason is `canceled`. Nothing is left behind. Raises
+    `SandboxFailure` and `SandboxUnavailable`, and `CancelledError` where it was stopped before it was started."""
     await driver.probe()
     with tempfile.TemporaryDirectory(prefix="codeagent-exec-") as scratch:
         archive = Path(scratch, "workspace.tar.gz")
@@ -32,10 +43,30 @@ async def exec_once(  # every argument is one option of a command line
         await in_thread(_pack, source, archive, limits)
         workspace = await driver.open(f"exec-{secrets.token_hex(8)}", archive, b"", limits)
     try:
-        bounded = replace(limits, wall_seconds=timeout_seconds)
-        return await driver.run(workspace, ExecSpec(tuple(argv), env=env, limits=bounded), sink)
+        if stop is not None and stop.is_set():
+            raise asyncio.CancelledError
+        spec = ExecSpec(tuple(argv), env=env, limits=replace(limits, wall_seconds=timeout_seconds))
+        if stop is None:
+            return await driver.run(workspace, spec, sink)
+        return await _until(stop, driver, workspace, driver.run(workspace, spec, sink))
     finally:
         await driver.close(workspace)
+
+
+async def _until(
+    stop: asyncio.Event, driver: SandboxDriver, workspace: Workspace, command: Awaitable[ExecRecord]
+) -> ExecRecord:
+    running, stopping = asyncio.ensure_future(command), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            # What runs in a workspace that is closed is canceled, and its record has what it wrote until then.
+            await driver.close(workspace)
+        return await running
+    finally:
+        stopping.cancel()
+        running.cancel()
+        await asyncio.gather(running, stopping, return_exceptions=True)
 
 
 def _pack(source: Path, archive: Path, limits: Limits) -> None:

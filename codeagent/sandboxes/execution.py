@@ -132,7 +132,9 @@ class Operation:
         self, child: Program, captures: list[Capture], box: Box, group: Group | None, wall_seconds: float
     ) -> Observed:
         stdout, stderr = captures
-        usage = Usage(child.cpu_seconds, child.peak_memory_bytes) if group is None else group.usage()
+        rusage = child.rusage
+        used = Usage(rusage.user_seconds + rusage.system_seconds, rusage.max_rss_bytes)
+        usage = used if group is None else group.usage()
         disk = os.statvfs(box.workspace)
         return Observed(
             stopped=self._stopped.result() if self._stopped.done() else None,
@@ -149,6 +151,9 @@ class Operation:
             wall_seconds=wall_seconds,
             cpu_seconds=usage.cpu_seconds,
             peak_memory_bytes=usage.peak_memory_bytes,
+            rusage=rusage,
+            throttled_seconds=usage.throttled_seconds,
+            peak_processes=usage.peak_processes,
         )
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from codeagent.sandboxes.box import Box
 from codeagent.sandboxes.processes import Pipes
-from codeagent.sandboxes.protocol import IsolationLevel, Limits
+from codeagent.sandboxes.protocol import IsolationLevel, Limits, Rusage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,9 @@ class Program(Protocol):
         ...
 
     @property
-    def cpu_seconds(self) -> float: ...
-
-    @property
-    def peak_memory_bytes(self) -> int: ...
+    def rusage(self) -> Rusage:
+        """Of all processes waited for; a control group knows better."""
+        ...
 
     async def ended(self) -> None:
         """Returns when the program has ended; parts of it may live for a moment more."""
@@ -56,6 +55,10 @@ class Launcher(Protocol):
 
         Raises `SandboxFailure`, and `ValueError` for a box that could be mounted over.
         """
+        ...
+
+    def policy_digest(self) -> str:
+        """`sha256:` of what confines every command, but for its workspace and its limits. Blocking."""
         ...
 
     def close(self) -> None:

@@ -72,6 +72,7 @@ class LocalDriver:
         self._preparing = asyncio.Lock()
         self._workspaces: Workspaces | None = None
         self._report: ProbeReport | None = None
+        self._policy_digest = ""
         self._lock: int | None = None
 
     async def probe(self, *, again: bool = False) -> ProbeReport:
@@ -83,7 +84,8 @@ class LocalDriver:
         if self._report is None:
             await self._ready()
             try:
-                self._report = await prove(self, await in_thread(self._engine.version))
+                report = await prove(self, await in_thread(self._engine.version))
+                self._report = replace(report, policy_digest=self._policy_digest)
             except SandboxUnavailable as unavailable:
                 raise SandboxUnavailable([*unavailable.reasons, *self._engine.hints()]) from unavailable
         return self._report
@@ -165,7 +167,8 @@ class LocalDriver:
         bounded = replace(limits, output_kept_bytes=limits.patch_bytes, output_hard_bytes=limits.patch_bytes)
         seen = await workspaces.operate(opened, box, bounded, discard)
         _raise_unless_diffed(seen)
-        return await in_thread(validate_patch, seen.stdout, limits)
+        patch = await in_thread(validate_patch, seen.stdout, limits)
+        return replace(patch, left_out=repository.left_out(seen.stderr))
 
     async def close(self, workspace: Workspace) -> None:
         if isinstance(workspace, OpenWorkspace):
@@ -208,6 +211,7 @@ class LocalDriver:
         if self.level >= IsolationLevel.KERNEL:
             groups = machine.control_groups(root, self._cgroup_parent)
         prepared = Machine(self._engine.prepare(), groups)
+        self._policy_digest = prepared.launcher.policy_digest()
         is_root = os.geteuid() == 0
         volumes = Volumes(root / "workspaces", mounted=is_root)
         volumes.prepare()

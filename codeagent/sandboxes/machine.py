@@ -63,7 +63,7 @@ def lock(state_dir: Path) -> int:
 
 def control_groups(state_dir: Path, parent: Path | None) -> ControlGroups:
     """The groups of the worker that owns `state_dir`. Blocking. Raises `SandboxUnavailable`."""
-    groups = ControlGroups(cgroup_layout.find_trees(parent=parent), _group_name(state_dir))
+    groups = ControlGroups(cgroup_layout.find_trees(parent=parent), group_name(state_dir))
     groups.prepare()
     return groups
 
@@ -118,5 +118,5 @@ def directory(path: Path) -> Path:
     return path
 
 
-def _group_name(root: Path) -> str:
+def group_name(root: Path) -> str:
     return "codeagent-" + hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]

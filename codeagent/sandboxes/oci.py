@@ -36,24 +36,34 @@ def write_bundle(bundle: Path, box: Box, around: Surroundings, limits: Limits) -
     root = bundle / "root"
     root.mkdir(mode=0o755)
     links = [part for part in around.top_level if isinstance(part, Link)]
-    shown = (*(part for part in around.top_level if isinstance(part, Bind)), Bind(around.etc, "/etc"), *binds)
     for link in (*links, Link("../tmp", "/var/tmp")):  # noqa: S108
         _inside(root, link.target).parent.mkdir(parents=True, exist_ok=True)
         _inside(root, link.target).symlink_to(link.text)
-    for bind in shown:
+    for bind in _shown(box, around):
         _mount_point(root, bind)
     for target in ("/proc", "/dev", "/sys", "/tmp", "/run", HOME, WORKSPACE):  # noqa: S108
         _inside(root, target).mkdir(parents=True, exist_ok=True)
-    config = {
+    config = configuration(root, box, around, limits)
+    (bundle / "config.json").write_text(json.dumps(config), encoding="utf-8", errors="surrogateescape")
+    (bundle / "config.json").chmod(0o644)
+
+
+def configuration(root: Path, box: Box, around: Surroundings, limits: Limits) -> dict[str, Any]:
+    """What config.json says of a sandbox whose root directory is `root`."""
+    binds = (_bind(bind) for bind in _shown(box, around))
+    return {
         "ociVersion": _VERSION,
         "root": {"path": str(root), "readonly": True},
         "hostname": "sandbox",
         "process": _process(box, around, limits),
-        "mounts": [*_memory_file_systems(box.tmp_bytes), *(_bind(bind) for bind in shown), _workspace(box)],
+        "mounts": [*_memory_file_systems(box.tmp_bytes), *binds, _workspace(box)],
         "linux": {"namespaces": [{"type": name} for name in _NAMESPACES]},
     }
-    (bundle / "config.json").write_text(json.dumps(config), encoding="utf-8", errors="surrogateescape")
-    (bundle / "config.json").chmod(0o644)
+
+
+def _shown(box: Box, around: Surroundings) -> tuple[Bind, ...]:
+    top_level = (part for part in around.top_level if isinstance(part, Bind))
+    return (*top_level, Bind(around.etc, "/etc"), *around.tools, *box.binds)
 
 
 def _process(box: Box, around: Surroundings, limits: Limits) -> dict[str, Any]:

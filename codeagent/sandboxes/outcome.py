@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from codeagent.sandboxes.protocol import ExecRecord, IsolationLevel, Reason
+from codeagent.sandboxes.protocol import ExecRecord, IsolationLevel, Reason, Rusage
 
 _HIGHEST_SIGNAL = 64
 
@@ -29,6 +29,9 @@ class Observed:
     wall_seconds: float
     cpu_seconds: float
     peak_memory_bytes: int
+    rusage: Rusage = field(default_factory=Rusage)
+    throttled_seconds: float = 0.0
+    peak_processes: int = 0
 
     @property
     def signal(self) -> int | None:
@@ -87,6 +90,10 @@ def record(seen: Observed, driver: str, level: IsolationLevel) -> ExecRecord:
         driver=driver,
         level=level,
         detail=last_words(seen.stderr) if failed else "",
+        rusage=seen.rusage,
+        throttled_seconds=seen.throttled_seconds,
+        oom_kills=seen.oom_kills,
+        peak_processes=seen.peak_processes,
     )
 
 

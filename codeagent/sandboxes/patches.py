@@ -7,7 +7,7 @@ import string
 import unicodedata
 from dataclasses import dataclass, field
 
-from codeagent.sandboxes.protocol import Limits, Patch, SandboxFailure
+from codeagent.sandboxes.protocol import UNCHANGED, FileState, Limits, Patch, SandboxFailure
 
 _FILE_MODES = frozenset({b"100644", b"100755"})
 _LINK_MODE = b"120000"
@@ -56,7 +56,7 @@ def validate_patch(text: bytes, limits: Limits) -> Patch:
         if before is not None and not (before.deleted and file.created):
             raise _refused(f"the patch changes a file twice: {file.path!a}")
         files[file.path] = file
-    return Patch(text=text, files=tuple(files))
+    return Patch(text=text, files=tuple(files), states={path: file.state for path, file in files.items()})
 
 
 @dataclass
@@ -86,7 +86,14 @@ class _File:
     created: bool = False
     deleted: bool = False
     modes: list[bytes] = field(default_factory=list)
+    blob: str = UNCHANGED
     declared_bytes: int = 0
+
+    @property
+    def state(self) -> FileState:
+        if self.deleted:
+            return FileState("", "")
+        return FileState(self.blob, self.modes[-1].decode("ascii") if self.modes else "", self.created)
 
 
 def _read_file(lines: _Lines) -> _File:
@@ -174,6 +181,7 @@ def _read_extended_header(lines: _Lines, file: _File) -> bool:
             found = _INDEX.fullmatch(lines.take())
             if found is None:
                 raise _refused("the patch has an unreadable index line")
+            file.blob = found.group(2).decode("ascii")
             if found.group(3):
                 file.modes.append(found.group(3))
             return True

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from codeagent.sandboxes.protocol import Limits, SandboxFailure
+from codeagent.sandboxes.protocol import Limits, Rusage, SandboxFailure
 
 _PR_SET_CHILD_SUBREAPER = 36
 _BARRIER_SECONDS = 10.0
@@ -121,8 +121,9 @@ class Child:
         self._outer = _Exit(process.pid)
         self._gone = False
         self._unreaped = {process.pid, -process.pid}
-        self._cpu_seconds = 0.0
-        self._peak_memory_bytes = 0
+        self._user_seconds = 0.0
+        self._system_seconds = 0.0
+        self._max_rss_bytes = 0
         self.status: int | None = None
         """What the program itself ended with, -n for signal n, once that is known."""
 
@@ -131,13 +132,9 @@ class Child:
         return self.status
 
     @property
-    def cpu_seconds(self) -> float:
-        """Of all processes waited for; a control group knows better."""
-        return self._cpu_seconds
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        return self._peak_memory_bytes
+    def rusage(self) -> Rusage:
+        """Of all processes waited for."""
+        return Rusage(self._user_seconds, self._system_seconds, self._max_rss_bytes)
 
     async def ended(self) -> None:
         """Returns when the outer process has ended; the rest may live for a moment more."""
@@ -181,8 +178,9 @@ class Child:
                 self._unreaped.discard(target)
                 continue
             if found:
-                self._cpu_seconds += used.ru_utime + used.ru_stime
-                self._peak_memory_bytes = max(self._peak_memory_bytes, used.ru_maxrss * 1024)
+                self._user_seconds += used.ru_utime
+                self._system_seconds += used.ru_stime
+                self._max_rss_bytes = max(self._max_rss_bytes, used.ru_maxrss * 1024)
                 # A number that was waited for may soon be another's; that of a group only when it is empty.
                 self._unreaped -= {found}
             if found == self._process.pid:

@@ -69,6 +69,16 @@ class ExecSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Rusage:
+    """What the processes that were waited for have used, as the kernel tells their parent. A control group knows
+    better: it counts those as well that were killed and never waited for."""
+
+    user_seconds: float = 0.0
+    system_seconds: float = 0.0
+    max_rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ExecRecord:
     """What happened. `stdout` and `stderr` are the kept bytes; `*_seen_bytes` count all that was written."""
 
@@ -87,6 +97,11 @@ class ExecRecord:
     level: IsolationLevel
     detail: str = ""
     """For people, when the command did not run at all."""
+    rusage: Rusage = field(default_factory=Rusage)
+    throttled_seconds: float = 0.0
+    oom_kills: int = 0
+    peak_processes: int = 0
+    """As the control group counted, like `cpu_seconds` and `peak_memory_bytes`; 0 where nobody counted."""
 
 
 OutputSink = Callable[[str, bytes], Awaitable[None]]
@@ -94,11 +109,27 @@ OutputSink = Callable[[str, bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
+class FileState:
+    """A file as a patch leaves it. `blob` names its content ("" once it is deleted, `UNCHANGED` where only its mode
+    differs); `mode` is git's; `created` says that the base has no such file."""
+
+    blob: str
+    mode: str
+    created: bool = False
+
+
+UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
 class Patch:
-    """A validated unified git diff of the workspace against its base."""
+    """A validated unified git diff of the workspace against its base. `left_out`: files and directories (with a `/` at
+    the end) that are new and that it does not carry, since the repository ignores them."""
 
     text: bytes
     files: tuple[str, ...]
+    states: Mapping[str, FileState] = field(default_factory=dict)
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +140,8 @@ class ProbeReport:
     version: str
     level: IsolationLevel
     facts: Mapping[str, bool]
+    policy_digest: str = ""
+    """`sha256:` of what confines a command: system call filters and the options of the sandbox program."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from codeagent.sandboxes.box import WORKSPACE
@@ -56,6 +57,22 @@ _GIT = " ".join(("git", *OPTIONS))
 LEFT_OUT_OF_DIFFS = ("__pycache__/", "*.py[co]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/")
 """Leavings of tools, as lines of a git exclude file. They apply to new files only."""
 
+_MOST_LEFT_OUT = 1000
+"""Names that are told. More of them are a build's, and say no more."""
+
+
+def left_out(errors: bytes) -> tuple[str, ...]:
+    """What `diff_script` told on standard error as not carried, without the leavings of tools. Names that are not UTF-8
+    are shown with escapes."""
+    names = errors.partition(b"\0")[2].split(b"\0")[:-1]
+    told = (name.decode("utf-8", "backslashreplace") for name in names)
+    return tuple(name for name in told if not _is_leaving(name))
+
+
+def _is_leaving(name: str) -> bool:
+    last = name.rstrip("/").rpartition("/")[2] + ("/" if name.endswith("/") else "")
+    return any(fnmatchcase(last, pattern) for pattern in LEFT_OUT_OF_DIFFS)
+
 
 def lay_out(directory: Path, owner: int, excludes: Sequence[str]) -> None:
     """Makes an empty bare repository of plain files for `owner`: no git runs on the host. Blocking."""
@@ -82,11 +99,15 @@ def base_script(*, with_patch: bool) -> tuple[str, ...]:
 
 
 def diff_script(tree: str) -> tuple[str, ...]:
-    """Prints the difference between the workspace and `tree`. Repository and workspace may both be read-only."""
+    """Prints the difference between the workspace and `tree`, and tells on standard error, after a NUL, what is new and
+    not in it: names that end in NUL. Repository and workspace may both be read-only."""
     # The base's index knows which files have not been touched since. Its time must be kept for that to be safe.
     steps = (
         'mkdir "$GIT_OBJECT_DIRECTORY" && cp -p "$GIT_DIR/index" "$GIT_INDEX_FILE" && '
-        f"{_GIT} add --all -- . && exec {_GIT} diff {' '.join(_DIFF_OPTIONS)} {tree} --"
+        f"{_GIT} add --all -- . && {_GIT} diff {' '.join(_DIFF_OPTIONS)} {tree} -- && "
+        # A directory of which nothing is carried is told as one name, however much is in it.
+        f"printf '\\0' >&2 && {_GIT} ls-files --others --directory --no-empty-directory -z "
+        f"| head -z -n {_MOST_LEFT_OUT} >&2"
     )
     return ("/bin/sh", "-c", steps)
 

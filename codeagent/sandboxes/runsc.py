@@ -6,6 +6,8 @@ of the machine, namespaces without network or other processes, the control group
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from codeagent.sandboxes import machine, oci, processes
-from codeagent.sandboxes.box import INNER_UID, Box, Surroundings
+from codeagent.sandboxes.box import INNER_UID, WORKSPACE, Box, Surroundings
 from codeagent.sandboxes.launcher import Launcher, Place, Program
 from codeagent.sandboxes.local import SLOT_UIDS, LocalDriver
 from codeagent.sandboxes.processes import Child, Pipes
@@ -118,6 +120,12 @@ class RunscLauncher:
         except BaseException:
             remove_tree(bundle)
             raise
+
+    def policy_digest(self) -> str:
+        box, bundle = Box(command=(), workspace=Path(WORKSPACE)), Path("/bundle")
+        config = oci.configuration(bundle / "root", box, self._around, Limits())
+        words = (*_confined(0), *_runsc("runsc", bundle, box), json.dumps(config))
+        return f"sha256:{hashlib.sha256(os.fsencode(chr(0).join(words))).hexdigest()}"
 
     def close(self) -> None:
         while self._users:

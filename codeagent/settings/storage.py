@@ -30,5 +30,8 @@ class StorageSettings(Group):
     `codeagent config check --database` reads it, to hold the sum of their connections against the server's limit."""
     artifacts_dir: Path = Path("/var/lib/codeagent/artifacts")
     """Where artifacts are kept; one file system that all processes share."""
+    artifact_grace_hours: Annotated[float, About(unit="hours")] = Field(default=168.0, ge=1.0, le=8760.0)
+    """How long an artifact is kept that neither the log nor a command under way names, after it was last stored or
+    asked for. Longer than the broker keeps commands, and than submissions are kept."""
     sandbox_dir: Path = Path("/var/lib/codeagent/sandboxes")
     """Workspaces and runtimes of this machine's sandbox worker; shared with no other process."""

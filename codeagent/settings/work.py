@@ -38,6 +38,9 @@ class WorkSettings(Group):
     """Model calls at once in one provider worker."""
     sandbox_slots: Annotated[int, About(unit="operations")] = Field(default=4, ge=1, le=200)
     """Operations at once in one sandbox worker."""
+    sandbox_idle_seconds: Annotated[float, About(unit="seconds")] = Field(default=900.0, ge=1.0, le=86_400.0)
+    """How long a sandbox worker keeps a workspace that nothing runs in, such as that of a run which waits for a person.
+    The run goes on from its checkpoint."""
     sandbox_workspaces: Annotated[int, About(unit="workspaces")] = Field(default=32, ge=1, le=1000)
     """Workspaces a sandbox worker keeps between operations."""
     trusted_git_hosts: Annotated[

@@ -13,13 +13,9 @@ import orjson
 import structlog
 from opentelemetry import trace
 
-_SECRET_NAMES = re.compile(r"(?i)(password|secret|token|api_?key|authorization|cookie|credential|dsn|database_url)")
-_SECRET_VALUES = re.compile(
-    r"(c(?:ak|rt|ac|as|st)_[\w-]{6})[\w-]+|(eyJ[\w-]{6})[\w-]+\.[\w.-]+|(://[^/\s:@]+:)[^@\s]+(?=@)|((?i:bearer)\s+)\S+"
-    r"|((?i:password|secret|token|api_?key)\s*[=:]\s*)[^\s,;&]+|(sk-)[\w-]{8,}"
-)
-REDACTED = "[redacted]"
+from codeagent.telemetry.redaction import REDACTED, without_secrets
 
+_SECRET_NAMES = re.compile(r"(?i)(password|secret|token|api_?key|authorization|cookie|credential|dsn|database_url)")
 EventDict = MutableMapping[str, Any]
 
 
@@ -29,12 +25,8 @@ def redact(_: object, __: str, event: EventDict) -> EventDict:
         if _SECRET_NAMES.search(name):
             event[name] = REDACTED
         elif isinstance(value, str):
-            event[name] = _SECRET_VALUES.sub(_blank, value)
+            event[name] = without_secrets(value)
     return event
-
-
-def _blank(match: re.Match[str]) -> str:
-    return f"{next(group for group in match.groups() if group)}{REDACTED}"
 
 
 def add_trace(_: object, __: str, event: EventDict) -> EventDict:

@@ -101,6 +101,9 @@ SANDBOX_LEVEL = _gauge(
 SANDBOX_EXEC = _histogram(
     "codeagent_sandbox_exec_duration_seconds", "Sandbox operations", ("provider", "reason"), _SLOW
 )
+SANDBOX_COLLECTED = _counter(
+    "codeagent_sandbox_collected_total", "What nobody needed any more and was removed", ("what",)
+)
 
 AUTH_FAILURES = _counter("codeagent_auth_failures_total", "Logins and tokens that were refused", ("reason",))
 REFRESH_REUSE = _counter("codeagent_auth_refresh_reuse_detected_total", "Refresh tokens that came again: thefts")

@@ -8,6 +8,7 @@ from typing import Literal
 from uuid import UUID
 
 from codeagent.messages.results import Delta
+from codeagent.sandboxes.plain_text import PlainText
 
 GATHER_SECONDS = 0.05
 MOST_CHARACTERS = 16_000
@@ -74,3 +75,21 @@ class DeltaSender:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)
         await self.flush()
+
+
+class LiveOutput:
+    """A command's output on its way to whoever watches, as text: both streams, each in whole characters."""
+
+    def __init__(self, deltas: DeltaSender) -> None:
+        self._deltas = deltas
+        self._texts: dict[Literal["stdout", "stderr"], PlainText] = {"stdout": PlainText(), "stderr": PlainText()}
+        self.begin_attempt = deltas.begin_attempt
+
+    async def write(self, stream: str, piece: bytes) -> None:
+        name: Literal["stdout", "stderr"] = "stderr" if stream == "stderr" else "stdout"
+        await self._deltas.write(name, self._texts[name].feed(piece))
+
+    async def close(self) -> None:
+        for name, text in self._texts.items():
+            await self._deltas.write(name, text.finish())
+        await self._deltas.close()

@@ -15,26 +15,17 @@ from codeagent.errors import CodeAgentError, Unavailable
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import Claim, EffectsLedger, OutboxRow, Verdict
 from codeagent.eventlog.notices import CANCELED, listen
-from codeagent.eventlog.stored import metadata_for, prepare
-from codeagent.messages.envelope import Envelope, Event, Message, Payload
+from codeagent.messages.envelope import Envelope, Message, Payload
 from codeagent.messages.values import Outcome
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 from codeagent.telemetry.traces import CONSUMER, current_traceparent, span
+from codeagent.workers.ended import Began, Ended
 from codeagent.workers.step import Outbound
 
 log = get_logger(__name__)
 
 Stopped = Literal["canceled", "lost", "draining"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an effect ended: the fact for its own stream, the answer for the agent worker."""
-
-    stream_id: str
-    fact: Event
-    answer: Payload
 
 
 @dataclass(slots=True)
@@ -48,6 +39,8 @@ class Work:
     recording: bool = False
     task: asyncio.Task[None] | None = None
     after: tuple[asyncio.Task[None], ...] = ()  # tasks of earlier claims, which have to end first
+    began: Began | None = None
+    """What its performer is about to do, once it says so."""
 
     @property
     def elapsed_seconds(self) -> float:
@@ -194,22 +187,14 @@ class EffectLoop:
     async def _record(self, work: Work, ended: Ended) -> None:
         """Until the database has answered: an outcome is never thrown away while its claim may hold."""
         envelope = work.message.envelope
-        fact = prepare(
-            ended.fact,
-            stream_id=ended.stream_id,
-            version=1,
-            event_id=clock.new_uuid(),
-            tenant_id=envelope.tenant_id,
-            occurred_at=clock.now(),
-            metadata=metadata_for(envelope, envelope.key),
-        )
+        facts = ended.facts(envelope, work.began)
         answer_envelope = self._envelope_of(ended.answer, envelope)
         answer = OutboxRow(answer_envelope.id, self._performer.answers_topic, answer_envelope, ended.answer)
         work.recording = True
         delay = 0.1
         while True:
             try:
-                verdict = await self._ledger.record(work.claim, fact, answer)
+                verdict = await self._ledger.record(work.claim, facts, answer)
                 break
             except Unavailable as error:
                 log.warning("effect.record_waits", error=error.detail)

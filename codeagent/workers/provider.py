@@ -22,7 +22,8 @@ from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError
 from codeagent.telemetry import metrics
 from codeagent.telemetry.traces import span
 from codeagent.workers.deltas import DeltaSender, Send, unsent
-from codeagent.workers.effect import Ended, Work
+from codeagent.workers.effect import Work
+from codeagent.workers.ended import Ended
 from codeagent.workers.storing import until_stored
 
 INLINE_BYTES = 24_000

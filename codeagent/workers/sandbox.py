@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -14,11 +14,8 @@ from typing import Protocol
 
 from codeagent.agent import tools
 from codeagent.artifacts.disk import explained
-from codeagent.errors import CodeAgentError
 from codeagent.messages.commands import ExecuteOperation
-from codeagent.messages.events import ExecEnded
-from codeagent.messages.ids import exec_stream
-from codeagent.messages.results import SandboxResult
+from codeagent.messages.executions import FilesChanged, OutputTold
 from codeagent.messages.values import (
     BASE_CHECKPOINT,
     ArchiveSource,
@@ -29,13 +26,19 @@ from codeagent.messages.values import (
     Outcome,
     PrepareFiles,
 )
-from codeagent.sandboxes.protocol import GitCredential, Limits, SandboxDriver, SandboxFailure, Workspace
+from codeagent.sandboxes.changes import changes
+from codeagent.sandboxes.notes import Notes
+from codeagent.sandboxes.protocol import ExecRecord, GitCredential, Limits, SandboxDriver, SandboxFailure
 from codeagent.telemetry import metrics
-from codeagent.workers.deltas import DeltaSender, Send, unsent
-from codeagent.workers.effect import Ended, Work
+from codeagent.workers import exec_facts
+from codeagent.workers.deltas import DeltaSender, LiveOutput, Send, unsent
+from codeagent.workers.effect import Work
+from codeagent.workers.ended import Ended
+from codeagent.workers.exec_facts import Done, Told
+from codeagent.workers.held import Held, HeldWorkspaces, Place
 from codeagent.workers.provider import Blobs, resolve_arguments
 from codeagent.workers.storing import until_stored
-from codeagent.workers.toolbox import Toolbox, ToolOutcome
+from codeagent.workers.toolbox import Toolbox, ToolOutcome, ended_by_operator, spec_of, told_what_is_left_out
 
 PATCH_TYPE = "text/x-diff"
 
@@ -57,33 +60,12 @@ async def no_credential(_tenant_id: str, _project_id: str, _url: str) -> GitCred
     return None
 
 
-@dataclass(slots=True)
-class _Held:
-    """A run's workspace on this machine, and the checkpoint its files are at. `dirty` while an operation runs."""
-
-    workspace: Workspace
-    base: str
-    checkpoint: str
-    dirty: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """What an operation brought, before it is put into words."""
-
-    tool: ToolOutcome | None = None
-    base: str | None = None
-    checkpoint: str = BASE_CHECKPOINT
-    patch: Artifact | None = None
-    input_digest: str = ""
-
-
 class SandboxPerformer:
     """Performs `sandbox.execute`. A workspace serves one claim at a time; one left dirty is never used again."""
 
     kind = "sandbox"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that a worker is composed of
         self,
         driver: SandboxDriver,
         files: Store,
@@ -92,6 +74,7 @@ class SandboxPerformer:
         answers_topic: str,
         limits: Limits,
         most_workspaces: int,
+        notes: Notes | None = None,
         is_live: Callable[[str], bool] = lambda _: True,
         credential_for: CredentialFor = no_credential,
     ) -> None:
@@ -101,25 +84,27 @@ class SandboxPerformer:
         self._credential_for = credential_for
         self._send_delta = send_delta
         self._limits = limits
-        self._most = most_workspaces
         self._is_live = is_live
-        self._held: OrderedDict[str, _Held] = OrderedDict()
-        self._opening = asyncio.Lock()
+        self.workspaces = HeldWorkspaces(driver, limits, most_workspaces, notes)
+        self.close = self.workspaces.close
 
     async def perform(self, work: Work) -> Ended:
         command = work.message.data
         assert isinstance(command, ExecuteOperation)
+        if not isinstance(command.operation, CallTool):
+            work.began = exec_facts.began(command, work.claim.attempt, await self._driver.probe(), self._limits)
         done = await self._operate(work, command)
-        return self._words(work, command, done)
+        told = self._told(work, command)
+        metrics.SANDBOX_EXEC.labels(self._driver.name, done.reason).observe(told.duration_seconds)
+        return exec_facts.done(told, done)
 
-    async def _operate(self, work: Work, command: ExecuteOperation) -> _Done:
+    async def _operate(self, work: Work, command: ExecuteOperation) -> Done:
         tenant_id = work.message.envelope.tenant_id
         match command.operation:
             case PrepareFiles():
                 files = command.operation.continues or Files(base=await self._source(tenant_id, command.operation))
-                held = await self._workspace(work, files.base, files.checkpoint)
-                held.dirty = False
-                return _Done(base=files.base, checkpoint=files.checkpoint)
+                async with self._workspace(work, files.base, files.checkpoint, "prepare"):
+                    return Done(base=files.base, checkpoint=files.checkpoint)
             case CallTool():
                 return await self._tool(work, command, command.operation)
             case CollectPatch():
@@ -141,65 +126,91 @@ class SandboxPerformer:
             digest, _ = await until_stored(partial(self._files.put_file, tenant_id, archive))
             return digest
 
-    async def _workspace(self, work: Work, base: str, checkpoint: str) -> _Held:
-        """The run's workspace at a checkpoint, marked dirty. Whatever else is there under its name is removed."""
-        run_id = work.message.envelope.key
-        held = self._held.pop(run_id, None)
-        if held is not None and not held.dirty and (held.base, held.checkpoint) == (base, checkpoint):
-            held.dirty = True
-            self._held[run_id] = held
-            return held
+    def _workspace(self, work: Work, base: str, checkpoint: str, operation: str) -> AbstractAsyncContextManager[Held]:
+        """The run's workspace at a checkpoint."""
         tenant_id = work.message.envelope.tenant_id
-        if held is not None:
-            await self._driver.close(held.workspace)
-        await self._make_room()
-        patch = await self._files.read(tenant_id, checkpoint) if checkpoint else b""
-        archive = await self._files.path(tenant_id, base)
-        workspace = await self._driver.open(run_id, archive, patch, self._limits)
-        held = _Held(workspace, base, checkpoint, dirty=True)
-        self._held[run_id] = held
-        return held
 
-    async def _make_room(self) -> None:
-        """Closes the workspace unused for longest; its run, if it goes on, is given a new one from its checkpoint."""
-        while len(self._held) >= self._most:
-            idle = next((run_id for run_id, held in self._held.items() if not held.dirty), None)
-            if idle is None:
-                return
-            await self._driver.close(self._held.pop(idle).workspace)
+        async def load() -> tuple[Path, bytes]:
+            patch = await self._files.read(tenant_id, checkpoint) if checkpoint else b""
+            return await self._files.path(tenant_id, base), patch
 
-    async def _tool(self, work: Work, command: ExecuteOperation, operation: CallTool) -> _Done:
-        tenant_id = work.message.envelope.tenant_id
-        call = await resolve_arguments(self._files, tenant_id, operation.call)
+        place = Place(tenant_id, work.message.envelope.key, base, checkpoint)
+        return self.workspaces.at(place, load, operation, str(work.claim.effect_id))
+
+    async def _tool(self, work: Work, command: ExecuteOperation, operation: CallTool) -> Done:
+        call = await resolve_arguments(self._files, work.message.envelope.tenant_id, operation.call)
         digest = f"sha256:{sha256(call.arguments.encode()).hexdigest()}"
+        probed = await self._driver.probe()
         try:
             arguments = tools.parse(call)
         except tools.BadToolCall as error:
+            work.began = exec_facts.began(command, work.claim.attempt, probed, self._limits, (), digest)
             outcome = ToolOutcome(str(error), "error", changed=False)
-            return _Done(tool=outcome, checkpoint=command.checkpoint, input_digest=digest)
-        held = await self._workspace(work, _base(command), command.checkpoint)
-        send = self._send_delta if self._is_live(work.message.envelope.tenant_id) else unsent
-        deltas = DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id)
-        deltas.begin_attempt(work.claim.attempt)
-        toolbox = Toolbox(self._driver, held.workspace, self._limits, _streaming(deltas))
+            return Done(tool=outcome, checkpoint=command.checkpoint, input_digest=digest)
+        spec = spec_of(arguments, self._limits, operation.timeout_seconds)
+        work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest)
+        async with self._workspace(work, _base(command), command.checkpoint, call.name) as held:
+            try:
+                done = await self._carried_out(work, command, held, arguments, operation.timeout_seconds)
+            except SandboxFailure:
+                if held.ended_by is None:
+                    raise
+                done = Done(checkpoint=command.checkpoint)
+            if held.ended_by is not None:
+                # Its files go with the workspace: the run goes on from the checkpoint before.
+                ended = ended_by_operator(done.tool)
+                done = replace(done, tool=ended, checkpoint=command.checkpoint, changed=None, ended_by=held.ended_by)
+        return replace(done, input_digest=digest)
+
+    async def _carried_out(
+        self, work: Work, command: ExecuteOperation, held: Held, arguments: tools.ToolArguments, timeout_seconds: int
+    ) -> Done:
+        tenant_id = work.message.envelope.tenant_id
+        send = self._send_delta if self._is_live(tenant_id) else unsent
+        live = LiveOutput(DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id))
+        live.begin_attempt(work.claim.attempt)
+        toolbox = Toolbox(self._driver, held.workspace, self._limits, live.write)
         try:
-            outcome = await toolbox.carry_out(arguments, operation.timeout_seconds)
+            outcome = await toolbox.carry_out(arguments, timeout_seconds)
         finally:
-            await deltas.close()
+            await live.close()
         if outcome.whole is not None:
             await until_stored(partial(self._files.put, tenant_id, outcome.whole))
-        if outcome.changed:
-            held.checkpoint = await self._checkpoint(tenant_id, held)
-        held.dirty = False
-        return _Done(tool=outcome, checkpoint=held.checkpoint, input_digest=digest)
+        stdout, stderr = await self._outputs(tenant_id, outcome.record)
+        changed = None
+        if outcome.changed and held.ended_by is None:
+            before = held.left_out
+            changed = await self._checkpoint(held)
+            outcome = told_what_is_left_out(outcome, [name for name in held.left_out if name not in before])
+        return Done(outcome, checkpoint=held.place.checkpoint, stdout=stdout, stderr=stderr, changed=changed)
 
-    async def _checkpoint(self, tenant_id: str, held: _Held) -> str:
+    async def _outputs(self, tenant_id: str, record: ExecRecord | None) -> list[OutputTold | None]:
+        """What the log says of standard output and standard error. All of what does not fit there is stored."""
+        told: list[OutputTold | None] = []
+        if record is None:
+            return [None, None]
+        for kept, seen_bytes in ((record.stdout, record.stdout_seen_bytes), (record.stderr, record.stderr_seen_bytes)):
+            output = await asyncio.to_thread(exec_facts.output_told, kept, seen_bytes)
+            if output.ref is not None:
+                await until_stored(partial(self._files.put, tenant_id, kept))
+            told.append(output)
+        return told
+
+    async def _checkpoint(self, held: Held) -> FilesChanged:
+        """Stores the files as they are; `held` is there then. Returns what differs from the checkpoint before."""
         patch = await self._driver.diff(held.workspace, self._limits)
-        if not patch.text:
-            return BASE_CHECKPOINT
-        return await until_stored(partial(self._files.put, tenant_id, patch.text))
+        checkpoint = BASE_CHECKPOINT
+        if patch.text:
+            checkpoint = await until_stored(partial(self._files.put, held.place.tenant_id, patch.text))
+        found = changes(held.states, patch.states)
+        held.place, held.states, held.left_out = (
+            replace(held.place, checkpoint=checkpoint),
+            patch.states,
+            patch.left_out,
+        )
+        return exec_facts.files_changed(found, patch.left_out)
 
-    async def _collect(self, work: Work, command: ExecuteOperation) -> _Done:
+    async def _collect(self, work: Work, command: ExecuteOperation) -> Done:
         """The last checkpoint is the patch: nothing has run since."""
         tenant_id = work.message.envelope.tenant_id
         patch: Artifact | None = None
@@ -208,94 +219,20 @@ class SandboxPerformer:
             patch = Artifact(
                 name="changes.patch", media_type=PATCH_TYPE, size_bytes=len(data), digest=command.checkpoint
             )
-        held = self._held.pop(command.run_id, None)
-        if held is not None:
-            await self._driver.close(held.workspace)
-        return _Done(checkpoint=command.checkpoint, patch=patch)
-
-    def _words(self, work: Work, command: ExecuteOperation, done: _Done) -> Ended:
-        tool, record = done.tool, done.tool.record if done.tool is not None else None
-        output_ref = f"sha256:{sha256(tool.whole).hexdigest()}" if tool is not None and tool.whole is not None else None
-        reason = tool.reason if tool is not None else "ok"
-        metrics.SANDBOX_EXEC.labels(self._driver.name, reason).observe(work.elapsed_seconds)
-        fact = ExecEnded(
-            effect_id=command.effect_id,
-            run_id=command.run_id,
-            attempt=work.claim.attempt,
-            outcome=Outcome.DONE,
-            operation=command.operation.kind,
-            tool=command.operation.call.name if isinstance(command.operation, CallTool) else None,
-            input_digest=done.input_digest,
-            reason=reason,
-            exit_code=tool.exit_code if tool is not None else None,
-            limits_hit=record.limits_hit if record is not None else (),
-            driver=self._driver.name,
-            level=int(self._driver.level),
-            wall_seconds=record.wall_seconds if record is not None else 0.0,
-            cpu_seconds=record.cpu_seconds if record is not None else 0.0,
-            peak_memory_bytes=record.peak_memory_bytes if record is not None else 0,
-            output_digest=f"sha256:{sha256((tool.text if tool else '').encode()).hexdigest()}",
-            checkpoint=done.checkpoint,
-            duration_seconds=work.elapsed_seconds,
-        )
-        answer = SandboxResult(
-            effect_id=command.effect_id,
-            run_id=command.run_id,
-            attempt=work.claim.attempt,
-            outcome=Outcome.DONE,
-            output=tool.text if tool is not None else "",
-            output_ref=output_ref,
-            reason=reason,
-            exit_code=tool.exit_code if tool is not None else None,
-            base=done.base,
-            checkpoint=done.checkpoint,
-            patch=done.patch,
-            duration_seconds=work.elapsed_seconds,
-        )
-        return Ended(exec_stream(command.effect_id), fact, answer)
+        await self.workspaces.drop(command.run_id)
+        return Done(checkpoint=command.checkpoint, patch=patch)
 
     def ended(self, work: Work, outcome: Outcome, error: BaseException | None) -> Ended:
         command = work.message.data
         assert isinstance(command, ExecuteOperation)
-        reason = error.reason if isinstance(error, SandboxFailure) else getattr(error, "code", outcome.value)
-        fact = ExecEnded(
-            effect_id=command.effect_id,
-            run_id=command.run_id,
-            attempt=work.claim.attempt,
-            outcome=outcome,
-            operation=command.operation.kind,
-            reason=reason,
-            driver=self._driver.name,
-            level=int(self._driver.level),
-            duration_seconds=work.elapsed_seconds,
-        )
-        answer = SandboxResult(
-            effect_id=command.effect_id,
-            run_id=command.run_id,
-            attempt=work.claim.attempt,
-            outcome=outcome,
-            checkpoint=command.checkpoint,
-            reason=reason,
-            error_reason=reason,
-            error=error.detail if isinstance(error, CodeAgentError) else "",
-        )
-        return Ended(exec_stream(command.effect_id), fact, answer)
+        return exec_facts.not_done(self._told(work, command), outcome, error)
 
-    async def close(self) -> None:
-        """Removes every workspace of this worker."""
-        held, self._held = self._held, OrderedDict()
-        for item in held.values():
-            await self._driver.close(item.workspace)
+    def _told(self, work: Work, command: ExecuteOperation) -> Told:
+        driver = self._driver
+        return Told(command, work.claim.attempt, driver.name, int(driver.level), work.elapsed_seconds)
 
 
 def _base(command: ExecuteOperation) -> str:
     if command.base is None:
         raise SandboxFailure("the run's files were never prepared", retryable=False)
     return command.base
-
-
-def _streaming(deltas: DeltaSender) -> Callable[[str, bytes], Awaitable[None]]:
-    async def write(stream: str, data: bytes) -> None:
-        await deltas.write("stderr" if stream == "stderr" else "stdout", data.decode(errors="replace"))
-
-    return write

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from codeagent.agent import tools
+from codeagent.sandboxes.plain_text import plain
 from codeagent.sandboxes.protocol import ExecRecord, ExecSpec, Limits, SandboxDriver, SandboxFailure, Workspace
 
 MODEL_SEES_BYTES = 16_000
@@ -15,7 +16,8 @@ MODEL_SEES_BYTES = 16_000
 FILE_BYTES = 4 << 20
 READ_BYTES = 32_000
 OnOutput = Callable[[str, bytes], Awaitable[None]]
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_NAMES_TOLD = 10
+_SEARCH_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,12 @@ class Toolbox:
             raise
 
     async def _shell(self, arguments: tools.Shell, timeout_seconds: int) -> ToolOutcome:
-        seconds = min(arguments.timeout_seconds or timeout_seconds, timeout_seconds)
-        record = await self._run(("/bin/bash", "-c", arguments.command), seconds)
+        record = await self._run(arguments, timeout_seconds)
         head = f"exit code: {record.exit_code}" if record.exit_code is not None else f"reason: {record.reason}"
-        return _from_record(record, head)
+        return await asyncio.to_thread(_from_record, record, head)
 
-    async def _run(self, argv: tuple[str, ...], seconds: int) -> ExecRecord:
-        spec = ExecSpec(argv=argv, limits=replace(self._limits, wall_seconds=float(seconds)))
+    async def _run(self, arguments: tools.ToolArguments, timeout_seconds: int) -> ExecRecord:
+        spec = spec_of(arguments, self._limits, timeout_seconds)
         record = await self._driver.run(self._workspace, spec, self._on_output)
         if record.reason == "sandbox_error":
             raise SandboxFailure(record.detail or "the command could not be started")
@@ -97,18 +98,51 @@ class Toolbox:
         return ToolOutcome(f"edited {arguments.path}", "ok")
 
     async def _search(self, arguments: tools.Search, timeout_seconds: int) -> ToolOutcome:
-        argv = ("grep", "-rnIE", "--exclude-dir=.git", "-m", "200", "-e", arguments.pattern, "--", arguments.path)
-        record = await self._run(argv, min(timeout_seconds, 30))
+        record = await self._run(arguments, timeout_seconds)
         if record.exit_code == 1:
             return ToolOutcome("no match", "ok", 1, record=record, changed=False)
-        return replace(_from_record(record, None), changed=False)
+        return replace(await asyncio.to_thread(_from_record, record, None), changed=False)
+
+
+def spec_of(arguments: tools.ToolArguments, limits: Limits, timeout_seconds: int) -> ExecSpec:
+    """The command a tool runs, and its bounds. `argv` is empty where it runs no program."""
+    seconds = timeout_seconds
+    argv: tuple[str, ...] = ()
+    match arguments:
+        case tools.Shell(command=command):
+            seconds = min(arguments.timeout_seconds or seconds, seconds)
+            argv = ("/bin/bash", "-c", command)
+        case tools.Search(pattern=pattern, path=path):
+            seconds = min(seconds, _SEARCH_SECONDS)
+            argv = ("grep", "-rnIE", "--exclude-dir=.git", "-m", "200", "-e", pattern, "--", path)
+    # All that it may write is kept: the log names the whole of it.
+    kept = limits.output_hard_bytes
+    return ExecSpec(argv, limits=replace(limits, wall_seconds=float(seconds), output_kept_bytes=kept))
+
+
+def ended_by_operator(outcome: ToolOutcome | None) -> ToolOutcome:
+    """What is left of a tool call that somebody has ended from outside."""
+    said = "An operator has ended this. The files are as they were before it."
+    record = outcome.record if outcome is not None else None
+    text = said if outcome is None else f"{outcome.text}\n[{said}]"
+    return ToolOutcome(text, "killed", record=record, changed=False)
+
+
+def told_what_is_left_out(outcome: ToolOutcome, left_out: Sequence[str]) -> ToolOutcome:
+    """The same, and that some new files last only as long as this workspace."""
+    if not left_out:
+        return outcome
+    names = ", ".join(name if name.isprintable() else ascii(name) for name in left_out[:_NAMES_TOLD])
+    more = f" and {len(left_out) - _NAMES_TOLD} more" if len(left_out) > _NAMES_TOLD else ""
+    told = f"[ignored by the repository, so not in the patch and gone with this machine: {names}{more}]"
+    return replace(outcome, text=f"{outcome.text}\n{told}")
 
 
 _FILE_PROBLEMS = frozenset({"no_such_file", "not_a_file", "bad_path", "too_large", "no_space"})
 
 
 def _from_record(record: ExecRecord, head: str | None) -> ToolOutcome:
-    parts = [part for part in (head, _clean(record.stdout), _clean(record.stderr)) if part]
+    parts = [part for part in (head, *(plain(data).rstrip("\n") for data in (record.stdout, record.stderr))) if part]
     whole = "\n".join(parts)
     text = _cut(whole, MODEL_SEES_BYTES)
     if record.limits_hit:
@@ -117,11 +151,6 @@ def _from_record(record: ExecRecord, head: str | None) -> ToolOutcome:
     return ToolOutcome(
         text, record.reason.value, record.exit_code, whole=whole.encode() if cut else None, record=record
     )
-
-
-def _clean(output: bytes) -> str:
-    """Output as text that cannot steer a terminal."""
-    return _CONTROL.sub("", output.decode(errors="replace")).rstrip("\n")
 
 
 def _cut(text: str, most: int) -> str:

@@ -13,6 +13,7 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import Claim, EffectsLedger, OutboxRow, Verdict
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
+from codeagent.eventlog.verify import verify
 from codeagent.messages import events, results
 from codeagent.messages.conversation import Usage
 from codeagent.messages.ids import call_stream
@@ -39,7 +40,7 @@ async def asked(database: Database) -> tuple[str, UUID]:
     return run_id, effect.id
 
 
-def outcome(run_id: str, claim: Claim) -> tuple[StoredEvent, OutboxRow]:
+def outcome(run_id: str, claim: Claim, facts: int = 1) -> tuple[list[StoredEvent], OutboxRow]:
     envelope = cause(run_id)
     fact = events.CallEnded(
         effect_id=claim.effect_id,
@@ -53,15 +54,18 @@ def outcome(run_id: str, claim: Claim) -> tuple[StoredEvent, OutboxRow]:
     answer = results.ProviderResult(
         effect_id=claim.effect_id, run_id=run_id, attempt=claim.attempt, outcome=Outcome.DONE
     )
-    stored = prepare(
-        fact,
-        stream_id=call_stream(claim.effect_id),
-        version=1,
-        event_id=clock.new_uuid(),
-        tenant_id=TENANT,
-        occurred_at=clock.now(),
-        metadata=metadata_for(envelope, run_id),
-    )
+    stored = [
+        prepare(
+            fact,
+            stream_id=call_stream(claim.effect_id),
+            version=version,
+            event_id=clock.new_uuid(),
+            tenant_id=TENANT,
+            occurred_at=clock.now(),
+            metadata=metadata_for(envelope, run_id),
+        )
+        for version in range(1, facts + 1)
+    ]
     return stored, OutboxRow(envelope.id, "codeagent.provider.events.v1", envelope, answer)
 
 
@@ -133,6 +137,22 @@ async def test_outcomes_that_share_a_statement_are_judged_each_for_itself(databa
     heads = await EventLog(database).heads([call_stream(effect_id) for _, effect_id in wanted])
     assert list(heads.values()) == [1, 0, 1]
     assert len(await database.fetch("SELECT 1 FROM outbox WHERE value IS NOT NULL")) == 1
+
+
+async def test_all_facts_of_an_outcome_stand_together_or_not_at_all(database: Database) -> None:
+    """A stream tells of one attempt: what another has to say, also when the run went on without both, is left out."""
+    run_id, effect_id = await asked(database)
+    first = await ledger(database, "a", lease=0.0).claim(effect_id)
+    second = await ledger(database, "b").claim(effect_id)
+    assert first is not None
+    assert second is not None
+    await commit_step(database, step(run_id, 1, [started()], close=True))
+    short, long = outcome(run_id, second, 1), outcome(run_id, first, 3)
+    verdicts = await asyncio.gather(ledger(database).record(second, *short), ledger(database).record(first, *long))
+    assert verdicts == [Verdict.GONE, Verdict.GONE]
+    stored = await EventLog(database).read_stream(call_stream(effect_id))
+    assert [event.id for event in stored] in ([fact.id for fact in facts] for facts, _ in (short, long))
+    assert verify(stored) == []
 
 
 async def test_what_nobody_claimed_is_found_when_due(database: Database) -> None:

@@ -13,10 +13,18 @@ from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import prepare
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.refusals import Refusal, Refusals
+from codeagent.messages import values
+from codeagent.messages.events import ExecEnded
 from codeagent.messages.identity_events import LoginFailed, TenantSuspended, UserCreated
-from codeagent.messages.ids import call_stream, user_stream
+from codeagent.messages.ids import call_stream, exec_stream, user_stream
 from codeagent.projections.audit import AuditProjector, Outcome, audit_row
 from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
+from tests.integration.projections.logs import execution
+
+
+def executed(outcome: values.Outcome) -> ExecEnded:
+    return execution("run_1").model_copy(update={"outcome": outcome, "exit_code": 1})
+
 
 EVERYTHING = "SELECT * FROM audit_events ORDER BY event_id"
 
@@ -73,6 +81,9 @@ async def test_of_two_projectors_one_works(database: Database) -> None:
         (TenantSuspended(tenant_id="ten_1"), "tenant-ten_1", Outcome.SUCCESS),
         (started(), "run-run_1", None),
         (started(), call_stream(clock.new_uuid()), None),
+        (executed(values.Outcome.DONE), exec_stream(clock.new_uuid()), Outcome.SUCCESS),
+        (executed(values.Outcome.CANCELED), exec_stream(clock.new_uuid()), Outcome.SUCCESS),
+        (executed(values.Outcome.WORKER_LOST), exec_stream(clock.new_uuid()), Outcome.FAILURE),
     ],
 )
 def test_what_a_fact_is_to_the_audit(fact: object, stream: str, outcome: Outcome | None) -> None:

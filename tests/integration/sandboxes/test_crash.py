@@ -16,7 +16,7 @@ import pytest
 from codeagent.sandboxes import mounts
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.cgroup_layout import find_trees
-from codeagent.sandboxes.machine import _group_name
+from codeagent.sandboxes.machine import group_name
 from codeagent.sandboxes.protocol import SandboxUnavailable
 from tests.integration.sandboxes.support import LIMITS, archive, run
 from tests.integration.sandboxes.test_attacks import processes_of
@@ -44,7 +44,7 @@ def slots_in_use() -> list[int]:
 
 
 def groups_of(state_dir: Path) -> list[Path]:
-    base = find_trees().below(_group_name(state_dir))
+    base = find_trees().below(group_name(state_dir))
     return [child for directory in base.directories for child in directory.glob("*") if child.is_dir()]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from codeagent.sandboxes.bwrap import BubblewrapDriver
-from codeagent.sandboxes.protocol import SandboxFailure, Workspace
+from codeagent.sandboxes.protocol import UNCHANGED, SandboxFailure, Workspace
 from tests.integration.sandboxes.support import LIMITS, archive, python, shell
 
 
@@ -99,10 +99,36 @@ async def test_new_ignored_files_are_left_out_but_ignored_base_files_are_not(
     driver: BubblewrapDriver, varied: Path
 ) -> None:
     workspace = await driver.open("ignored", varied, b"", LIMITS)
+    leavings = "mkdir -p empty deep/__pycache__; touch deep/__pycache__/x.pyc deep/new"
     await shell(
-        driver, workspace, "mkdir ignored; touch ignored/x new.log; echo y > ignored-but-tracked.log; touch new"
+        driver,
+        workspace,
+        f"mkdir ignored; touch ignored/x ignored/y new.log; echo y > ignored-but-tracked.log; touch new; {leavings}",
     )
-    assert (await driver.diff(workspace, LIMITS)).files == ("ignored-but-tracked.log", "new")
+    patch = await driver.diff(workspace, LIMITS)
+    assert patch.files == ("deep/new", "ignored-but-tracked.log", "new")
+    assert patch.left_out == ("ignored/", "new.log")
+
+
+async def test_of_very_many_ignored_files_the_first_are_told(driver: BubblewrapDriver, varied: Path) -> None:
+    workspace = await driver.open("many", varied, b"", LIMITS)
+    await shell(driver, workspace, "seq -f 'n%g.log' 2000 | xargs touch; echo kept > kept")
+    patch = await driver.diff(workspace, LIMITS)
+    assert (patch.files, len(patch.left_out)) == (("kept",), 1000)
+
+
+async def test_of_modes_the_executable_bit_is_kept_and_nothing_else(driver: BubblewrapDriver, varied: Path) -> None:
+    workspace = await driver.open("modes", varied, b"", LIMITS)
+    await shell(
+        driver, workspace, "echo x > run; chmod 0711 run; echo y > secret; chmod 0600 secret; chmod +x changed.py"
+    )
+    states = (await driver.diff(workspace, LIMITS)).states
+    assert {path: state.mode for path, state in states.items()} == {
+        "changed.py": "100755",
+        "run": "100755",
+        "secret": "100644",
+    }
+    assert states["changed.py"].blob == UNCHANGED
 
 
 SAME_SIZE_AND_TIME = "for f in file*; do cp -p $f /tmp/t; printf 'bbbb\\n' > $f; touch -r /tmp/t $f; done"

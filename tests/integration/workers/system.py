@@ -17,7 +17,8 @@ from codeagent.messages.conversation import AssistantMessage, ToolCall, Usage
 from codeagent.messages.envelope import Envelope, Message, Payload
 from codeagent.messages.ids import call_stream, derived_uuid, run_stream, typed_id
 from codeagent.messages.values import ApprovalPolicy, ArchiveSource, Outcome, RunLimits
-from codeagent.workers.effect import EffectLoop, EffectPolicy, Ended, Work
+from codeagent.workers.effect import EffectLoop, EffectPolicy, Work
+from codeagent.workers.ended import Ended
 from codeagent.workers.step import StepLoop
 
 DIGEST = "sha256:" + "a" * 64

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
 from codeagent.identity.keys import digest_of_key, new_key, well_formed
 from codeagent.telemetry.logs import redact
+from codeagent.telemetry.redaction import without_secrets
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,45 @@ def test_secrets_are_blanked_by_name_and_by_look(event: dict[str, str]) -> None:
     [value] = redact(None, "", dict(event)).values()
     assert "secret" not in value
     assert "[redacted]" in value
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "curl -H 'Authorization: Basic c2VjcmV0OnNlY3JldA==' https://h",
+        "curl -H 'X-Api-Key: Zecret' https://h",
+        "curl -u bob:Zecret https://h",
+        "export AWS_SECRET_ACCESS_KEY=Zecret",
+        "mysql --password Zecret",
+        "mysql --password='se Zecret'",
+        'echo \'{"api_key": "Zecret"}\' > config.json',
+        "git push https://bob:Zecret@h/x",
+        "gh auth login ghp_ZecretZecret",
+        "printf -- '-----BEGIN RSA PRIVATE KEY-----\nZecret\nZecret\n-----END RSA PRIVATE KEY-----'",
+    ],
+)
+def test_secrets_in_a_command_are_blanked_and_what_they_are_for_stays(command: str) -> None:
+    seen = without_secrets(command)
+    assert "Zecret" not in seen
+    assert "c2Vj" not in seen
+    assert "[redacted]" in seen
+    assert seen.split()[0] == command.split(maxsplit=1)[0]
+
+
+@pytest.mark.parametrize(
+    "command", ["grep -rn token src/", "pytest -q tests/test_auth.py", "git log --author ted", "keyboard = 1"]
+)
+def test_a_command_without_secrets_stays_as_it_is(command: str) -> None:
+    assert without_secrets(command) == command
+
+
+@pytest.mark.parametrize(
+    "piece", ["://a:", "-----BEGIN PRIVATE KEY-----", "-", "token", "-u a:", "x-", "'", "eyJaaaaaa", "--token ", "a"]
+)
+def test_no_text_makes_it_slow(piece: str) -> None:
+    began = time.process_time()
+    without_secrets(piece * (10_000 // len(piece)))
+    assert time.process_time() - began < 1.0
 
 
 def test_the_rest_is_left_alone() -> None:

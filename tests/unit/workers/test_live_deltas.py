@@ -21,7 +21,8 @@ from codeagent.providers.retry import ResilientProvider
 from codeagent.providers.scripted import ScriptedProvider
 from codeagent.sandboxes.protocol import Limits
 from codeagent.sandboxes.scripted import Scripted, ScriptedDriver
-from codeagent.workers.effect import Ended, Performer, Work
+from codeagent.workers.effect import Performer, Work
+from codeagent.workers.ended import Ended
 from codeagent.workers.provider import ProviderPerformer
 from codeagent.workers.sandbox import SandboxPerformer
 from tests.acceptance.checks import archive_of

@@ -11,7 +11,7 @@ CLAIMS = ("claim_effects_v1", "claim_due_effects_v1")
 RENEW = "SET due_at = clock_timestamp() + $3 FROM held"
 RELEASE = "SET token = NULL"
 EXPIRE = "UPDATE effects SET due_at = clock_timestamp() WHERE id = $1 AND token = $2"
-RECORD = "record_outcomes_v1"
+RECORD = "record_outcomes_v2"
 OF_NO_CLAIM = ("commit_steps_v1", "kind = 'timer'")
 """What writes effects, and claims none: a step, and the sweep's hand on due timers."""
 

@@ -186,7 +186,7 @@ def _is_asynchronous(query: str, arguments: tuple[Any, ...]) -> bool:
 
 _NAMES = {
     "commit_steps_v1": "commit steps",
-    "record_outcomes_v1": "record outcomes",
+    "record_outcomes_v2": "record outcomes",
     "claim_effects_v1": "claim",
     "claim_due_effects_v1": "claim what is due",
     "UPDATE outbox SET due_at": "take due messages",

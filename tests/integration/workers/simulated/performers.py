@@ -26,7 +26,8 @@ from codeagent.sandboxes.protocol import (
     SandboxFailure,
     Workspace,
 )
-from codeagent.workers.effect import Ended, Performer, Work
+from codeagent.workers.effect import Performer, Work
+from codeagent.workers.ended import Ended
 from tests.integration.workers.simulated.gates import Process
 
 TOKEN: ContextVar[UUID] = ContextVar("token")

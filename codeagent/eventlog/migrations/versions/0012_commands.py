@@ -1,0 +1,17 @@
+"""Commands in the log: how they began and how they ended in one commit; and which artifacts the log names."""
+
+from __future__ import annotations
+
+from codeagent.eventlog.migrations.statements import refuse_downgrade, run_scripts
+
+revision = "0012"
+down_revision = "0011"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_scripts("0012_outcomes.sql", "0012_artifacts.sql")
+
+
+downgrade = refuse_downgrade

@@ -1,0 +1,48 @@
+"""What an effect leaves behind: facts for its own stream, and an answer for the agent worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from codeagent import clock
+from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
+from codeagent.messages.envelope import Envelope, Event, Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """What was about to be done, and when. It is committed with the end of it."""
+
+    fact: Event
+    at: datetime
+    actor_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an effect ended: the fact for its own stream, the answer for the agent worker. `actor_id` names which part of
+    the system has done it, where that says more than that it was a part of it."""
+
+    stream_id: str
+    fact: Event
+    answer: Payload
+    actor_id: str | None = None
+
+    def facts(self, cause: Envelope, began: Began | None) -> list[StoredEvent]:
+        """What to record, from version 1 on."""
+        told = [] if began is None else [(began.fact, began.at, began.actor_id)]
+        told.append((self.fact, clock.now(), self.actor_id or cause.actor_id))
+        metadata = metadata_for(cause, cause.key)
+        return [
+            prepare(
+                fact,
+                stream_id=self.stream_id,
+                version=version,
+                event_id=clock.new_uuid(),
+                tenant_id=cause.tenant_id,
+                occurred_at=at,
+                metadata={**metadata, "authid": actor_id},
+            )
+            for version, (fact, at, actor_id) in enumerate(told, 1)
+        ]
