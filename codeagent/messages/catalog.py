@@ -19,6 +19,7 @@ from codeagent.messages import (
     key_events,
     privacy_events,
     project_events,
+    quota_events,
     results,
     webhook_events,
 )
@@ -114,6 +115,7 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     budget_events.BudgetChanged,
     budget_events.BudgetDeleted,
     budget_events.BudgetThresholdReached,
+    quota_events.SandboxQuotaSet,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

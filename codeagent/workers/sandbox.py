@@ -14,11 +14,7 @@ from typing import Protocol
 
 from codeagent.agent import tools
 from codeagent.artifacts.disk import explained
-from codeagent.errors import CodeAgentError
 from codeagent.messages.commands import ExecuteOperation
-from codeagent.messages.events import ExecEnded
-from codeagent.messages.ids import exec_stream
-from codeagent.messages.results import SandboxResult
 from codeagent.messages.values import (
     BASE_CHECKPOINT,
     ArchiveSource,
@@ -30,9 +26,11 @@ from codeagent.messages.values import (
     PrepareFiles,
 )
 from codeagent.sandboxes.protocol import GitCredential, Limits, SandboxDriver, SandboxFailure, Workspace
-from codeagent.telemetry import metrics
+from codeagent.workers import outcomes
+from codeagent.workers.bounds import Bounds
 from codeagent.workers.deltas import DeltaSender, Send, unsent
 from codeagent.workers.effect import Ended, Work
+from codeagent.workers.outcomes import Done
 from codeagent.workers.provider import Blobs, resolve_arguments
 from codeagent.workers.storing import until_stored
 from codeagent.workers.toolbox import Toolbox, ToolOutcome
@@ -67,17 +65,6 @@ class _Held:
     dirty: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """What an operation brought, before it is put into words."""
-
-    tool: ToolOutcome | None = None
-    base: str | None = None
-    checkpoint: str = BASE_CHECKPOINT
-    patch: Artifact | None = None
-    input_digest: str = ""
-
-
 class SandboxPerformer:
     """Performs `sandbox.execute`. A workspace serves one claim at a time; one left dirty is never used again."""
 
@@ -90,7 +77,7 @@ class SandboxPerformer:
         send_delta: Send,
         *,
         answers_topic: str,
-        limits: Limits,
+        limits: Bounds,
         most_workspaces: int,
         is_live: Callable[[str], bool] = lambda _: True,
         credential_for: CredentialFor = no_credential,
@@ -110,22 +97,25 @@ class SandboxPerformer:
         command = work.message.data
         assert isinstance(command, ExecuteOperation)
         done = await self._operate(work, command)
-        return self._words(work, command, done)
+        return outcomes.of_operation(self._driver, work, done)
 
-    async def _operate(self, work: Work, command: ExecuteOperation) -> _Done:
+    async def _operate(self, work: Work, command: ExecuteOperation) -> Done:
         tenant_id = work.message.envelope.tenant_id
         match command.operation:
             case PrepareFiles():
-                files = command.operation.continues or Files(base=await self._source(tenant_id, command.operation))
-                held = await self._workspace(work, files.base, files.checkpoint)
+                limits = self._limits.of(command)
+                files = command.operation.continues
+                if files is None:
+                    files = Files(base=await self._source(tenant_id, command.operation, limits))
+                held = await self._workspace(work, files, limits)
                 held.dirty = False
-                return _Done(base=files.base, checkpoint=files.checkpoint)
+                return Done(base=files.base, checkpoint=files.checkpoint)
             case CallTool():
                 return await self._tool(work, command, command.operation)
             case CollectPatch():
                 return await self._collect(work, command)
 
-    async def _source(self, tenant_id: str, operation: PrepareFiles) -> str:
+    async def _source(self, tenant_id: str, operation: PrepareFiles, limits: Limits) -> str:
         """The digest of the plain archive the run starts from."""
         source = operation.source
         if isinstance(source, ArchiveSource):
@@ -137,13 +127,13 @@ class SandboxPerformer:
             scratch = tempfile.TemporaryDirectory(prefix="codeagent-fetch-")
         with scratch as folder:
             archive = Path(folder) / "tree.tar.gz"
-            await self._driver.fetch(source.url, source.ref, archive, self._limits, credential)
+            await self._driver.fetch(source.url, source.ref, archive, limits, credential)
             digest, _ = await until_stored(partial(self._files.put_file, tenant_id, archive))
             return digest
 
-    async def _workspace(self, work: Work, base: str, checkpoint: str) -> _Held:
+    async def _workspace(self, work: Work, files: Files, limits: Limits) -> _Held:
         """The run's workspace at a checkpoint, marked dirty. Whatever else is there under its name is removed."""
-        run_id = work.message.envelope.key
+        run_id, base, checkpoint = work.message.envelope.key, files.base, files.checkpoint
         held = self._held.pop(run_id, None)
         if held is not None and not held.dirty and (held.base, held.checkpoint) == (base, checkpoint):
             held.dirty = True
@@ -155,7 +145,7 @@ class SandboxPerformer:
         await self._make_room()
         patch = await self._files.read(tenant_id, checkpoint) if checkpoint else b""
         archive = await self._files.path(tenant_id, base)
-        workspace = await self._driver.open(run_id, archive, patch, self._limits)
+        workspace = await self._driver.open(run_id, archive, patch, limits)
         held = _Held(workspace, base, checkpoint, dirty=True)
         self._held[run_id] = held
         return held
@@ -168,7 +158,7 @@ class SandboxPerformer:
                 return
             await self._driver.close(self._held.pop(idle).workspace)
 
-    async def _tool(self, work: Work, command: ExecuteOperation, operation: CallTool) -> _Done:
+    async def _tool(self, work: Work, command: ExecuteOperation, operation: CallTool) -> Done:
         tenant_id = work.message.envelope.tenant_id
         call = await resolve_arguments(self._files, tenant_id, operation.call)
         digest = f"sha256:{sha256(call.arguments.encode()).hexdigest()}"
@@ -176,30 +166,32 @@ class SandboxPerformer:
             arguments = tools.parse(call)
         except tools.BadToolCall as error:
             outcome = ToolOutcome(str(error), "error", changed=False)
-            return _Done(tool=outcome, checkpoint=command.checkpoint, input_digest=digest)
-        held = await self._workspace(work, _base(command), command.checkpoint)
+            return Done(tool=outcome, checkpoint=command.checkpoint, input_digest=digest)
+        limits = self._limits.of(command)
+        await self._limits.admit(tenant_id, command, limits)
+        held = await self._workspace(work, Files(base=_base(command), checkpoint=command.checkpoint), limits)
         send = self._send_delta if self._is_live(work.message.envelope.tenant_id) else unsent
         deltas = DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id)
         deltas.begin_attempt(work.claim.attempt)
-        toolbox = Toolbox(self._driver, held.workspace, self._limits, _streaming(deltas))
+        toolbox = Toolbox(self._driver, held.workspace, limits, _streaming(deltas))
         try:
-            outcome = await toolbox.carry_out(arguments, operation.timeout_seconds)
+            outcome = await toolbox.carry_out(arguments)
         finally:
             await deltas.close()
         if outcome.whole is not None:
             await until_stored(partial(self._files.put, tenant_id, outcome.whole))
         if outcome.changed:
-            held.checkpoint = await self._checkpoint(tenant_id, held)
+            held.checkpoint = await self._checkpoint(tenant_id, held, limits)
         held.dirty = False
-        return _Done(tool=outcome, checkpoint=held.checkpoint, input_digest=digest)
+        return Done(tool=outcome, checkpoint=held.checkpoint, input_digest=digest, memory_bytes=limits.memory_bytes)
 
-    async def _checkpoint(self, tenant_id: str, held: _Held) -> str:
-        patch = await self._driver.diff(held.workspace, self._limits)
+    async def _checkpoint(self, tenant_id: str, held: _Held, limits: Limits) -> str:
+        patch = await self._driver.diff(held.workspace, limits)
         if not patch.text:
             return BASE_CHECKPOINT
         return await until_stored(partial(self._files.put, tenant_id, patch.text))
 
-    async def _collect(self, work: Work, command: ExecuteOperation) -> _Done:
+    async def _collect(self, work: Work, command: ExecuteOperation) -> Done:
         """The last checkpoint is the patch: nothing has run since."""
         tenant_id = work.message.envelope.tenant_id
         patch: Artifact | None = None
@@ -211,75 +203,10 @@ class SandboxPerformer:
         held = self._held.pop(command.run_id, None)
         if held is not None:
             await self._driver.close(held.workspace)
-        return _Done(checkpoint=command.checkpoint, patch=patch)
-
-    def _words(self, work: Work, command: ExecuteOperation, done: _Done) -> Ended:
-        tool, record = done.tool, done.tool.record if done.tool is not None else None
-        output_ref = f"sha256:{sha256(tool.whole).hexdigest()}" if tool is not None and tool.whole is not None else None
-        reason = tool.reason if tool is not None else "ok"
-        metrics.SANDBOX_EXEC.labels(self._driver.name, reason).observe(work.elapsed_seconds)
-        fact = ExecEnded(
-            effect_id=command.effect_id,
-            run_id=command.run_id,
-            attempt=work.claim.attempt,
-            outcome=Outcome.DONE,
-            operation=command.operation.kind,
-            tool=command.operation.call.name if isinstance(command.operation, CallTool) else None,
-            input_digest=done.input_digest,
-            reason=reason,
-            exit_code=tool.exit_code if tool is not None else None,
-            limits_hit=record.limits_hit if record is not None else (),
-            driver=self._driver.name,
-            level=int(self._driver.level),
-            wall_seconds=record.wall_seconds if record is not None else 0.0,
-            cpu_seconds=record.cpu_seconds if record is not None else 0.0,
-            peak_memory_bytes=record.peak_memory_bytes if record is not None else 0,
-            output_digest=f"sha256:{sha256((tool.text if tool else '').encode()).hexdigest()}",
-            checkpoint=done.checkpoint,
-            duration_seconds=work.elapsed_seconds,
-        )
-        answer = SandboxResult(
-            effect_id=command.effect_id,
-            run_id=command.run_id,
-            attempt=work.claim.attempt,
-            outcome=Outcome.DONE,
-            output=tool.text if tool is not None else "",
-            output_ref=output_ref,
-            reason=reason,
-            exit_code=tool.exit_code if tool is not None else None,
-            base=done.base,
-            checkpoint=done.checkpoint,
-            patch=done.patch,
-            duration_seconds=work.elapsed_seconds,
-        )
-        return Ended(exec_stream(command.effect_id), fact, answer)
+        return Done(checkpoint=command.checkpoint, patch=patch)
 
     def ended(self, work: Work, outcome: Outcome, error: BaseException | None) -> Ended:
-        command = work.message.data
-        assert isinstance(command, ExecuteOperation)
-        reason = error.reason if isinstance(error, SandboxFailure) else getattr(error, "code", outcome.value)
-        fact = ExecEnded(
-            effect_id=command.effect_id,
-            run_id=command.run_id,
-            attempt=work.claim.attempt,
-            outcome=outcome,
-            operation=command.operation.kind,
-            reason=reason,
-            driver=self._driver.name,
-            level=int(self._driver.level),
-            duration_seconds=work.elapsed_seconds,
-        )
-        answer = SandboxResult(
-            effect_id=command.effect_id,
-            run_id=command.run_id,
-            attempt=work.claim.attempt,
-            outcome=outcome,
-            checkpoint=command.checkpoint,
-            reason=reason,
-            error_reason=reason,
-            error=error.detail if isinstance(error, CodeAgentError) else "",
-        )
-        return Ended(exec_stream(command.effect_id), fact, answer)
+        return outcomes.without_result(self._driver, work, outcome, error)
 
     async def close(self) -> None:
         """Removes every workspace of this worker."""

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from codeagent.agent import tools
-from codeagent.sandboxes.protocol import ExecRecord, ExecSpec, Limits, SandboxDriver, SandboxFailure, Workspace
+from codeagent.sandboxes.protocol import ExecRecord, ExecSpec, Limits, Reason, SandboxDriver, SandboxFailure, Workspace
 
 MODEL_SEES_BYTES = 16_000
 """What of an output the model is told: the beginning and the end. The whole is kept as an artifact."""
 
 FILE_BYTES = 4 << 20
 READ_BYTES = 32_000
+SEARCH_SECONDS = 30
 OnOutput = Callable[[str, bytes], Awaitable[None]]
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -40,12 +41,12 @@ class Toolbox:
         self._limits = limits
         self._on_output = on_output
 
-    async def carry_out(self, arguments: tools.ToolArguments, timeout_seconds: int) -> ToolOutcome:
+    async def carry_out(self, arguments: tools.ToolArguments) -> ToolOutcome:
         """Raises `SandboxFailure` only where the sandbox itself failed; a tool's own failure is an outcome."""
         try:
             match arguments:
                 case tools.Shell():
-                    return await self._shell(arguments, timeout_seconds)
+                    return await self._shell(arguments)
                 case tools.ReadFile():
                     return await self._read(arguments)
                 case tools.WriteFile():
@@ -53,7 +54,7 @@ class Toolbox:
                 case tools.EditFile():
                     return await self._edit(arguments)
                 case tools.Search():
-                    return await self._search(arguments, timeout_seconds)
+                    return await self._search(arguments)
                 case _:
                     return ToolOutcome(f"{arguments.TOOL} does not run in the sandbox.", "error", changed=False)
         except SandboxFailure as error:
@@ -61,14 +62,14 @@ class Toolbox:
                 return ToolOutcome(f"error: {error.detail}", "error", changed=False)
             raise
 
-    async def _shell(self, arguments: tools.Shell, timeout_seconds: int) -> ToolOutcome:
-        seconds = min(arguments.timeout_seconds or timeout_seconds, timeout_seconds)
-        record = await self._run(("/bin/bash", "-c", arguments.command), seconds)
-        head = f"exit code: {record.exit_code}" if record.exit_code is not None else f"reason: {record.reason}"
-        return _from_record(record, head)
+    async def _shell(self, arguments: tools.Shell) -> ToolOutcome:
+        record = await self._run(("/bin/bash", "-c", arguments.command), arguments.timeout_seconds)
+        return _from_record(record, _told(record))
 
-    async def _run(self, argv: tuple[str, ...], seconds: int) -> ExecRecord:
-        spec = ExecSpec(argv=argv, limits=replace(self._limits, wall_seconds=float(seconds)))
+    async def _run(self, argv: tuple[str, ...], seconds: int | None) -> ExecRecord:
+        most = self._limits.wall_seconds
+        limits = self._limits if seconds is None else replace(self._limits, wall_seconds=min(float(seconds), most))
+        spec = ExecSpec(argv=argv, limits=limits)
         record = await self._driver.run(self._workspace, spec, self._on_output)
         if record.reason == "sandbox_error":
             raise SandboxFailure(record.detail or "the command could not be started")
@@ -96,9 +97,9 @@ class Toolbox:
         await self._driver.write_file(self._workspace, arguments.path, data)
         return ToolOutcome(f"edited {arguments.path}", "ok")
 
-    async def _search(self, arguments: tools.Search, timeout_seconds: int) -> ToolOutcome:
+    async def _search(self, arguments: tools.Search) -> ToolOutcome:
         argv = ("grep", "-rnIE", "--exclude-dir=.git", "-m", "200", "-e", arguments.pattern, "--", arguments.path)
-        record = await self._run(argv, min(timeout_seconds, 30))
+        record = await self._run(argv, SEARCH_SECONDS)
         if record.exit_code == 1:
             return ToolOutcome("no match", "ok", 1, record=record, changed=False)
         return replace(_from_record(record, None), changed=False)
@@ -117,6 +118,16 @@ def _from_record(record: ExecRecord, head: str | None) -> ToolOutcome:
     return ToolOutcome(
         text, record.reason.value, record.exit_code, whole=whole.encode() if cut else None, record=record
     )
+
+
+def _told(record: ExecRecord) -> str:
+    """How a command ended, for the model: by itself, or by which limit."""
+    parts = []
+    if record.exit_code is not None:
+        parts.append(f"exit code: {record.exit_code}")
+    if record.reason not in {Reason.OK, Reason.EXIT}:
+        parts.append(f"reason: {record.reason}")
+    return "\n".join(parts)
 
 
 def _clean(output: bytes) -> str:
