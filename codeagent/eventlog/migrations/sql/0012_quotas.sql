@@ -166,3 +166,8 @@ BEGIN
         FROM placed WHERE e.id = placed.id
         RETURNING e.*;
 END $$;
+
+-- The workers' own: the edge neither claims nor reserves.
+REVOKE ALL ON FUNCTION reserve_sandbox_v1(uuid, text, bigint, bigint, interval, bigint, numeric),
+    bound_sandboxes_v1(text[], integer), claim_sandboxes_v1(uuid[], uuid[], text, interval, integer),
+    claim_due_sandboxes_v1(uuid[], text, interval, boolean, integer) FROM PUBLIC;
