@@ -15,6 +15,7 @@ from codeagent.cli.config import app as config
 from codeagent.cli.connected import USAGE, DataDir, directory, failure
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions
+from codeagent.cli.usage import show_usage
 
 MACHINE, WORK, OPERATE = "On this machine", "Work", "Operate"
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.add_typer(audit, name="audit", rich_help_panel=OPERATE)
 app.add_typer(auth, name="auth", rich_help_panel=OPERATE)
 app.add_typer(projects, name="projects", rich_help_panel=WORK)
 app.add_typer(sessions, name="sessions", rich_help_panel=WORK)
+app.command("usage", rich_help_panel=WORK)(show_usage)
 
 
 @app.command(rich_help_panel=MACHINE)
