@@ -15,7 +15,7 @@ from codeagent.edge.amounts import Amount
 from codeagent.edge.answers import NO_STORE, answer
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, EdgeContext, Operator
-from codeagent.edge.models import Strict, Whole
+from codeagent.edge.models import NO_BOOLEAN, Strict
 from codeagent.edge.parameters import IfMatch
 from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
@@ -34,8 +34,8 @@ GibHours = Annotated[Decimal, Amount(most=1_000_000, places=3)]
 class SandboxQuotaBody(Strict):
     """A tenant's own quota, as a whole: of what is left out, or null, the installation's default counts."""
 
-    concurrent_sandboxes: Whole | None = Field(default=None, ge=1, le=100_000)
-    cpu_seconds_per_day: Whole | None = Field(default=None, ge=1, le=10**12)
+    concurrent_sandboxes: Annotated[int, NO_BOOLEAN, Field(ge=1, le=100_000)] | None = None
+    cpu_seconds_per_day: Annotated[int, NO_BOOLEAN, Field(ge=1, le=10**12)] | None = None
     gib_hours_per_day: GibHours | None = None
 
     def quota(self) -> SandboxQuota:
