@@ -34,8 +34,8 @@ GibHours = Annotated[Decimal, Amount(most=1_000_000, places=3)]
 class SandboxQuotaBody(Strict):
     """A tenant's own quota, as a whole: of what is left out, or null, the installation's default counts."""
 
-    concurrent_sandboxes: Annotated[int, NO_BOOLEAN, Field(ge=1, le=100_000)] | None = None
-    cpu_seconds_per_day: Annotated[int, NO_BOOLEAN, Field(ge=1, le=10**12)] | None = None
+    concurrent_sandboxes: Annotated[int, Field(ge=1, le=100_000), NO_BOOLEAN] | None = None
+    cpu_seconds_per_day: Annotated[int, Field(ge=1, le=10**12), NO_BOOLEAN] | None = None
     gib_hours_per_day: GibHours | None = None
 
     def quota(self) -> SandboxQuota:
