@@ -26,5 +26,30 @@ def output_tokens(state: RunState, most: int) -> int:
     return max(1, min(most, state.run.limits.max_tokens - used))
 
 
+def commands_exceeded(state: RunState) -> Ending | None:
+    """The ending that a used-up limit of the run's sandbox demands before another command, or None."""
+    limits, used = state.run.limits.sandbox, state.used
+    if limits is None:
+        return None
+    for most, have, what in (
+        (limits.total_commands, used.commands, "commands"),
+        (limits.total_wall_seconds, used.wall_ms / 1_000, "seconds of commands"),
+        (limits.total_cpu_seconds, used.cpu_ms / 1_000, "CPU seconds of commands"),
+        (limits.total_output_bytes, used.output_bytes, "bytes of output"),
+    ):
+        if most is not None and have >= most:
+            return _failed("sandbox_limit_exceeded", f"The run used its {most} {what}.")
+    return None
+
+
+def command_seconds(state: RunState) -> int:
+    """How long the next command may take: the run's limit of each, or what is left of all of them."""
+    limits = state.run.limits
+    if limits.sandbox is None or limits.sandbox.total_wall_seconds is None:
+        return limits.command_timeout_seconds
+    left = limits.sandbox.total_wall_seconds - state.used.wall_ms // 1_000
+    return max(1, min(limits.command_timeout_seconds, left))
+
+
 def _failed(reason: str, message: str) -> Ending:
     return Ending(status=RunStatus.FAILED, reason=reason, message=message)

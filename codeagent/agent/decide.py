@@ -23,6 +23,7 @@ GRACE = timedelta(seconds=30)
 """How long a canceled or overdue effect may take to answer before the run ends without it."""
 
 MAX_OUTPUT_TOKENS = 8_192
+NOT_CARRIED_OUT = "The sandbox did not carry it out."
 
 
 def decide(state: RunState, message: Message, now: datetime) -> Decision:
@@ -168,6 +169,8 @@ def _sandbox_answered(draft: Draft, result: Payload) -> None:
         _collect(draft, endings.DEADLINE)
     elif result.outcome is not Outcome.DONE:
         reason = endings.sandbox_reason(result, preparing=pending.name == "prepare")
+        if pending.call is not None:
+            draft.tool_failed(pending.call, result.error_reason or reason, result.error or NOT_CARRIED_OUT, result)
         _collect(draft, Ending(status=RunStatus.FAILED, reason=reason, message=result.error))
     elif pending.name == "prepare":
         draft.emit(
@@ -193,6 +196,7 @@ def _tool_completed(call: ToolCall, step: int, result: results.SandboxResult) ->
         exit_code=result.exit_code,
         duration_seconds=result.duration_seconds,
         checkpoint=result.checkpoint,
+        used=result.used,
     )
 
 
@@ -211,6 +215,8 @@ def _advance(draft: Draft) -> None:
             continue
         if isinstance(arguments, tools.Submit):
             _collect(draft, Ending(status=RunStatus.COMPLETED, reason="", message=arguments.summary))
+        elif call.name in tools.COMMANDS and (ending := budget.commands_exceeded(draft.state)) is not None:
+            _collect(draft, ending)
         elif approvals.needed(draft.state, call):
             approvals.ask(draft, call)
         else:
@@ -229,7 +235,7 @@ def _arguments(state: RunState, call: ToolCall) -> tools.ToolArguments | None:
 
 
 def _carry_out(draft: Draft, call: ToolCall) -> None:
-    draft.tool(call, CallTool(call=call, timeout_seconds=draft.state.run.limits.command_timeout_seconds))
+    draft.tool(call, CallTool(call=call, timeout_seconds=budget.command_seconds(draft.state)))
 
 
 def _think(draft: Draft) -> None:

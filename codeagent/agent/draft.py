@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from codeagent.agent.state import RunState, evolve
-from codeagent.messages import commands, events
+from codeagent.messages import commands, events, results
 from codeagent.messages.conversation import ToolCall
 from codeagent.messages.envelope import Event, Message, Payload
 from codeagent.messages.events import Ending
@@ -140,10 +140,18 @@ class Draft:
         )
         self._sandbox(effect_id, operation)
 
-    def tool_failed(self, call: ToolCall, code: str, error: str) -> None:
+    def tool_failed(self, call: ToolCall, code: str, error: str, result: results.SandboxResult | None = None) -> None:
+        """`result` is given where the sandbox was asked, and did not carry the call out."""
         self.emit(
             events.ToolCallFailed(
-                tool_call_id=call.id, name=call.name[:100], step=self.state.step, code=code, error=error
+                tool_call_id=call.id,
+                name=call.name[:100],
+                step=self.state.step,
+                effect_id=None if result is None else result.effect_id,
+                attempt=0 if result is None else result.attempt,
+                code=code,
+                error=error,
+                retryable=None if result is None else result.retryable,
             )
         )
 
@@ -176,6 +184,7 @@ class Draft:
             base=self.state.base,
             checkpoint=self.state.checkpoint,
             operation=operation,
+            limits=self.state.run.limits.sandbox,
         )
         self._effects.append(NewEffect(effect_id, "sandbox", command))
 

@@ -14,6 +14,8 @@ DEADLINE = Ending(
 UNANSWERED = Ending(
     status=RunStatus.FAILED, reason="approval_expired", message="Nobody answered the run's request in time."
 )
+QUOTA_EXCEEDED = "quota_exceeded"
+"""The tenant has used what it may of sandboxes today."""
 _SOURCE_REASONS = {
     "url_refused": "source_refused",
     "address_refused": "source_refused",
@@ -42,4 +44,6 @@ def sandbox_reason(result: results.SandboxResult, *, preparing: bool) -> str:
     """A source that cannot be had is the source's fault, not the sandbox's."""
     if result.outcome is Outcome.WORKER_LOST:
         return "worker_lost"
+    if result.error_reason == QUOTA_EXCEEDED:
+        return QUOTA_EXCEEDED
     return _SOURCE_REASONS.get(result.error_reason, "sandbox_error") if preparing else "sandbox_error"

@@ -12,6 +12,7 @@ from codeagent.agent import tools
 from codeagent.messages import events
 from codeagent.messages.conversation import FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
+from codeagent.messages.sandbox_limits import CommandUse
 from codeagent.messages.values import BASE_CHECKPOINT, ApprovalDecision, ApprovalRequest, Artifact, RunStatus
 
 
@@ -47,6 +48,8 @@ class RunState:
     usage: Usage = field(default_factory=Usage)
     cost_usd: Decimal = Decimal(0)
     model_calls: int = 0
+    used: CommandUse = field(default_factory=CommandUse)
+    """What the run's commands have used together."""
     last_text: str = ""
     finish_reason: FinishReason = FinishReason.STOP
     cancel: events.CancelRequested | None = None
@@ -134,7 +137,13 @@ def _(event: events.ToolCallStarted, state: RunState) -> RunState:
 
 @_apply.register
 def _(event: events.ToolCallCompleted, state: RunState) -> RunState:
-    return replace(state, pending=None, queue=_without(state, event.tool_call_id), checkpoint=event.checkpoint)
+    return replace(
+        state,
+        pending=None,
+        queue=_without(state, event.tool_call_id),
+        checkpoint=event.checkpoint,
+        used=state.used if event.used is None else state.used + event.used,
+    )
 
 
 @_apply.register

@@ -88,6 +88,10 @@ CHANGING = SANDBOXED - {ReadFile.TOOL, Search.TOOL}
 """The tools that may change files: whichever is not known to only read them."""
 
 
+COMMANDS = frozenset({Shell.TOOL, Search.TOOL})
+"""The tools that run a program, and count against what a run's commands may use."""
+
+
 class BadToolCall(ValueError):
     """A call that cannot be carried out; the text tells the model why. `code` is stable."""
 

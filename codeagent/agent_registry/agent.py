@@ -13,6 +13,7 @@ import orjson
 from codeagent.agent import tools
 from codeagent.errors import Conflict, InvalidInput
 from codeagent.messages.ids import derived_uuid, typed_id
+from codeagent.messages.sandbox_limits import SandboxLimits
 from codeagent.messages.values import ApprovalPolicy, LimitsAsked, RunLimits
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -119,12 +120,25 @@ def run_limits(asked: LimitsAsked, bounds: LimitsAsked) -> RunLimits:
         return DEFAULT_LIMITS
     chosen = {name: value for name, value in bounds if value is not None}
     for name, value in asked:
-        if value is not None:
+        if isinstance(value, SandboxLimits):
+            chosen[name] = _of_sandbox(value, bounds.sandbox)
+        elif value is not None:
             if name in chosen and value > chosen[name]:
-                detail = f"The agent allows {chosen[name]} at most."
-                raise InvalidInput(detail, code="limit_exceeded", pointer=f"/limits/{name}")
+                raise _above(name, chosen[name])
             chosen[name] = value
     return RunLimits(**chosen)
+
+
+def _of_sandbox(asked: SandboxLimits, bounds: SandboxLimits | None) -> SandboxLimits:
+    if bounds is None:
+        return asked
+    if (found := asked.first_above(bounds)) is not None:
+        raise _above(f"sandbox/{found[0]}", found[1])
+    return asked.over(bounds)
+
+
+def _above(name: str, most: object) -> InvalidInput:
+    return InvalidInput(f"The agent allows {most} at most.", code="limit_exceeded", pointer=f"/limits/{name}")
 
 
 _CODER_ID = typed_id("agt", derived_uuid("agent", "builtin", "coder"))

@@ -20,4 +20,5 @@ def edge_policy(settings: Settings, trusted_hosts: tuple[TrustedHost, ...]) -> E
         public_url=public_url(settings),
         trusted_proxies=tuple(str(network) for network in settings.trusted_proxies),
         security_contact=settings.security_contact,
+        limits=settings.limit_policy(),
     )

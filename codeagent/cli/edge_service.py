@@ -28,6 +28,7 @@ from codeagent.projects.projects import Projects
 from codeagent.projects.sessions import Sessions
 from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
+from codeagent.quotas.registry import SandboxQuotas
 from codeagent.settings import Settings
 
 
@@ -61,6 +62,7 @@ def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots | Non
         keys=identity.keys,
         agents=AgentRegistry.on(parts.database),
         budgets=Budgets(parts.database),
+        sandbox_quotas=SandboxQuotas(parts.database, settings.sandbox_quota),
         users=identity.users,
         webhooks=webhooks(settings, parts.database, parts.box),
         projects=Projects(parts.database),

@@ -13,9 +13,11 @@ from codeagent.cli.approvals import app as approvals
 from codeagent.cli.audit import app as audit
 from codeagent.cli.config import app as config
 from codeagent.cli.connected import USAGE, DataDir, directory, failure
+from codeagent.cli.doctor import doctor
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions
 from codeagent.cli.sandbox import app as sandbox
+from codeagent.cli.usage import show_usage
 
 MACHINE, WORK, OPERATE = "On this machine", "Work", "Operate"
 app = typer.Typer(
@@ -42,6 +44,8 @@ app.add_typer(audit, name="audit", rich_help_panel=OPERATE)
 app.add_typer(auth, name="auth", rich_help_panel=OPERATE)
 app.add_typer(projects, name="projects", rich_help_panel=WORK)
 app.add_typer(sessions, name="sessions", rich_help_panel=WORK)
+app.command("usage", rich_help_panel=WORK)(show_usage)
+app.command("doctor", rich_help_panel=MACHINE)(doctor)
 
 
 @app.command(rich_help_panel=MACHINE)
@@ -229,20 +233,6 @@ def demo(
     from codeagent.cli.demo import play
 
     raise typer.Exit(play(repo.absolute(), data_dir and data_dir.absolute(), allow_level))
-
-
-@app.command(rich_help_panel=MACHINE)
-def doctor(
-    minimum_level: Annotated[
-        int | None, typer.Option(min=1, max=3, help="Level to reach; without it, as configured.")
-    ] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Where runtimes are kept.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
-) -> None:
-    """Try every sandbox driver on this machine: which isolate, at what level, and what the others lack."""
-    from codeagent.cli.doctor import examine
-
-    raise typer.Exit(examine(minimum_level, state_dir, as_json=as_json))
 
 
 @db.command("upgrade")

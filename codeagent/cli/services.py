@@ -32,6 +32,7 @@ from codeagent.clock import new_uuid
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.effects import EffectsLedger
 from codeagent.eventlog.facts import forget_origins
+from codeagent.eventlog.sandbox_claims import SandboxLedger
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
@@ -39,6 +40,7 @@ from codeagent.projections.artifact_references import ArtifactReferences, named_
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.runs import RunsProjector
 from codeagent.projections.usage import UsageProjector
+from codeagent.quotas.reservations import Reservations, forget_reservations
 from codeagent.relay.budget_notices import BudgetNotices
 from codeagent.relay.retention import Forget, RetentionLoop
 from codeagent.rounds import Rounds
@@ -81,23 +83,20 @@ async def agent_worker(settings: Settings, listener: socket.socket | None = None
     return finish(parts, listener)
 
 
+def owner(parts: Parts) -> str:
+    """By what name a process claims effects."""
+    return parts.settings.worker_name or f"{parts.process.role}-{new_uuid()}"
+
+
 def perform(
     parts: Parts,
     performer: Performer,
+    ledger: EffectsLedger,
     *,
     slots: int,
-    durable_claims: bool,
     is_able: Callable[[], bool] = lambda: True,
 ) -> EffectLoop:
     settings = parts.settings
-    ledger = EffectsLedger(
-        parts.database,
-        kind=performer.kind,
-        owner=settings.worker_name or f"{parts.process.role}-{new_uuid()}",
-        lease=timedelta(seconds=settings.lease_seconds),
-        durable_claims=durable_claims,
-        new_token=new_uuid,
-    )
     policy = EffectPolicy(slots=slots, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
     loop = EffectLoop(parts.database, ledger, performer, parts.outbox, policy, is_able)
     if settings.worker_name:
@@ -130,7 +129,15 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
         is_live=partial(parts.features.enabled, LIVE_DELTAS),
     )
     parts.process.start.append(models.preload)
-    loop = perform(parts, performer, slots=settings.provider_slots, durable_claims=False)
+    ledger = EffectsLedger(
+        parts.database,
+        kind=performer.kind,
+        owner=owner(parts),
+        lease=timedelta(seconds=settings.lease_seconds),
+        durable_claims=False,
+        new_token=new_uuid,
+    )
+    loop = perform(parts, performer, ledger, slots=settings.provider_slots)
     consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
     parts.process.stop.append(models.close)
@@ -142,8 +149,9 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     from codeagent.projects.git_credentials import SealedCredentials
     from codeagent.sandboxes.notes import Notes
     from codeagent.sandboxes.offers import Host
-    from codeagent.sandboxes.protocol import IsolationLevel, Limits
+    from codeagent.sandboxes.protocol import IsolationLevel
     from codeagent.sandboxes.select import choose_driver, lacking
+    from codeagent.workers.bounds import Bounds
     from codeagent.workers.sandbox import SandboxPerformer
     from codeagent.workers.standing import Standing
 
@@ -166,7 +174,7 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
         LocalArtifactStore(settings.artifacts_dir),
         deltas(parts),
         answers_topic=SANDBOX_EVENTS,
-        limits=Limits(),
+        limits=Bounds(settings.limit_policy(), Reservations(parts.database, settings.sandbox_quota).reserve),
         most_workspaces=settings.sandbox_workspaces,
         notes=Notes(settings.sandbox_dir),
         is_live=partial(parts.features.enabled, LIVE_DELTAS),
@@ -184,7 +192,14 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
 
     rounds = Rounds("sandbox", tend)
     parts.process.start += [begin, standing.start, rounds.start]
-    loop = perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True, is_able=lambda: standing.holds)
+    ledger = SandboxLedger(
+        parts.database,
+        owner=owner(parts),
+        lease=timedelta(seconds=settings.lease_seconds),
+        new_token=new_uuid,
+        most_of_tenant=settings.sandbox_quota.concurrent_sandboxes,
+    )
+    loop = perform(parts, performer, ledger, slots=settings.sandbox_slots, is_able=lambda: standing.holds)
     consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
     retention = RetentionLoop({"artifacts": _sweep(parts).forget}, every_seconds=RETENTION_SECONDS)
@@ -222,6 +237,7 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
         "revocations": partial(forget_ended, parts.database),
         "addresses": partial(forget_origins, parts.database, ADDRESSES_KEPT),
         "logins": partial(forget_logins, parts.database, SessionPolicy().idle),
+        "reservations": partial(forget_reservations, parts.database),
         **deliver(parts),
     }
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)

@@ -23,6 +23,7 @@ from codeagent.messages.commands import AnswerApproval, CancelRun, SubmitRun
 from codeagent.messages.envelope import Envelope, to_headers
 from codeagent.messages.ids import derived_uuid, typed_id
 from codeagent.projections.view import RunView
+from codeagent.quotas.gate import QuotaUsedUp
 from codeagent.telemetry import metrics
 from codeagent.telemetry.traces import current_traceparent
 
@@ -71,7 +72,8 @@ async def accept_run(
         command = resolved.command
         budgets, limit = context.budgets.gate, command.limits.max_cost_usd
         await budgets.admit(caller.tenant_id, caller.id, command.project_id, limit)
-    except Rejected:
+        await context.sandbox_quotas.gate.admit(caller.tenant_id)
+    except (Rejected, QuotaUsedUp):
         if await _accepted_before(context, caller, run_id, fingerprint):
             metrics.IDEMPOTENCY_REPLAYS.inc()
             return AcceptedRun(run_id, clock.now(), None)

@@ -50,6 +50,7 @@ async def create_version(
     # First: what was made once is a repeat, whatever has become of the agent or the model since.
     version, repeated = await versions.made_before(caller.tenant_id, order_id, content), True
     if version is None:
+        context.policy.limits.check(body.limits)
         if body.model is not None:
             check_model(context, body.model)
         version, repeated = await versions.create(author_of(caller), agent, order_id, content)

@@ -36,6 +36,7 @@ from codeagent.edge import (
     runs,
     service_accounts,
     sessions,
+    tenant_quotas,
     tickets,
     usage,
     webhooks,
@@ -72,7 +73,7 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     problems.install(app)
     accounts = (account, api_keys, service_accounts, members, member_access, webhooks, oauth, metadata)
     work = (runs, approvals, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
-    spending, evidence = (usage, budgets, quotas), (audit, privacy, breaches)
+    spending, evidence = (usage, budgets, quotas, tenant_quotas), (audit, privacy, breaches)
     for module in (*work, *spending, *accounts, *evidence, admin, contract, health):
         # Laid side by side: an included router is asked twice for each request, and all before it too.
         app.router.routes.extend(_named(module.router))

@@ -40,6 +40,8 @@ from codeagent.projects.projects import Projects
 from codeagent.projects.sessions import Sessions
 from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
+from codeagent.quotas.registry import SandboxQuotas
+from codeagent.sandboxes.limits import BUILT_IN_POLICY, LimitPolicy
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -81,6 +83,8 @@ class EdgePolicy:
     """Addresses or networks whose word on where a request comes from is taken."""
     security_contact: str | None = None
     """A URI that security.txt names."""
+    limits: LimitPolicy = BUILT_IN_POLICY
+    """What runs may ask for of sandboxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class EdgeContext:
     git_credentials: GitCredentials
     sessions: Sessions
     budgets: Budgets
+    sandbox_quotas: SandboxQuotas
     supports_model: Callable[[str], bool]
     checks: dict[str, Callable[[], Awaitable[bool]]]
     """What must hold for the edge to be ready, by name."""

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from codeagent.edge.amounts import Amount
 from codeagent.edge.approval_models import ApprovalModel
 from codeagent.edge.artifact_models import ArtifactModel
+from codeagent.messages.sandbox_limits import SandboxLimits
 from codeagent.messages.values import ApprovalDecision, ApprovalPolicy, Digest, LimitsAsked, RunStatus, absent
 from codeagent.projections.runs import RunRow
 from codeagent.projections.view import RunView
@@ -65,10 +66,18 @@ Usd = Annotated[Decimal, Amount(most=100_000, places=9)]
 """More than 0 and at most 100,000 US dollars, as a number or in text."""
 
 
+class SandboxBody(SandboxLimits, extra="forbid"):
+    """What the commands may use, within what the operator allows: each, and those of `total_` all together. A total
+    that is used up ends the run before its next command as `failed` with `sandbox_limit_exceeded`."""
+
+    _whole = field_validator("*", mode="before")(_no_boolean)
+
+
 class LimitsBody(LimitsAsked, extra="forbid"):
     """What the run may use; what is left out takes its default."""
 
     max_cost_usd: Usd | None = None
+    sandbox: SandboxBody | None = Field(default=None, exclude_if=absent)
 
     _whole = field_validator("max_steps", "max_tokens", "deadline_seconds", "command_timeout_seconds", mode="before")(
         _no_boolean

@@ -43,6 +43,7 @@ def _shown(project: Project) -> Response:
 async def _checked(context: EdgeContext, caller: Principal, settings: ProjectSettings) -> ProjectSettings:
     """The settings with the repository's address as it is fetched. Raises `InvalidInput` for what this installation
     does not have or fetch."""
+    context.policy.limits.check(settings.limits)
     if settings.agent is not None:
         await check_agent(context, caller, settings.agent)
     if settings.model is not None:

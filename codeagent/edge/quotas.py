@@ -1,4 +1,4 @@
-"""`/v1/quotas`: which limits of traffic apply to the caller now, and what is left of them."""
+"""`/v1/quotas`: which limits of traffic and of sandboxes apply to the caller now, and what is left of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from codeagent.edge.answers import NO_STORE, answer
 from codeagent.edge.context import Caller, Context
 from codeagent.edge.problems import errors_of
+from codeagent.edge.tenant_quotas import SandboxUseModel
 
 router = APIRouter(prefix="/v1", tags=["quotas"], responses=errors_of(401, 403, 503))
 
@@ -37,11 +38,13 @@ class ConcurrencyModel(BaseModel):
 class QuotaModel(BaseModel):
     rates: list[RateModel]
     concurrency: list[ConcurrencyModel]
+    sandboxes: SandboxUseModel
 
 
 @router.get("/quotas", response_model=QuotaModel, summary="Which limits apply to me now")
 async def get_quotas(context: Context, caller: Caller) -> Response:
-    """Rates by kind of request, as `RateLimit` and `RateLimit-Policy` tell them, and how much may be open at once.
+    """Rates by kind of request, as `RateLimit` and `RateLimit-Policy` tell them, and how much may be open at once;
+    and what the tenant may use of sandboxes, and has used today.
 
     What money and tokens are left tells `/v1/budgets`.
     """
@@ -64,5 +67,6 @@ async def get_quotas(context: Context, caller: Caller) -> Response:
         ),
         ConcurrencyModel(name="streams", limit=policy.tenant_streams, in_use=load.streams_of(caller.tenant_id)),
     ]
-    shown = QuotaModel(rates=rates, concurrency=at_once)
+    sandboxes = SandboxUseModel.of(await context.sandbox_quotas.gate.standing(caller.tenant_id))
+    shown = QuotaModel(rates=rates, concurrency=at_once, sandboxes=sandboxes)
     return answer(shown, cache=NO_STORE)

@@ -101,6 +101,7 @@ async def project_of(context: EdgeContext, caller: Principal, project_id: str) -
 async def _command(
     context: EdgeContext, caller: Principal, body: RunBody, named: Named, around: _Surroundings
 ) -> SubmitRun:
+    context.policy.limits.check(body.limits)
     thread, project = around.thread, around.project
     previous = thread.previous if thread is not None else None
     reference = body.given_agent or (previous and previous.agent) or (project and project.agent) or body.agent
@@ -116,7 +117,7 @@ async def _command(
         agent_version=agent.number,
         definition=agent.definition,
         model=model,
-        limits=run_limits(_limits(body.limits, project), agent.limits),
+        limits=context.policy.limits.of_run(run_limits(_limits(body.limits, project), agent.limits)),
         approvals=joined(_approvals(body, previous), agent.approvals),
         fingerprint=named.fingerprint,
         project_id=around.project_id,
@@ -137,7 +138,10 @@ def _limits(asked: LimitsAsked, project: ProjectSettings | None) -> LimitsAsked:
     """Limit by limit: what the body asks for, else what its project does."""
     if project is None:
         return asked
-    return LimitsAsked(**project.limits.model_dump(exclude_none=True) | asked.model_dump(exclude_none=True))
+    merged = project.limits.model_dump(exclude_none=True) | asked.model_dump(exclude_none=True)
+    if asked.sandbox is not None and project.limits.sandbox is not None:
+        merged["sandbox"] = asked.sandbox.over(project.limits.sandbox)
+    return LimitsAsked(**merged)
 
 
 async def check_agent(context: EdgeContext, caller: Principal, reference: str) -> ResolvedAgent:

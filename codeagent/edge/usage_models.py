@@ -11,6 +11,7 @@ from codeagent.edge.models import Strict
 from codeagent.edge.moments import Day
 from codeagent.projections.tally import Tally
 from codeagent.projections.usage_report import Dimension, RunUsage, UsageQuery, UsageReport, UsageRow
+from codeagent.quotas.quota import MIB_MS_PER_GIB_HOUR
 
 Only = Annotated[
     str | None,
@@ -54,7 +55,10 @@ class UsageFigures(BaseModel):
     cache_read_tokens: int
     cache_write_tokens: int
     cost_usd: str
-    sandbox_seconds: float
+    sandbox_seconds: float = Field(description="How long commands ran.")
+    commands: int = Field(description="Commands that ran in sandboxes.")
+    cpu_seconds: float = Field(description="CPU time of commands.")
+    gib_hours: float = Field(description="Memory limit of each command, times how long it ran.")
     runs: RunCounts
 
     @classmethod
@@ -68,6 +72,9 @@ class UsageFigures(BaseModel):
             "cache_write_tokens": tally.cache_write_tokens,
             "cost_usd": f"{tally.cost_usd:f}",
             "sandbox_seconds": tally.sandbox_ms / 1_000,
+            "commands": tally.commands,
+            "cpu_seconds": tally.cpu_ms / 1_000,
+            "gib_hours": round(tally.memory_mib_ms / MIB_MS_PER_GIB_HOUR, 6),
             "runs": RunCounts(
                 submitted=tally.runs_submitted,
                 completed=tally.runs_completed,

@@ -82,7 +82,7 @@ class EffectsLedger:
             self._lease,
             self._durable,
         )
-        claims = {row["id"]: Claim(row["id"], row["token"], row["attempt"], row["cancel_requested"]) for row in rows}
+        claims = {row["id"]: claim_of(row) for row in rows}
         return [claims.pop(effect_id, None) for effect_id in effect_ids]
 
     async def claim_due(self, most: int, *, fresh: bool) -> Sequence[tuple[Claim, Message]]:
@@ -95,10 +95,7 @@ class EffectsLedger:
             self._lease,
             fresh,
         )
-        return [
-            (Claim(row["id"], row["token"], row["attempt"], row["cancel_requested"]), command_message(row))
-            for row in rows
-        ]
+        return [(claim_of(row), command_message(row)) for row in rows]
 
     async def renew(self, claims: Sequence[Claim]) -> dict[UUID, bool]:
         """Extends leases. Maps each effect still held to whether its cancel was asked for; the others are lost."""
@@ -176,6 +173,10 @@ class EffectsLedger:
             [fact.leaf_hash for _, fact in told],
         )
         return [Verdict(row["verdict"]) for row in rows]
+
+
+def claim_of(row: Row) -> Claim:
+    return Claim(row["id"], row["token"], row["attempt"], row["cancel_requested"])
 
 
 def command_message(row: Row) -> Message:

@@ -20,6 +20,7 @@ from codeagent.messages import (
     key_events,
     privacy_events,
     project_events,
+    quota_events,
     results,
     webhook_events,
 )
@@ -115,6 +116,7 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     budget_events.BudgetChanged,
     budget_events.BudgetDeleted,
     budget_events.BudgetThresholdReached,
+    quota_events.SandboxQuotaSet,
 )
 RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from codeagent.messages.envelope import Command
+from codeagent.messages.sandbox_limits import SandboxLimits
 from codeagent.messages.values import (
     AgentDefinition,
     ApprovalDecision,
@@ -91,7 +92,8 @@ class GenerateReply(Command):
 
 
 class ExecuteOperation(Command):
-    """Do one thing in the run's sandbox, on the files of `base` with `checkpoint` applied."""
+    """Do one thing in the run's sandbox, on the files of `base` with `checkpoint` applied. `limits` are the run's own,
+    which the worker lowers to what its operator allows."""
 
     NAME: ClassVar[str] = "sandbox.execute"
 
@@ -100,3 +102,4 @@ class ExecuteOperation(Command):
     base: Digest | None
     checkpoint: str
     operation: Operation
+    limits: SandboxLimits | None = Field(default=None, exclude_if=absent)

@@ -12,6 +12,7 @@ from pydantic import Field
 from codeagent.messages.conversation import Data, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
 from codeagent.messages.executions import FilesChanged, OutputTold, ResourceUse
+from codeagent.messages.sandbox_limits import CommandUse
 from codeagent.messages.values import (
     AgentDefinition,
     ApprovalDecision,
@@ -120,7 +121,8 @@ class ToolCallStarted(Event):
 
 
 class ToolCallCompleted(Event):
-    """The tool ran, whatever its exit status. `output` is what the model is told; the whole is at `output_ref`."""
+    """The tool ran, whatever its exit status. `output` is what the model is told; the whole is at `output_ref`; `used`
+    is set where it was a command."""
 
     NAME: ClassVar[str] = "tool.call.completed"
 
@@ -135,10 +137,12 @@ class ToolCallCompleted(Event):
     exit_code: int | None = None
     duration_seconds: float = 0.0
     checkpoint: str
+    used: CommandUse | None = Field(default=None, exclude_if=absent)
 
 
 class ToolCallFailed(Event):
-    """The tool did not run: the call was malformed, or the sandbox failed. The model is told `error`."""
+    """The tool did not run: the call was malformed, or the sandbox failed. The model is told `error`. `retryable` is
+    set where the sandbox failed: whether the same may succeed another time."""
 
     NAME: ClassVar[str] = "tool.call.failed"
 
@@ -149,6 +153,7 @@ class ToolCallFailed(Event):
     attempt: int = 0
     code: str
     error: str
+    retryable: bool | None = Field(default=None, exclude_if=absent)
 
 
 class ArtifactCreated(Event):
@@ -248,7 +253,8 @@ class CallEnded(Event):
 
 
 class ExecEnded(Event):
-    """The recorded end of one sandbox operation, on its own stream."""
+    """The recorded end of one sandbox operation, on its own stream. `memory_limit_bytes` and `output_bytes` are those
+    of its command, where it was one; `retryable` is set where it failed."""
 
     NAME: ClassVar[str] = "sandbox.exec.ended"
 
@@ -275,3 +281,6 @@ class ExecEnded(Event):
     stdout: OutputTold | None = Field(default=None, exclude_if=absent)
     stderr: OutputTold | None = Field(default=None, exclude_if=absent)
     changed: FilesChanged | None = Field(default=None, exclude_if=absent)
+    memory_limit_bytes: int | None = Field(default=None, exclude_if=absent)
+    output_bytes: int | None = Field(default=None, exclude_if=absent)
+    retryable: bool | None = Field(default=None, exclude_if=absent)

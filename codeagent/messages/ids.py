@@ -105,6 +105,10 @@ def signing_stream(kid: str) -> str:
     return f"signing-{kid}"
 
 
+def sandbox_quota_stream(tenant_id: str) -> str:
+    return f"sandbox_quota-{tenant_id}"
+
+
 def budget_stream(budget_id: str) -> str:
     return f"budget-{budget_id}"
 

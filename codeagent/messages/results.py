@@ -6,9 +6,12 @@ from decimal import Decimal
 from typing import ClassVar, Literal
 from uuid import UUID
 
+from pydantic import Field
+
 from codeagent.messages.conversation import AssistantMessage, Data, FinishReason, Usage
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import Artifact, Outcome
+from codeagent.messages.sandbox_limits import CommandUse
+from codeagent.messages.values import Artifact, Outcome, absent
 
 
 class ProviderResult(Event):
@@ -31,7 +34,8 @@ class ProviderResult(Event):
 
 
 class SandboxResult(Event):
-    """Answers `sandbox.execute`. `checkpoint` names the files as they are after it."""
+    """Answers `sandbox.execute`. `checkpoint` names the files as they are after it; `used` is set where a command ran,
+    `retryable` where nothing did."""
 
     NAME: ClassVar[str] = "sandbox.result"
 
@@ -49,6 +53,8 @@ class SandboxResult(Event):
     error_reason: str = ""
     error: str = ""
     duration_seconds: float = 0.0
+    used: CommandUse | None = Field(default=None, exclude_if=absent)
+    retryable: bool | None = Field(default=None, exclude_if=absent)
 
 
 class Delta(Data):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from codeagent.messages.conversation import Data, ToolCall
+from codeagent.messages.sandbox_limits import SandboxLimits
 
 
 def absent(value: object) -> bool:
@@ -71,6 +72,7 @@ class RunLimits(Data):
     max_cost_usd: Decimal | None = Field(default=None, gt=0, le=100_000)
     deadline_seconds: int = Field(default=1800, ge=5, le=86_400)
     command_timeout_seconds: int = Field(default=120, ge=1, le=1800)
+    sandbox: SandboxLimits | None = Field(default=None, exclude_if=absent)
 
 
 class ApprovalPolicy(Data):
@@ -116,6 +118,7 @@ class LimitsAsked(Data):
     max_cost_usd: Decimal | None = Field(default=None, gt=0, le=100_000)
     deadline_seconds: int | None = Field(default=None, ge=5, le=86_400)
     command_timeout_seconds: int | None = Field(default=None, ge=1, le=1800)
+    sandbox: SandboxLimits | None = Field(default=None, exclude_if=absent)
 
 
 class AgentDefinition(Data):

@@ -12,7 +12,8 @@ from codeagent.messages.envelope import Event
 @dataclass(slots=True)
 class Tally:
     """Sums. `input_tokens` includes what was read from or written to a vendor's cache; `cost_usd` is exact;
-    `unpriced_calls` are those that used tokens whose price is not known, and add nothing to the cost."""
+    `unpriced_calls` are those that used tokens whose price is not known, and add nothing to the cost. Commands are what
+    ran in sandboxes: `sandbox_ms` how long, `memory_mib_ms` their memory limits times that."""
 
     calls: int = 0
     unpriced_calls: int = 0
@@ -22,6 +23,9 @@ class Tally:
     cache_write_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     sandbox_ms: int = 0
+    commands: int = 0
+    cpu_ms: int = 0
+    memory_mib_ms: int = 0
     runs_submitted: int = 0
     runs_completed: int = 0
     runs_failed: int = 0
@@ -61,7 +65,7 @@ def tally_of(event: Event) -> Tally:
         case events.CallEnded():
             return _call(event)
         case events.ExecEnded():
-            return Tally(sandbox_ms=round(event.wall_seconds * 1_000))
+            return _command(event)
         case events.RunSubmitted():
             return Tally(runs_submitted=1)
         case events.RunCompleted():
@@ -74,6 +78,22 @@ def tally_of(event: Event) -> Tally:
             return Tally(runs_rejected=1)
         case _:
             return Tally()
+
+
+MEMORY_BEFORE = 1 << 30
+"""The memory limit that every command had before facts told it."""
+
+
+def _command(event: events.ExecEnded) -> Tally:
+    # What is no command, reading a file for one, has no time of its own.
+    wall_ms = round(event.wall_seconds * 1_000)
+    limit = MEMORY_BEFORE if event.memory_limit_bytes is None else event.memory_limit_bytes
+    return Tally(
+        sandbox_ms=wall_ms,
+        commands=int(event.wall_seconds > 0),
+        cpu_ms=round(event.cpu_seconds * 1_000),
+        memory_mib_ms=(limit >> 20) * wall_ms,
+    )
 
 
 def _call(event: events.CallEnded) -> Tally:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date
 from decimal import Decimal
+from uuid import UUID
 
 from codeagent.errors import Unreadable
 from codeagent.eventlog.database import Connection
@@ -49,6 +50,7 @@ _BY_RUN = _upsert("usage_by_run", ("run_id", "day", "model"), ("tenant_id",))
 _BY_DAY = _upsert("usage_by_day", ("tenant_id", "day", "model", "project_id", "principal_id"))
 _NEW_RUN = """INSERT INTO usage_runs (run_id, tenant_id, principal_id, project_id, session_id, model, max_cost_usd)
     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run_id) DO NOTHING"""
+_SETTLED = "DELETE FROM sandbox_reservations WHERE effect_id = ANY ($1)"
 _SPENT = "UPDATE usage_runs SET cost_usd = cost_usd + $2, open = open AND NOT $3 WHERE run_id = $1"
 
 
@@ -58,6 +60,8 @@ class _Page:
 
     submitted: dict[str, UsedBy] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    settled: list[UUID] = field(default_factory=list)
+    """Sandbox operations, which count from now on and reserve nothing any more."""
     by_run: dict[tuple[str, date, str, str], Tally] = field(default_factory=dict)
     by_day: dict[tuple[str, date, str, str | None, str], Tally] = field(default_factory=dict)
 
@@ -69,6 +73,8 @@ class _Page:
         self.by_day.setdefault(key, Tally()).add(tally)
         if isinstance(event, events.RunEnded):
             self.ended.add(run_id)
+        elif isinstance(event, events.ExecEnded):
+            self.settled.append(event.effect_id)
 
     def costs(self) -> dict[str, Decimal]:
         """What each run of the page has spent in it."""
@@ -116,6 +122,8 @@ class UsageProjector(LogFollower):
         )
         spent = [(run_id, cost, run_id in added.ended) for run_id, cost in added.costs().items()]
         await connection.executemany(_SPENT, [row for row in spent if row[1] or row[2]])
+        if added.settled:
+            await connection.execute(_SETTLED, added.settled)
         await connection.executemany(_BY_RUN, [(*key, *tally.values()) for key, tally in added.by_run.items()])
         await connection.executemany(_BY_DAY, [(*key, *tally.values()) for key, tally in added.by_day.items()])
 

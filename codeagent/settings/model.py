@@ -8,6 +8,7 @@ from codeagent.settings.broker import BrokerSettings
 from codeagent.settings.credentials import CredentialSettings
 from codeagent.settings.http import HttpSettings
 from codeagent.settings.operations import OperationSettings
+from codeagent.settings.sandbox import SandboxSettings
 from codeagent.settings.storage import StorageSettings
 from codeagent.settings.traffic import TrafficSettings
 from codeagent.settings.variables import FormerNames, ProfileDefaults, SecretFiles
@@ -21,6 +22,7 @@ GROUPS = (
     HttpSettings,
     TrafficSettings,
     WorkSettings,
+    SandboxSettings,
     WebhookSettings,
     CredentialSettings,
 )
@@ -30,6 +32,7 @@ GROUPS = (
 class Settings(
     CredentialSettings,
     WebhookSettings,
+    SandboxSettings,
     WorkSettings,
     TrafficSettings,
     HttpSettings,

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from codeagent.settings.about import About, Group, variable
@@ -49,6 +49,8 @@ def kind(field: FieldInfo) -> str:
         return _one_of(get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return _one_of([member.value for member in annotation])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _KINDS[dict]
     return _KINDS[get_origin(annotation) or annotation]
 
 

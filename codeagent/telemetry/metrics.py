@@ -104,6 +104,17 @@ SANDBOX_EXEC = _histogram(
 SANDBOX_COLLECTED = _counter(
     "codeagent_sandbox_collected_total", "What nobody needed any more and was removed", ("what",)
 )
+SANDBOX_CPU = _counter("codeagent_sandbox_cpu_seconds_total", "CPU time of commands", ("provider",))
+SANDBOX_MEMORY = _counter(
+    "codeagent_sandbox_gib_hours_total", "Memory limits of commands times how long they ran", ("provider",)
+)
+SANDBOX_OUTPUT = _counter("codeagent_sandbox_output_bytes_total", "What commands printed", ("provider",))
+SANDBOX_LIMITS_HIT = _counter(
+    "codeagent_sandbox_limits_hit_total", "Commands that ran into a limit, by the limit", ("provider", "limit")
+)
+SANDBOX_QUOTA_REFUSALS = _counter(
+    "codeagent_sandbox_quota_refusals_total", "Runs and commands that met a tenant's used up quota", ("quota", "what")
+)
 
 AUTH_FAILURES = _counter("codeagent_auth_failures_total", "Logins and tokens that were refused", ("reason",))
 REFRESH_REUSE = _counter("codeagent_auth_refresh_reuse_detected_total", "Refresh tokens that came again: thefts")

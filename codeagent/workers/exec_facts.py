@@ -17,9 +17,11 @@ from codeagent.messages.values import BASE_CHECKPOINT, Artifact, CallTool, Outco
 from codeagent.sandboxes.changes import FileChange
 from codeagent.sandboxes.plain_text import plain
 from codeagent.sandboxes.protocol import ExecRecord, Limits, ProbeReport, SandboxFailure
+from codeagent.telemetry import metrics
 from codeagent.telemetry.redaction import without_secrets
 from codeagent.workers.ended import Began, Ended
 from codeagent.workers.toolbox import ToolOutcome
+from codeagent.workers.use import use_of
 
 ARGV_CHARACTERS = 4_000
 """Of a command's words together, as the log has them."""
@@ -166,9 +168,12 @@ class Done:
         return "ok" if self.tool is None else self.tool.reason
 
 
-def done(told: Told, done: Done) -> Ended:
-    """The end of an operation that was carried out, whatever came of it."""
+def done(told: Told, done: Done, limits: Limits) -> Ended:
+    """The end of an operation that was carried out within `limits`, whatever came of it."""
     command, tool = told.command, done.tool
+    record = tool.record if tool is not None else None
+    used = None if record is None else use_of(record, limits.memory_bytes)
+    metrics.SANDBOX_EXEC.labels(told.driver, done.reason).observe(told.duration_seconds)
     output_ref = f"sha256:{sha256(tool.whole).hexdigest()}" if tool is not None and tool.whole is not None else None
     answer = SandboxResult(
         effect_id=command.effect_id,
@@ -183,14 +188,17 @@ def done(told: Told, done: Done) -> Ended:
         checkpoint=done.checkpoint,
         patch=done.patch,
         duration_seconds=told.duration_seconds,
+        used=used,
     )
-    return Ended(exec_stream(command.effect_id), _fact(told, done), answer, done.ended_by or command.run_id)
+    fact = _fact(told, done)
+    if record is not None:
+        fact = fact.model_copy(update=_measured(record, limits))
+    return Ended(exec_stream(command.effect_id), fact, answer, done.ended_by or command.run_id)
 
 
 def _fact(told: Told, done: Done) -> ExecEnded:
     command, tool = told.command, done.tool
-    record = tool.record if tool is not None else None
-    fact = ExecEnded(
+    return ExecEnded(
         effect_id=command.effect_id,
         run_id=command.run_id,
         attempt=told.attempt,
@@ -209,11 +217,12 @@ def _fact(told: Told, done: Done) -> ExecEnded:
         stderr=done.stderr,
         changed=done.changed,
     )
-    return fact if record is None else fact.model_copy(update=_measured(record))
 
 
-def _measured(record: ExecRecord) -> dict[str, object]:
+def _measured(record: ExecRecord, limits: Limits) -> dict[str, object]:
     return {
+        "memory_limit_bytes": limits.memory_bytes,
+        "output_bytes": record.stdout_seen_bytes + record.stderr_seen_bytes,
         "signal": record.signal,
         "limits_hit": record.limits_hit,
         "wall_seconds": record.wall_seconds,
@@ -224,9 +233,12 @@ def _measured(record: ExecRecord) -> dict[str, object]:
 
 
 def not_done(told: Told, outcome: Outcome, error: BaseException | None) -> Ended:
-    """The end of an operation that came to none of its own."""
+    """The end of an operation that failed, was stopped or was lost. `retryable` tells whether another attempt may
+    succeed."""
     command = told.command
     reason = error.reason if isinstance(error, SandboxFailure) else getattr(error, "code", outcome.value)
+    retryable = None if outcome is Outcome.CANCELED else bool(getattr(error, "retryable", True))
+    metrics.SANDBOX_EXEC.labels(told.driver, reason).observe(told.duration_seconds)
     fact = ExecEnded(
         effect_id=command.effect_id,
         run_id=command.run_id,
@@ -238,6 +250,7 @@ def not_done(told: Told, outcome: Outcome, error: BaseException | None) -> Ended
         driver=told.driver,
         level=told.level,
         duration_seconds=told.duration_seconds,
+        retryable=retryable,
     )
     answer = SandboxResult(
         effect_id=command.effect_id,
@@ -248,5 +261,6 @@ def not_done(told: Told, outcome: Outcome, error: BaseException | None) -> Ended
         reason=reason,
         error_reason=reason,
         error=error.detail if isinstance(error, CodeAgentError) else "",
+        retryable=retryable,
     )
     return Ended(exec_stream(command.effect_id), fact, answer, command.run_id)

@@ -57,9 +57,8 @@ class Held:
 class HeldWorkspaces:
     """At most `most` where some are idle. One in which anything went wrong is closed, and never used again."""
 
-    def __init__(self, driver: SandboxDriver, limits: Limits, most: int, notes: Notes | None = None) -> None:
+    def __init__(self, driver: SandboxDriver, most: int, notes: Notes | None = None) -> None:
         self._driver = driver
-        self._limits = limits
         self._most = most
         self._notes = notes
         self._held: OrderedDict[str, Held] = OrderedDict()
@@ -70,10 +69,10 @@ class HeldWorkspaces:
             await asyncio.to_thread(self._notes.prepare)
 
     @asynccontextmanager
-    async def at(self, place: Place, load: Load, operation: str, effect_id: str) -> AsyncIterator[Held]:
+    async def at(self, place: Place, limits: Limits, load: Load, operation: str, effect_id: str) -> AsyncIterator[Held]:
         """The run's workspace at that checkpoint, for one operation. Whatever else is there under its name is removed.
         The body says where the files are afterwards, by `place` and `states`."""
-        held = await self._taken(place, load)
+        held = await self._taken(place, limits, load)
         try:
             await self._tell(held, "working", operation, effect_id)
             yield held
@@ -84,7 +83,7 @@ class HeldWorkspaces:
             if held.busy:
                 await self._give_up(held)
 
-    async def _taken(self, place: Place, load: Load) -> Held:
+    async def _taken(self, place: Place, limits: Limits, load: Load) -> Held:
         held = self._held.pop(place.run_id, None)
         if held is not None and not held.busy and held.place == place:
             held.busy = True
@@ -96,8 +95,8 @@ class HeldWorkspaces:
             # Its run, if it goes on, is given a new one from its checkpoint.
             await self._give_up(idle[0])
         archive, patch = await load()
-        workspace = await self._driver.open(place.run_id, archive, patch, self._limits)
-        states = (await asyncio.to_thread(validate_patch, patch, self._limits)).states
+        workspace = await self._driver.open(place.run_id, archive, patch, limits)
+        states = (await asyncio.to_thread(validate_patch, patch, limits)).states
         now = instant(clock.now())
         driver, level = self._driver.name, int(self._driver.level)
         ids = name_for(place.run_id), place.run_id, place.tenant_id

@@ -29,8 +29,8 @@ from codeagent.messages.values import (
 from codeagent.sandboxes.changes import changes
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.protocol import ExecRecord, GitCredential, Limits, SandboxDriver, SandboxFailure
-from codeagent.telemetry import metrics
 from codeagent.workers import exec_facts
+from codeagent.workers.bounds import Bounds
 from codeagent.workers.deltas import DeltaSender, LiveOutput, Send, unsent
 from codeagent.workers.effect import Work
 from codeagent.workers.ended import Ended
@@ -72,7 +72,7 @@ class SandboxPerformer:
         send_delta: Send,
         *,
         answers_topic: str,
-        limits: Limits,
+        limits: Bounds,
         most_workspaces: int,
         notes: Notes | None = None,
         is_live: Callable[[str], bool] = lambda _: True,
@@ -85,32 +85,33 @@ class SandboxPerformer:
         self._send_delta = send_delta
         self._limits = limits
         self._is_live = is_live
-        self.workspaces = HeldWorkspaces(driver, limits, most_workspaces, notes)
+        self.workspaces = HeldWorkspaces(driver, most_workspaces, notes)
         self.close = self.workspaces.close
 
     async def perform(self, work: Work) -> Ended:
         command = work.message.data
         assert isinstance(command, ExecuteOperation)
+        limits = self._limits.of(command)
         if not isinstance(command.operation, CallTool):
-            work.began = exec_facts.began(command, work.claim.attempt, await self._driver.probe(), self._limits)
-        done = await self._operate(work, command)
-        told = self._told(work, command)
-        metrics.SANDBOX_EXEC.labels(self._driver.name, done.reason).observe(told.duration_seconds)
-        return exec_facts.done(told, done)
+            work.began = exec_facts.began(command, work.claim.attempt, await self._driver.probe(), limits)
+        done = await self._operate(work, command, limits)
+        return exec_facts.done(self._told(work, command), done, limits)
 
-    async def _operate(self, work: Work, command: ExecuteOperation) -> Done:
-        tenant_id = work.message.envelope.tenant_id
+    async def _operate(self, work: Work, command: ExecuteOperation, limits: Limits) -> Done:
         match command.operation:
             case PrepareFiles():
-                files = command.operation.continues or Files(base=await self._source(tenant_id, command.operation))
-                async with self._workspace(work, files.base, files.checkpoint, "prepare"):
+                files = command.operation.continues
+                if files is None:
+                    tenant_id = work.message.envelope.tenant_id
+                    files = Files(base=await self._source(tenant_id, command.operation, limits))
+                async with self._workspace(work, files, limits, "prepare"):
                     return Done(base=files.base, checkpoint=files.checkpoint)
             case CallTool():
-                return await self._tool(work, command, command.operation)
+                return await self._tool(work, command, command.operation, limits)
             case CollectPatch():
                 return await self._collect(work, command)
 
-    async def _source(self, tenant_id: str, operation: PrepareFiles) -> str:
+    async def _source(self, tenant_id: str, operation: PrepareFiles, limits: Limits) -> str:
         """The digest of the plain archive the run starts from."""
         source = operation.source
         if isinstance(source, ArchiveSource):
@@ -122,36 +123,38 @@ class SandboxPerformer:
             scratch = tempfile.TemporaryDirectory(prefix="codeagent-fetch-")
         with scratch as folder:
             archive = Path(folder) / "tree.tar.gz"
-            await self._driver.fetch(source.url, source.ref, archive, self._limits, credential)
+            await self._driver.fetch(source.url, source.ref, archive, limits, credential)
             digest, _ = await until_stored(partial(self._files.put_file, tenant_id, archive))
             return digest
 
-    def _workspace(self, work: Work, base: str, checkpoint: str, operation: str) -> AbstractAsyncContextManager[Held]:
+    def _workspace(self, work: Work, files: Files, limits: Limits, operation: str) -> AbstractAsyncContextManager[Held]:
         """The run's workspace at a checkpoint."""
         tenant_id = work.message.envelope.tenant_id
 
         async def load() -> tuple[Path, bytes]:
-            patch = await self._files.read(tenant_id, checkpoint) if checkpoint else b""
-            return await self._files.path(tenant_id, base), patch
+            patch = await self._files.read(tenant_id, files.checkpoint) if files.checkpoint else b""
+            return await self._files.path(tenant_id, files.base), patch
 
-        place = Place(tenant_id, work.message.envelope.key, base, checkpoint)
-        return self.workspaces.at(place, load, operation, str(work.claim.effect_id))
+        place = Place(tenant_id, work.message.envelope.key, files.base, files.checkpoint)
+        return self.workspaces.at(place, limits, load, operation, str(work.claim.effect_id))
 
-    async def _tool(self, work: Work, command: ExecuteOperation, operation: CallTool) -> Done:
+    async def _tool(self, work: Work, command: ExecuteOperation, operation: CallTool, limits: Limits) -> Done:
         call = await resolve_arguments(self._files, work.message.envelope.tenant_id, operation.call)
         digest = f"sha256:{sha256(call.arguments.encode()).hexdigest()}"
         probed = await self._driver.probe()
         try:
             arguments = tools.parse(call)
         except tools.BadToolCall as error:
-            work.began = exec_facts.began(command, work.claim.attempt, probed, self._limits, (), digest)
+            work.began = exec_facts.began(command, work.claim.attempt, probed, limits, (), digest)
             outcome = ToolOutcome(str(error), "error", changed=False)
             return Done(tool=outcome, checkpoint=command.checkpoint, input_digest=digest)
-        spec = spec_of(arguments, self._limits, operation.timeout_seconds)
+        await self._limits.admit(work.message.envelope.tenant_id, command, limits)
+        spec = spec_of(arguments, limits)
         work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest)
-        async with self._workspace(work, _base(command), command.checkpoint, call.name) as held:
+        files = Files(base=_base(command), checkpoint=command.checkpoint)
+        async with self._workspace(work, files, limits, call.name) as held:
             try:
-                done = await self._carried_out(work, command, held, arguments, operation.timeout_seconds)
+                done = await self._carried_out(work, command, held, arguments, limits)
             except SandboxFailure:
                 if held.ended_by is None:
                     raise
@@ -163,15 +166,15 @@ class SandboxPerformer:
         return replace(done, input_digest=digest)
 
     async def _carried_out(
-        self, work: Work, command: ExecuteOperation, held: Held, arguments: tools.ToolArguments, timeout_seconds: int
+        self, work: Work, command: ExecuteOperation, held: Held, arguments: tools.ToolArguments, limits: Limits
     ) -> Done:
         tenant_id = work.message.envelope.tenant_id
         send = self._send_delta if self._is_live(tenant_id) else unsent
         live = LiveOutput(DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id))
         live.begin_attempt(work.claim.attempt)
-        toolbox = Toolbox(self._driver, held.workspace, self._limits, live.write)
+        toolbox = Toolbox(self._driver, held.workspace, limits, live.write)
         try:
-            outcome = await toolbox.carry_out(arguments, timeout_seconds)
+            outcome = await toolbox.carry_out(arguments)
         finally:
             await live.close()
         if outcome.whole is not None:
@@ -180,7 +183,7 @@ class SandboxPerformer:
         changed = None
         if outcome.changed and held.ended_by is None:
             before = held.left_out
-            changed = await self._checkpoint(held)
+            changed = await self._checkpoint(held, limits)
             outcome = told_what_is_left_out(outcome, [name for name in held.left_out if name not in before])
         return Done(outcome, checkpoint=held.place.checkpoint, stdout=stdout, stderr=stderr, changed=changed)
 
@@ -196,9 +199,9 @@ class SandboxPerformer:
             told.append(output)
         return told
 
-    async def _checkpoint(self, held: Held) -> FilesChanged:
+    async def _checkpoint(self, held: Held, limits: Limits) -> FilesChanged:
         """Stores the files as they are; `held` is there then. Returns what differs from the checkpoint before."""
-        patch = await self._driver.diff(held.workspace, self._limits)
+        patch = await self._driver.diff(held.workspace, limits)
         checkpoint = BASE_CHECKPOINT
         if patch.text:
             checkpoint = await until_stored(partial(self._files.put, held.place.tenant_id, patch.text))

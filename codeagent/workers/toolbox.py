@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from codeagent.agent import tools
 from codeagent.sandboxes.plain_text import plain
-from codeagent.sandboxes.protocol import ExecRecord, ExecSpec, Limits, SandboxDriver, SandboxFailure, Workspace
+from codeagent.sandboxes.protocol import ExecRecord, ExecSpec, Limits, Reason, SandboxDriver, SandboxFailure, Workspace
 
 MODEL_SEES_BYTES = 16_000
 """What of an output the model is told: the beginning and the end. The whole is kept as an artifact."""
@@ -17,7 +17,7 @@ FILE_BYTES = 4 << 20
 READ_BYTES = 32_000
 OnOutput = Callable[[str, bytes], Awaitable[None]]
 _NAMES_TOLD = 10
-_SEARCH_SECONDS = 30
+_SEARCH_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class Toolbox:
         self._limits = limits
         self._on_output = on_output
 
-    async def carry_out(self, arguments: tools.ToolArguments, timeout_seconds: int) -> ToolOutcome:
+    async def carry_out(self, arguments: tools.ToolArguments) -> ToolOutcome:
         """Raises `SandboxFailure` only where the sandbox itself failed; a tool's own failure is an outcome."""
         try:
             match arguments:
                 case tools.Shell():
-                    return await self._shell(arguments, timeout_seconds)
+                    return await self._shell(arguments)
                 case tools.ReadFile():
                     return await self._read(arguments)
                 case tools.WriteFile():
@@ -55,7 +55,7 @@ class Toolbox:
                 case tools.EditFile():
                     return await self._edit(arguments)
                 case tools.Search():
-                    return await self._search(arguments, timeout_seconds)
+                    return await self._search(arguments)
                 case _:
                     return ToolOutcome(f"{arguments.TOOL} does not run in the sandbox.", "error", changed=False)
         except SandboxFailure as error:
@@ -63,13 +63,12 @@ class Toolbox:
                 return ToolOutcome(f"error: {error.detail}", "error", changed=False)
             raise
 
-    async def _shell(self, arguments: tools.Shell, timeout_seconds: int) -> ToolOutcome:
-        record = await self._run(arguments, timeout_seconds)
-        head = f"exit code: {record.exit_code}" if record.exit_code is not None else f"reason: {record.reason}"
-        return await asyncio.to_thread(_from_record, record, head)
+    async def _shell(self, arguments: tools.Shell) -> ToolOutcome:
+        record = await self._run(arguments)
+        return await asyncio.to_thread(_from_record, record, _told(record))
 
-    async def _run(self, arguments: tools.ToolArguments, timeout_seconds: int) -> ExecRecord:
-        spec = spec_of(arguments, self._limits, timeout_seconds)
+    async def _run(self, arguments: tools.ToolArguments) -> ExecRecord:
+        spec = spec_of(arguments, self._limits)
         record = await self._driver.run(self._workspace, spec, self._on_output)
         if record.reason == "sandbox_error":
             raise SandboxFailure(record.detail or "the command could not be started")
@@ -97,27 +96,27 @@ class Toolbox:
         await self._driver.write_file(self._workspace, arguments.path, data)
         return ToolOutcome(f"edited {arguments.path}", "ok")
 
-    async def _search(self, arguments: tools.Search, timeout_seconds: int) -> ToolOutcome:
-        record = await self._run(arguments, timeout_seconds)
+    async def _search(self, arguments: tools.Search) -> ToolOutcome:
+        record = await self._run(arguments)
         if record.exit_code == 1:
             return ToolOutcome("no match", "ok", 1, record=record, changed=False)
         return replace(await asyncio.to_thread(_from_record, record, None), changed=False)
 
 
-def spec_of(arguments: tools.ToolArguments, limits: Limits, timeout_seconds: int) -> ExecSpec:
-    """The command a tool runs, and its bounds. `argv` is empty where it runs no program."""
-    seconds = timeout_seconds
+def spec_of(arguments: tools.ToolArguments, limits: Limits) -> ExecSpec:
+    """The command a tool runs, and its bounds, within `limits`. `argv` is empty where it runs no program."""
+    seconds = limits.wall_seconds
     argv: tuple[str, ...] = ()
     match arguments:
         case tools.Shell(command=command):
-            seconds = min(arguments.timeout_seconds or seconds, seconds)
+            seconds = min(float(arguments.timeout_seconds or seconds), seconds)
             argv = ("/bin/bash", "-c", command)
         case tools.Search(pattern=pattern, path=path):
-            seconds = min(seconds, _SEARCH_SECONDS)
+            seconds = min(_SEARCH_SECONDS, seconds)
             argv = ("grep", "-rnIE", "--exclude-dir=.git", "-m", "200", "-e", pattern, "--", path)
     # All that it may write is kept: the log names the whole of it.
     kept = limits.output_hard_bytes
-    return ExecSpec(argv, limits=replace(limits, wall_seconds=float(seconds), output_kept_bytes=kept))
+    return ExecSpec(argv, limits=replace(limits, wall_seconds=seconds, output_kept_bytes=kept))
 
 
 def ended_by_operator(outcome: ToolOutcome | None) -> ToolOutcome:
@@ -151,6 +150,16 @@ def _from_record(record: ExecRecord, head: str | None) -> ToolOutcome:
     return ToolOutcome(
         text, record.reason.value, record.exit_code, whole=whole.encode() if cut else None, record=record
     )
+
+
+def _told(record: ExecRecord) -> str:
+    """How a command ended, for the model: by itself, or by which limit."""
+    parts = []
+    if record.exit_code is not None:
+        parts.append(f"exit code: {record.exit_code}")
+    if record.reason not in {Reason.OK, Reason.EXIT}:
+        parts.append(f"reason: {record.reason}")
+    return "\n".join(parts)
 
 
 def _cut(text: str, most: int) -> str:

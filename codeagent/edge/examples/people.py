@@ -19,6 +19,13 @@ _TENANT: dict[str, Any] = {
     "created_at": MORNING,
     "suspended_at": None,
 }
+_QUOTA: dict[str, Any] = {"concurrent_sandboxes": 8, "cpu_seconds_per_day": 36_000, "gib_hours_per_day": "24.5"}
+_STANDING: dict[str, Any] = {
+    **_QUOTA,
+    "cpu_seconds_used": 1_204.5,
+    "gib_hours_used": 0.61,
+    "resets_at": "2026-11-24T00:00:00Z",
+}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "MemberBody": {"email": "ada@example.org", "role": "developer"},
@@ -42,7 +49,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             }
         ],
         "concurrency": [{"name": "streams", "limit": 1_000, "in_use": 3}],
+        "sandboxes": _STANDING,
     },
+    "SandboxQuotaBody": _QUOTA,
+    "SandboxQuotaModel": {"version": 1, **_QUOTA, "standing": _STANDING},
     "TenantModel": _TENANT,
     "TenantPage": {"items": [_TENANT], "next_cursor": None},
     "ProjectionList": {"items": [{"name": "usage", "position": "3e9-4b7", "behind_seconds": 0.2}]},

@@ -15,6 +15,9 @@ _FIGURES: dict[str, Any] = {
     "cache_write_tokens": 0,
     "cost_usd": "0.0582",
     "sandbox_seconds": 3.811,
+    "commands": 7,
+    "cpu_seconds": 2.94,
+    "gib_hours": 0.001059,
     "runs": {"submitted": 1, "completed": 1, "failed": 0, "canceled": 0, "rejected": 0},
 }
 _ITEM: dict[str, Any] = {

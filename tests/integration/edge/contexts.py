@@ -30,6 +30,7 @@ from codeagent.identity.tickets import StreamTickets
 from codeagent.projects.git_credentials import GitCredentials
 from codeagent.projects.projects import Projects
 from codeagent.projects.sessions import Sessions
+from codeagent.quotas.registry import SandboxQuotas
 from codeagent.webhooks.registry import Webhooks
 from codeagent.webhooks.targets import TargetPolicy, Targets
 
@@ -70,6 +71,7 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "git_credentials": GitCredentials(database, SecretBox(parse_keys([KEK]))),
         "sessions": Sessions(database),
         "budgets": Budgets(database),
+        "sandbox_quotas": SandboxQuotas(database),
         "keys": ApiKeys(database, KeyHasher(), longest_life=timedelta(days=365)),
         "supports_model": lambda model: not model.startswith("unknown/"),
         "checks": {},

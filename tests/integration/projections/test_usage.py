@@ -99,6 +99,8 @@ async def test_a_run_is_counted_by_model_and_day_failed_calls_included(database:
             cache_read_tokens=40,
             cost_usd=Decimal("0.10"),
             sandbox_ms=1_250,
+            commands=1,
+            memory_mib_ms=1_024 * 1_250,
             runs_submitted=1,
             runs_failed=1,
         ),
@@ -211,6 +213,7 @@ def added(tallies: Sequence[Tally]) -> Tally:
 def plainly(log: Sequence[Happened]) -> Tally:
     """The sums as somebody would make them who has never seen the projection."""
     calls = [each.event for each in log if isinstance(each.event, events.CallEnded)]
+    commands = [each.event for each in log if isinstance(each.event, events.ExecEnded)]
     names = [each.event.NAME for each in log]
     return Tally(
         calls=len(calls),
@@ -220,7 +223,10 @@ def plainly(log: Sequence[Happened]) -> Tally:
         cache_read_tokens=sum(c.usage.cache_read_tokens for c in calls),
         cache_write_tokens=sum(c.usage.cache_write_tokens for c in calls),
         cost_usd=sum((c.cost_usd for c in calls if c.cost_usd is not None), Decimal(0)),
-        sandbox_ms=sum(round(e.event.wall_seconds * 1_000) for e in log if isinstance(e.event, events.ExecEnded)),
+        sandbox_ms=sum(round(c.wall_seconds * 1_000) for c in commands),
+        commands=sum(c.wall_seconds > 0 for c in commands),
+        cpu_ms=sum(round(c.cpu_seconds * 1_000) for c in commands),
+        memory_mib_ms=sum(1_024 * round(c.wall_seconds * 1_000) for c in commands),
         **{
             f"runs_{word}": names.count(f"run.{word}")
             for word in ("submitted", "completed", "failed", "canceled", "rejected")

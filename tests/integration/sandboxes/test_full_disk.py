@@ -16,14 +16,20 @@ from codeagent.messages.conversation import ToolCall
 from codeagent.messages.envelope import Envelope, Message
 from codeagent.messages.ids import typed_id
 from codeagent.messages.results import SandboxResult
+from codeagent.messages.sandbox_limits import SandboxLimits
 from codeagent.messages.values import ArchiveSource, CallTool, CollectPatch, Operation, PrepareFiles
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.limits import LimitPolicy
+from codeagent.workers.bounds import Bounds
 from codeagent.workers.effect import Work
 from codeagent.workers.sandbox import SandboxPerformer
 from tests.integration.sandboxes.support import LIMITS, archive
 from tests.services.small_disk import Disk, MakeDisk
 
 TENANT = "ten_t"
+BOUNDS = Bounds(
+    LimitPolicy(SandboxLimits(workspace_bytes=LIMITS.workspace_bytes, workspace_inodes=LIMITS.workspace_inodes))
+)
 # Twice as much output as a model is shown, so that all of it becomes an artifact as well.
 COMMAND = "echo done >> out; seq 20000"
 
@@ -51,7 +57,7 @@ class Worker:
         self.store = Watched(disk.path)
         self.run_id = typed_id("run", clock.new_uuid())
         self.performer = SandboxPerformer(
-            driver, self.store, _nowhere, answers_topic="t", limits=LIMITS, most_workspaces=4
+            driver, self.store, _nowhere, answers_topic="t", limits=BOUNDS, most_workspaces=4
         )
 
     async def perform(self, operation: Operation, base: str | None = None, checkpoint: str = "") -> SandboxResult:

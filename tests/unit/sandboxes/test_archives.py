@@ -151,7 +151,11 @@ def test_an_extension_header_cannot_exhaust_memory(tmp_path: Path) -> None:
         assert refusal(lambda: unpack(tmp_path / "bomb", tmp_path / "root")) == "archive_refused"
 
 
-@pytest.mark.parametrize("data", [b"", b"not gzip", gzip.compress(b"not tar" * 200), gzip.compress(b"x")[:-6]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not gzip", gzip.compress(b"not tar" * 200), gzip.compress(b"x")[:-6]],
+    ids=["empty", "not gzip", "not tar", "cut"],
+)
 def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a").write_bytes(data)
     assert refusal(lambda: unpack(tmp_path / "a", tmp_path / "root")) == "archive_refused"

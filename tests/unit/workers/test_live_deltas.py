@@ -19,8 +19,8 @@ from codeagent.messages.values import BASE_CHECKPOINT, CallTool, Outcome
 from codeagent.providers.breaker import Breaker
 from codeagent.providers.retry import ResilientProvider
 from codeagent.providers.scripted import ScriptedProvider
-from codeagent.sandboxes.protocol import Limits
 from codeagent.sandboxes.scripted import Scripted, ScriptedDriver
+from codeagent.workers.bounds import Bounds
 from codeagent.workers.effect import Performer, Work
 from codeagent.workers.ended import Ended
 from codeagent.workers.provider import ProviderPerformer
@@ -71,7 +71,7 @@ async def test_output_of_a_command(tmp_path: Path, tenant_id: str, live: bool) -
     await store.start()
     driver = ScriptedDriver(lambda *_: Scripted(stdout=b"printed\n"))
     performer = SandboxPerformer(
-        driver, store, sent, answers_topic="t", limits=Limits(), most_workspaces=1, is_live=is_live
+        driver, store, sent, answers_topic="t", limits=Bounds(), most_workspaces=1, is_live=is_live
     )
     command = ExecuteOperation(
         effect_id=clock.new_uuid(),

@@ -37,7 +37,7 @@ from codeagent.messages.ids import derived_uuid, run_stream
 from codeagent.messages.values import ApprovalDecision, ApprovalPolicy
 from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.sweeps import SweepLoop
-from codeagent.sandboxes.protocol import Limits
+from codeagent.workers.bounds import Bounds
 from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
 from codeagent.workers.provider import ProviderPerformer
 from codeagent.workers.sandbox import SandboxPerformer
@@ -197,7 +197,7 @@ class World:
             self._blobs,
             unwatched,
             answers_topic=SANDBOX_EVENTS,
-            limits=Limits(),
+            limits=Bounds(),
             most_workspaces=1,
         )
         return Watched(operations, accuse)

@@ -1,0 +1,52 @@
+"""Claims of sandbox operations, which count against how many their tenant may have at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from codeagent.eventlog.database import Database
+from codeagent.eventlog.effects import Claim, EffectsLedger, claim_of, command_message
+from codeagent.messages.envelope import Message
+
+
+class SandboxLedger(EffectsLedger):
+    """What finds no room stays due and is claimed once there is some, the oldest first; other tenants' operations
+    pass it. `most_of_tenant` holds where a tenant's own quota says nothing; None: as many as come."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        owner: str,
+        lease: timedelta,
+        new_token: Callable[[], UUID],
+        most_of_tenant: int | None = None,
+    ) -> None:
+        super().__init__(database, kind="sandbox", owner=owner, lease=lease, durable_claims=True, new_token=new_token)
+        self._most_of_tenant = most_of_tenant
+
+    async def _claim_many(self, effect_ids: Sequence[UUID]) -> Sequence[Claim | None]:
+        distinct = list(dict.fromkeys(effect_ids))
+        rows = await self._database.write(
+            "SELECT * FROM claim_sandboxes_v1($1, $2, $3, $4, $5)",
+            distinct,
+            [self._new_token() for _ in distinct],
+            self._owner,
+            self._lease,
+            self._most_of_tenant,
+        )
+        claims = {row["id"]: claim_of(row) for row in rows}
+        return [claims.pop(effect_id, None) for effect_id in effect_ids]
+
+    async def claim_due(self, most: int, *, fresh: bool) -> Sequence[tuple[Claim, Message]]:
+        rows = await self._database.write(
+            "SELECT * FROM claim_due_sandboxes_v1($1, $2, $3, $4, $5)",
+            [self._new_token() for _ in range(most)],
+            self._owner,
+            self._lease,
+            fresh,
+            self._most_of_tenant,
+        )
+        return [(claim_of(row), command_message(row)) for row in rows]

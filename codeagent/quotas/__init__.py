@@ -1,0 +1,1 @@
+"""What tenants may use of sandboxes, and who holds them to it."""

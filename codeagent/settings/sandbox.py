@@ -1,0 +1,42 @@
+"""What commands in sandboxes may use, and how much of them a tenant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from codeagent.messages.sandbox_limits import SandboxLimits
+from codeagent.quotas.quota import SandboxQuota
+from codeagent.sandboxes.limits import LimitPolicy
+from codeagent.settings.about import Group, parsed
+
+
+class _Limits(SandboxLimits, extra="forbid"):
+    """A misspelt limit must not pass for no limit."""
+
+
+class _Quota(SandboxQuota, extra="forbid"):
+    """As of limits."""
+
+
+class SandboxSettings(Group):
+    """What commands may use. The same for edges and sandbox workers."""
+
+    sandbox_limits: Annotated[_Limits, NoDecode, BeforeValidator(parsed)] = _Limits()
+    """JSON object of limits where nobody says otherwise, as in `{"memory_bytes": 2147483648, "total_commands": 500}`:
+    `cpu_millicores` (1000), `memory_bytes` (1 GiB), `processes` (256), `open_files` (1024), `workspace_bytes` (2 GiB),
+    `workspace_inodes` (200,000) and `output_bytes` (8 MiB) of each command; `total_commands`, `total_wall_seconds`,
+    `total_cpu_seconds` and `total_output_bytes` of a run (none)."""
+    sandbox_max_limits: Annotated[_Limits, NoDecode, BeforeValidator(parsed)] = _Limits()
+    """JSON object of the same limits: the most that a run, an agent or a project may ask for. Of one that is left out
+    the default is the most."""
+    sandbox_max_command_seconds: int = Field(default=1_800, ge=1, le=1_800)
+    """The most that anybody may ask for as the time limit of one command."""
+    sandbox_quota: Annotated[_Quota, NoDecode, BeforeValidator(parsed)] = _Quota()
+    """JSON object of what each tenant may use, where its own quota does not say: `concurrent` sandboxes, `cpu_seconds`
+    and `gib_hours` of memory a day of UTC. One that is left out is not bounded."""
+
+    def limit_policy(self) -> LimitPolicy:
+        return LimitPolicy(self.sandbox_limits, self.sandbox_max_limits, self.sandbox_max_command_seconds)

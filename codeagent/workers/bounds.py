@@ -1,0 +1,42 @@
+"""What the commands of a worker are held to: their limits, and the quota of their tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from codeagent.agent import tools
+from codeagent.messages.commands import ExecuteOperation
+from codeagent.messages.values import CallTool
+from codeagent.quotas.reservations import Worst
+from codeagent.sandboxes.limits import BUILT_IN_POLICY, LimitPolicy
+from codeagent.sandboxes.protocol import Limits
+
+Reserve = Callable[[str, UUID, Worst], Awaitable[None]]
+"""Holds a tenant's command to its quota before it begins. Raises `SandboxFailure` (`quota_exceeded`)."""
+
+
+async def unbounded(_tenant_id: str, _effect_id: UUID, _worst: Worst) -> None:
+    """Of a worker whose tenants have no quotas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`policy` is the operator's, `reserve` knows the quotas."""
+
+    policy: LimitPolicy = BUILT_IN_POLICY
+    reserve: Reserve = unbounded
+
+    def of(self, command: ExecuteOperation) -> Limits:
+        """What an operation may use: as its run asks, and no more than the operator allows."""
+        limits, operation = self.policy.of_command(command.limits), command.operation
+        if not isinstance(operation, CallTool):
+            return limits
+        return replace(limits, wall_seconds=float(min(operation.timeout_seconds, self.policy.command_seconds)))
+
+    async def admit(self, tenant_id: str, command: ExecuteOperation, limits: Limits) -> None:
+        """To be awaited before a tool is carried out; those that run no program need no room."""
+        operation = command.operation
+        if isinstance(operation, CallTool) and operation.call.name in tools.COMMANDS:
+            await self.reserve(tenant_id, command.effect_id, Worst.of(limits))
