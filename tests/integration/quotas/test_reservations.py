@@ -18,6 +18,7 @@ from codeagent.projections.usage import UsageProjector
 from codeagent.quotas.quota import SandboxQuota
 from codeagent.quotas.reservations import Reservations, Worst, forget_reservations
 from codeagent.sandboxes.protocol import SandboxFailure
+from tests.integration.eventlog.test_sandbox_claims import opened
 from tests.integration.projections.logs import TENANT, Happened, new_run_id, write
 
 MINUTE = Worst(wall_seconds=60, cpu_cores=1.0, memory_bytes=1 << 30)
@@ -67,6 +68,7 @@ async def attempt(reservations: Reservations, effect_id: UUID) -> bool:
 
 async def test_of_many_that_race_as_many_begin_as_the_day_has_room_for_at_their_worst(database: Database) -> None:
     workers = [Reservations(database, SandboxQuota(cpu_seconds_per_day=150)) for _ in range(4)]
+    await opened(database)
     tries = [attempt(workers[number % 4], clock.new_uuid()) for number in range(24)]
     assert sum(await asyncio.gather(*tries)) == 3, "150 seconds are passed by less than the minute of one command"
 
