@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := bubblewrap
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo up test test-unit test-integration test-acceptance test-security lint fmt types schemas compose-check bench-quick lock clean
+.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security lint fmt types schemas compose-check bench-quick lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ system: ## Install what the sandbox needs from the distribution (as root, on Deb
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	    echo "installing $(APT)"; apt-get update -qq && apt-get install -y -qq --no-install-recommends $(APT) >/dev/null; \
 	  else echo "bubblewrap is missing: install it with your package manager (apt-get install bubblewrap)" >&2; exit 1; fi; }
+
+setup-gvisor: ## Install gVisor's runsc, for sandboxes of level 3 (as root, on Debian and its kin)
+	@command -v runsc >/dev/null 2>&1 || deploy/gvisor/install.sh
 
 demo: setup ## Repair a small repository end to end, on this machine (LEVEL=1 consents to the weaker sandbox)
 	@$(BIN)/codeagent demo tests/fixtures/demo_repo $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --allow-level $(or $(LEVEL),2)

@@ -152,8 +152,9 @@ class _RunscProgram(Child):
 
     def _close(self) -> None:
         super()._close()
-        # It says with the same exit codes as the command what went wrong with itself; but then it logs an error, too.
-        self._ran = (self._bundle / "state" / "pid").exists() and not _size(self._bundle / "state" / "log")
+        # Its own failures have exit codes like those of commands. But then there is no pid yet, or an error in a log.
+        state = self._bundle / "state"
+        self._ran = (state / "pid").exists() and not _size(state / "log") and not _size(state / "panic")
         remove_tree(self._bundle)
 
 
@@ -194,7 +195,8 @@ def _runsc(program: str, bundle: Path, box: Box) -> tuple[str, ...]:
         program,
         # Without groups, mounts and network of runsc's own making: all are made already.
         *("--rootless", "--ignore-cgroups", "--network=none", "--platform=systrap", "--overlay2=none"),
-        *(f"--host-uds={sockets}", f"--root={bundle}/state", f"--log={bundle}/state/log", "--log-format=json"),
+        *(f"--host-uds={sockets}", f"--root={bundle}/state"),
+        *(f"--log={bundle}/state/log", "--log-format=json", f"--panic-log={bundle}/state/panic"),
         *("run", f"--bundle={bundle}", f"--pid-file={bundle}/state/pid", bundle.name),
     )
 

@@ -96,7 +96,7 @@ WEBHOOK_LAG = _histogram(
 )
 WEBHOOKS_DISABLED = _gauge("codeagent_webhook_endpoints_disabled", "Webhooks that nothing is sent to")
 SANDBOX_LEVEL = _gauge(
-    "codeagent_sandbox_level", "Isolation of this worker's sandboxes: 1 namespaces, 2 groups and users as well."
+    "codeagent_sandbox_level", "Isolation of this worker's sandboxes: 1 namespaces, 2 groups and users, 3 a kernel."
 )
 SANDBOX_EXEC = _histogram(
     "codeagent_sandbox_exec_duration_seconds", "Sandbox operations", ("provider", "reason"), _SLOW

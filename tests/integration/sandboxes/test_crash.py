@@ -18,20 +18,24 @@ from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.cgroup_layout import find_trees
 from codeagent.sandboxes.machine import group_name
 from codeagent.sandboxes.protocol import SandboxUnavailable
-from tests.integration.sandboxes.support import LIMITS, archive, run
+from codeagent.sandboxes.runsc import KERNEL_UID_OFFSET, RunscDriver
+from tests.integration.sandboxes.support import LIMITS, archive, require_root_and_runsc, run
 from tests.integration.sandboxes.test_attacks import processes_of
 
 WORKER = """
 import asyncio, sys
 from pathlib import Path
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.runsc import RunscDriver
 from tests.integration.sandboxes.support import LIMITS, run
 
 async def main():
-    driver = BubblewrapDriver(Path(sys.argv[1]), slot_uids=range(250_000, 250_010))
+    make = {"bwrap": BubblewrapDriver, "runsc": RunscDriver}[sys.argv[3]]
+    driver = make(Path(sys.argv[1]), slot_uids=range(250_000, 250_010))
     workspaces = [await driver.open(f"doomed {i}", Path(sys.argv[2]), b"", LIMITS) for i in range(2)]
-    commands = [asyncio.ensure_future(run(driver, w, ("sh", "-c", "setsid sleep 600 & sleep 600"))) for w in workspaces]
-    await asyncio.sleep(0.5)
+    commands = [asyncio.ensure_future(run(driver, w, ("sh", "-c", "setsid sleep 600 & touch begun; sleep 600"))) for w in workspaces]
+    while not all((w.files / "begun").exists() for w in workspaces):
+        await asyncio.sleep(0.05)
     print("running", flush=True)
     await asyncio.wait(commands)
 
@@ -39,8 +43,12 @@ asyncio.run(main())
 """
 
 
+LEFT = {"bwrap", "unshare", "runsc", "exe"}
+
+
 def slots_in_use() -> list[int]:
-    return [pid for uid in range(250_000, 250_010) for pid in processes_of(uid)]
+    slots = range(250_000, 250_010)
+    return [pid for uid in (*slots, *(slot + KERNEL_UID_OFFSET for slot in slots)) for pid in processes_of(uid)]
 
 
 def groups_of(state_dir: Path) -> list[Path]:
@@ -58,7 +66,7 @@ def wait_for_orphans() -> None:
                 pid, _, rest = path.read_text().partition(" (")
                 name, _, more = rest.rpartition(") ")
                 names.update({int(pid): name} if more.split()[1] == str(os.getpid()) else {})
-        orphans = [pid for pid, name in names.items() if name == "bwrap"]
+        orphans = [pid for pid, name in names.items() if name in LEFT]
         if not orphans:
             return
         for pid in orphans:
@@ -66,15 +74,18 @@ def wait_for_orphans() -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("kind", ["bwrap", "runsc"])
 async def test_a_killed_worker_leaves_no_process_and_the_next_one_removes_the_rest(
-    state_dir: Path, tmp_path: Path
+    state_dir: Path, tmp_path: Path, kind: str
 ) -> None:
+    if kind == "runsc":
+        require_root_and_runsc()
     source = archive(tmp_path)
     warm = BubblewrapDriver(state_dir)
     await warm.reap(frozenset())
     await warm.shutdown()
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(state_dir), str(source)], stdout=subprocess.PIPE, cwd=Path.cwd()
+        [sys.executable, "-c", WORKER, str(state_dir), str(source), kind], stdout=subprocess.PIPE, cwd=Path.cwd()
     )
     assert worker.stdout is not None
     try:
@@ -92,9 +103,10 @@ async def test_a_killed_worker_leaves_no_process_and_the_next_one_removes_the_re
     assert len(mounts.mounted_below(state_dir / "workspaces")) == 4
     assert groups_of(state_dir) != []
 
-    successor = BubblewrapDriver(state_dir)
+    successor = {"bwrap": BubblewrapDriver, "runsc": RunscDriver}[kind](state_dir)
     try:
         assert await successor.reap(frozenset()) == 2
+        assert list(state_dir.glob("bundles/*")) == []
         assert mounts.mounted_below(state_dir) == []
         assert list((state_dir / "workspaces").iterdir()) == []
         assert groups_of(state_dir) == []

@@ -19,9 +19,10 @@ from codeagent.addresses import Address
 from codeagent.sandboxes import addresses
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.protocol import GitCredential, SandboxFailure
+from codeagent.sandboxes.runsc import RunscDriver
 from codeagent.sandboxes.sources import TrustedHost
 from tests.conftest import unavailable
-from tests.integration.sandboxes.support import LIMITS
+from tests.integration.sandboxes.support import LIMITS, require_root_and_runsc
 from tests.servers.git_server import GitServer, backend, git, make_certificate
 
 
@@ -102,6 +103,20 @@ async def test_the_tree_of_a_ref_becomes_an_archive(
     workspace = await fetching.open("fetched", destination, b"", LIMITS)
     assert (workspace.files / "run.sh").stat().st_mode & 0o777 == 0o755  # type: ignore[attr-defined]
     assert list(tmp_path.glob(".tree*")) == []
+
+
+async def test_a_stronger_driver_fetches_at_its_own_level(state_dir: Path, server: GitServer, tmp_path: Path) -> None:
+    """Through the same proxy, and with the kernel inside: what is fetched is as hostile as a command."""
+    require_root_and_runsc()
+    driver = RunscDriver(state_dir, trusted_hosts=[TrustedHost("localhost", server.port, server.certificates)])
+    try:
+        await driver.fetch(server.url(), "main", tmp_path / "tree.tar.gz", LIMITS)
+        assert contents(tmp_path / "tree.tar.gz")["README"] == b"second\n"
+        with pytest.raises(SandboxFailure) as caught:
+            await driver.fetch(server.url(), "missing", tmp_path / "none.tar.gz", LIMITS)
+        assert caught.value.reason == "not_found"
+    finally:
+        await driver.shutdown()
 
 
 async def test_a_commit_can_be_named_and_the_archive_is_always_the_same(

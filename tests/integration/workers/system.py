@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -94,7 +95,15 @@ class Bench:
     def agent(self) -> StepLoop:
         return StepLoop(self.database, EventLog(self.database), self.mailbox, events_topic=RUN_EVENTS)
 
-    def provider(self, performer: Calls, *, lease: float = 30.0, slots: int = 4, attempts: int = 4) -> EffectLoop:
+    def provider(
+        self,
+        performer: Calls,
+        *,
+        lease: float = 30.0,
+        slots: int = 4,
+        attempts: int = 4,
+        is_able: Callable[[], bool] = lambda: True,
+    ) -> EffectLoop:
         ledger = EffectsLedger(
             self.database,
             kind="provider",
@@ -104,7 +113,7 @@ class Bench:
             new_token=clock.new_uuid,
         )
         policy = EffectPolicy(slots=slots, lease_seconds=lease, max_attempts=attempts, sweep_seconds=0.05)
-        return EffectLoop(self.database, ledger, performer, self.mailbox, policy)
+        return EffectLoop(self.database, ledger, performer, self.mailbox, policy, is_able)
 
     def message(self, data: Payload, message_id: UUID | None = None) -> Message:
         envelope = Envelope(

@@ -91,6 +91,21 @@ async def test_a_lost_command_is_performed_all_the_same(bench: Bench) -> None:
     assert performer.performed == [1]
 
 
+async def test_a_worker_that_is_not_able_takes_nothing_and_finds_it_when_it_is(bench: Bench) -> None:
+    call = await bench.thinking(bench.agent())
+    performer, able = Calls(), False
+    worker = bench.provider(performer, is_able=lambda: able)
+    await worker.start()
+    await worker.handle(call)
+    await bench.database.write("UPDATE effects SET due_at = clock_timestamp() WHERE kind = 'provider'")
+    await asyncio.sleep(0.2)  # four sweeps
+    assert performer.performed == []
+    able = True
+    await until(lambda: len(bench.mailbox.answers) == 1)
+    await worker.drain(1)
+    assert performer.performed == [1]
+
+
 async def test_a_command_that_comes_many_times_is_performed_once(bench: Bench) -> None:
     call = await bench.thinking(bench.agent())
     performer = Calls()

@@ -155,11 +155,24 @@ def test_a_former_name_still_works_and_is_told(environment: pytest.MonkeyPatch) 
         read_settings()
 
 
+@pytest.mark.parametrize("named", [Environment.STAGING, Environment.PRODUCTION])
+def test_how_well_commands_are_isolated_has_to_be_said_where_it_matters(
+    environment: pytest.MonkeyPatch, named: Environment
+) -> None:
+    assert read_settings().sandbox_minimum_level == 2
+    environment.setenv("CODEAGENT_ENV", named)
+    with pytest.raises(Misconfigured, match="CODEAGENT_SANDBOX_MINIMUM_LEVEL is not set"):
+        read_settings()
+    environment.setenv("CODEAGENT_SANDBOX_MINIMUM_LEVEL", "3")
+    assert read_settings().sandbox_minimum_level == 3
+
+
 @pytest.mark.parametrize("named", list(Environment))
 def test_defaults_follow_the_environment_and_yield_to_what_is_set(
     environment: pytest.MonkeyPatch, named: Environment
 ) -> None:
     environment.setenv("CODEAGENT_ENV", named)
+    environment.setenv("CODEAGENT_SANDBOX_MINIMUM_LEVEL", "2")
     settings = read_settings()
     assert {name: getattr(settings, name) for name in PROFILES[named]} == dict(PROFILES[named])
     environment.setenv("CODEAGENT_KAFKA_REPLICATION", "2")
