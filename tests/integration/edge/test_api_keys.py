@@ -119,6 +119,7 @@ async def test_a_key_may_do_no_more_than_its_maker(edge: Edge) -> None:
         ("name", "a\u0000b"),
         ("digest", "00"),
     ],
+    ids=["past", "far", "no zone", "no scope", "unknown", "host bits", "no network", "no name", "NUL", "no field"],
 )
 async def test_what_cannot_be_a_key_is_refused_and_named(edge: Edge, field: str, value: object) -> None:
     answer = await post(edge, edge.keys.owner, {**BODY, field: value})

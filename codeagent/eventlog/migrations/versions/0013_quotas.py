@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from codeagent.eventlog.migrations.statements import refuse_downgrade, run_scripts
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    run_scripts("0012_quotas.sql")
+    run_scripts("0013_quotas.sql")
 
 
 downgrade = refuse_downgrade
