@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
-import shutil
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from codeagent.sandboxes import argv, cgroup_layout, machine, processes, seccomp
 from codeagent.sandboxes.box import Box
-from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.cgroups import ControlGroups
+from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.protocol import ExecSpec, Limits, Reason
 
 COMMAND = ("echo", "hello")
@@ -41,18 +41,23 @@ class Variant:
 
 
 def by_hand(state_dir: Path, stack: AsyncExitStack, limits: Limits) -> list[Variant]:
-    """Without a driver: a plain process, bubblewrap with little more than its namespaces, bubblewrap with every option
-    a driver gives it, in a group that is there, and gVisor where it is installed."""
-    bare = "bwrap --unshare-user --unshare-pid --unshare-net --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --".split()
-    variants = [_simple("plain process", ()), _simple("bare bwrap", bare), _whole(state_dir, stack, limits)]
-    if shutil.which("runsc"):
-        variants.append(_simple("runsc", ("runsc", "--ignore-cgroups", "--network=none", "do")))
-    return variants
+    """Without a driver: a plain process, bubblewrap with little more than its namespaces, and with every
+    option a driver gives it, in a group that is there."""
+    variants = [
+        _simple("plain process", lambda _: COMMAND),
+        _simple("bare bwrap", _bare),
+        _whole(state_dir, stack, limits),
+    ]
 
 
-def _simple(name: str, before: Sequence[str]) -> Variant:
+def _bare(status: int) -> Sequence[str]:
+    isolated = "--unshare-user --unshare-pid --unshare-net --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp"
+    return ("bwrap", *isolated.split(), "--json-status-fd", str(status), "--", *COMMAND)
+
+
+def _simple(name: str, words: Callable[[int], Sequence[str]]) -> Variant:
     async def run(_worker: int) -> Sample:
-        return await asyncio.to_thread(_timed, (*before, *COMMAND), ())
+        return await asyncio.to_thread(_timed, words, ())
 
     return Variant(name, run)
 
@@ -72,9 +77,13 @@ def _whole(state_dir: Path, stack: AsyncExitStack, limits: Limits) -> Variant:
     box = Box(command=COMMAND, workspace=files, tmp_bytes=limits.tmp_bytes)
 
     def once() -> Sample:
-        with _handles(filters) as (status, *opened):
-            words = argv.build("bwrap", box, around, status=status, filters=opened)
-            return _timed((*before, *words), (status, *opened))
+        with ExitStack() as files:
+            opened = [files.enter_context(path.open("rb")).fileno() for path in filters]
+
+            def words(status: int) -> Sequence[str]:
+                return (*before, *argv.build("bwrap", box, around, status=status, filters=opened))
+
+            return _timed(words, opened)
 
     async def run(_worker: int) -> Sample:
         return await asyncio.to_thread(once)
@@ -82,38 +91,41 @@ def _whole(state_dir: Path, stack: AsyncExitStack, limits: Limits) -> Variant:
     return Variant("by hand", run)
 
 
-@contextmanager
-def _handles(filters: Sequence[Path]) -> Iterator[list[int]]:
-    """Somewhere to report to, and the filters."""
-    handles = [os.open(os.devnull, os.O_WRONLY), *(os.open(path, os.O_RDONLY) for path in filters)]
-    try:
-        yield handles
-    finally:
-        for handle in handles:
-            os.close(handle)
-
-
-def _timed(words: Sequence[str], inherited: Sequence[int]) -> Sample:
+def _timed(words: Callable[[int], Sequence[str]], inherited: Sequence[int]) -> Sample:
     began = time.perf_counter()
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=inherited) as process:
-        assert process.stdout is not None
-        said = process.stdout.read(1)
-        started = time.perf_counter() - began
-        process.stdout.read()
-        code = process.wait()
-    if code != 0 or not said:
-        raise RuntimeError(f"{words[0]} ended with {code}")
-    return Sample(started, time.perf_counter() - began)
+    reading, status = os.pipe()
+    with os.fdopen(reading, "rb") as report:
+        try:
+            with subprocess.Popen(
+                words(status), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(status, *inherited)
+            ) as process:
+                assert process.stdout is not None
+                said = process.stdout.read(1)
+                started = time.perf_counter() - began
+                code = process.wait()
+        finally:
+            os.close(status)
+        ended = time.perf_counter() - began
+        if code != 0 or not said:
+            raise RuntimeError(f"{process.args!r} ended with {code}")
+        _wait_for_first(report.read())
+    return Sample(started, ended)
 
 
-async def by_drivers(
-    cold: BubblewrapDriver, parked: BubblewrapDriver, source: Path, limits: Limits
-) -> list[Variant]:
-    """Our driver without and with parked sandboxes; each worker has a workspace of its own."""
-    return [await _driven("cold", cold, source, limits), await _driven("parked", parked, source, limits)]
+def _wait_for_first(report: bytes) -> None:
+    """The first process of a sandbox is handed to this one, since drivers asked for that, and has to be waited for."""
+    for line in report.splitlines():
+        with suppress(ChildProcessError):
+            if "child-pid" in (told := json.loads(line)):
+                os.waitpid(told["child-pid"], 0)
 
 
-async def _driven(name: str, driver: BubblewrapDriver, source: Path, limits: Limits) -> Variant:
+async def by_drivers(drivers: Mapping[str, LocalDriver], source: Path, limits: Limits) -> list[Variant]:
+    """Through our drivers; each worker has a workspace of its own."""
+    return [await _driven(name, driver, source, limits) for name, driver in drivers.items()]
+
+
+async def _driven(name: str, driver: LocalDriver, source: Path, limits: Limits) -> Variant:
     workspaces = [await driver.open(f"bench {worker}", source, b"", limits) for worker in range(_MOST_WORKERS)]
 
     async def run(worker: int) -> Sample:

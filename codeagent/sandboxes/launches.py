@@ -28,13 +28,17 @@ class Launch:
     stdout: int
     stderr: int
     before: Usage = field(default_factory=Usage)
+    _gone: bool = False
     _open: bool = True
 
     async def gone(self) -> None:
-        """Kills, and returns once no process of it exists. May be called again. Raises `SandboxFailure` (`stuck`)."""
+        """Kills, and returns once no process of it exists. Idempotent. Raises `SandboxFailure` (`stuck`)."""
+        if self._gone:
+            return
         if self.group is not None:
             self.group.kill()
         await self.program.gone()
+        self._gone = True
 
     def usage(self) -> Usage:
         """Of the command and the sandbox around it, without the time it was parked."""
