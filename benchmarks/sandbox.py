@@ -25,10 +25,12 @@ BOUNDS = {"parked start / by hand, 1 worker": 1.3, "parked whole / by hand, 1 wo
 _THOUGHT_SECONDS = 0.03
 """Between two commands, as between two of a model's: parked sandboxes are made in it, and group joins get slow."""
 _BATCH = 8
+_MOST_SECONDS = 35.0
+"""For one series of samples: a busy machine gives fewer of them, not a longer wait."""
 
 
 async def measure(rounds: int) -> dict[str, float]:
-    """Milliseconds, commands a second, and ratios by name; `rounds` samples of each variant, taken in turn."""
+    """Milliseconds, commands a second, and ratios by name; `rounds` samples of each variant at most, in turn."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="codeagent-bench-")))
         os.chmod(folder, 0o711)  # noqa: PTH101  # once, before anything is measured
@@ -66,7 +68,10 @@ async def _drivers(folder: Path, stack: AsyncExitStack) -> dict[str, LocalDriver
 
 async def _latencies(variants: Sequence[Variant], workers: int, rounds: int) -> dict[str, float]:
     samples: dict[str, list[Sample]] = {variant.name: [] for variant in variants}
-    for _ in range(rounds):
+    until = time.perf_counter() + _MOST_SECONDS
+    for done in range(rounds):
+        if done and time.perf_counter() > until:
+            break
         for variant in variants:
             samples[variant.name] += await asyncio.gather(*(variant.run(worker) for worker in range(workers)))
             await asyncio.sleep(_THOUGHT_SECONDS)

@@ -43,7 +43,7 @@ class Variant:
 def by_hand(state_dir: Path, stack: AsyncExitStack, limits: Limits) -> list[Variant]:
     """Without a driver: a plain process, bubblewrap with little more than its namespaces, and with every
     option a driver gives it, in a group that is there."""
-    variants = [
+    return [
         _simple("plain process", lambda _: COMMAND),
         _simple("bare bwrap", _bare),
         _whole(state_dir, stack, limits),
