@@ -8,7 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -25,8 +25,6 @@ BOUNDS = {"parked start / by hand, 1 worker": 1.3, "parked whole / by hand, 1 wo
 _THOUGHT_SECONDS = 0.03
 """Between two commands, as between two of a model's: parked sandboxes are made in it, and group joins get slow."""
 _BATCH = 8
-_MOST_SECONDS = 35.0
-"""For one series of samples: a busy machine gives fewer of them, not a longer wait."""
 
 
 async def measure(rounds: int) -> dict[str, float]:
@@ -68,10 +66,7 @@ async def _drivers(folder: Path, stack: AsyncExitStack) -> dict[str, LocalDriver
 
 async def _latencies(variants: Sequence[Variant], workers: int, rounds: int) -> dict[str, float]:
     samples: dict[str, list[Sample]] = {variant.name: [] for variant in variants}
-    until = time.perf_counter() + _MOST_SECONDS
-    for done in range(rounds):
-        if done and time.perf_counter() > until:
-            break
+    for _ in _at_most(rounds, 25.0):
         for variant in variants:
             samples[variant.name] += await asyncio.gather(*(variant.run(worker) for worker in range(workers)))
             await asyncio.sleep(_THOUGHT_SECONDS)
@@ -94,7 +89,7 @@ async def _throughput(variants: Sequence[Variant], workers: int, rounds: int) ->
             await variant.run(worker)
 
     rates: dict[str, list[float]] = {variant.name: [] for variant in variants}
-    for _ in range(rounds):
+    for _ in _at_most(rounds, 10.0):
         for variant in variants:
             began = time.perf_counter()
             await asyncio.gather(*(batch(variant, worker) for worker in range(workers)))
@@ -107,7 +102,7 @@ async def _workspaces(driver: LocalDriver, source: Path, rounds: int) -> dict[st
     """Of a workspace of 200 files: to open it, to diff it unchanged, and to checkpoint a changed file."""
     took: dict[str, list[float]] = {"open": [], "diff": [], "checkpoint": []}
 
-    for number in range(rounds):
+    for number in _at_most(rounds, 10.0):
         began = time.perf_counter()
         workspace = await driver.open(f"measured {number}", source, b"", LIMITS)
         took["open"].append(time.perf_counter() - began)
@@ -118,6 +113,15 @@ async def _workspaces(driver: LocalDriver, source: Path, rounds: int) -> dict[st
             await driver.run(workspace, ExecSpec(("sh", "-c", "echo 2 >>src/module_1.py"), limits=LIMITS), discard)
         await driver.close(workspace)
     return {f"workspace {name} p50 ms": statistics.median(values) * 1000 for name, values in took.items()}
+
+
+def _at_most(rounds: int, seconds: float) -> Iterator[int]:
+    """At least one: a busy machine gives fewer samples, not a longer wait."""
+    until = time.perf_counter() + seconds
+    for number in range(rounds):
+        yield number
+        if time.perf_counter() > until:
+            return
 
 
 def _p99(values: Sequence[float]) -> float:
