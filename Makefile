@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := bubblewrap
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security lint fmt types schemas compose-check bench-quick lock clean
+.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security lint fmt types schemas compose-check bench-quick bench-sandbox lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ schemas: setup ## Write schemas/ and docs/configuration.md from the code
 
 bench-quick: setup ## Ratios against bare PostgreSQL, Kafka and FastAPI, in about three minutes
 	@$(BIN)/python -m benchmarks.quick
+
+bench-sandbox: setup ## Start and throughput of sandboxes against a plain process and bwrap by hand, in under two minutes (as root)
+	@$(BIN)/python -m benchmarks.sandbox
 
 lock: ## Resolve dependencies anew into deploy/locks
 	@sh deploy/locks/resolve.sh

@@ -160,7 +160,11 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     driver = await choose_driver(
         IsolationLevel(settings.sandbox_minimum_level),
         None,
-        Host(settings.sandbox_dir, trusted_hosts=tuple(trusted_hosts(settings))),
+        Host(
+            settings.sandbox_dir,
+            trusted_hosts=tuple(trusted_hosts(settings)),
+            parked=settings.sandbox_parked > 0,
+        ),
         settings.sandbox_driver,
     )
     standing = Standing(driver)

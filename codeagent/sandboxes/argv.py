@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 
 from codeagent.sandboxes.box import (
@@ -16,15 +18,47 @@ from codeagent.sandboxes.box import (
     check_target,
 )
 
+COMMAND = "CODEAGENT_COMMAND"
+"""The variable a parked sandbox is told its command in. The command itself does not see it."""
+
 
 def build(bwrap: str, box: Box, around: Surroundings, *, status: int, filters: Sequence[int]) -> list[str]:
     """The whole argument list. Raises `ValueError` for a mount whose target somebody inside could have replaced."""
+    return [bwrap, *_fixed(status, filters), *_options(box, around), "--", *_shell(box.max_processes), *box.command]
+
+
+def parked(bwrap: str, *, status: int, filters: Sequence[int], told: int) -> list[str]:
+    """The argument list of a sandbox that waits until `told` is closed for what `told_to_parked` gives.
+
+    What isolates is said here and now: if nothing more is ever said, not even the shell is found inside.
+    """
+    shell = ("/bin/sh", "-c", f'eval "unset {COMMAND}; ${COMMAND}"', "sh")
+    return [bwrap, *_fixed(status, filters), "--args", str(told), "--", *shell]
+
+
+def told_to_parked(box: Box, around: Surroundings) -> bytes:
+    """The rest of the options, each ended by NUL. The command comes last, so that half of them runs nothing.
+
+    Raises `ValueError` as `build` does.
+    """
+    limit = "" if box.max_processes is None else f"ulimit -p {box.max_processes} && "
+    words = [*_options(box, around), "--setenv", COMMAND, f"{limit}exec {shlex.join(box.command)}"]
+    return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+def _fixed(status: int, filters: Sequence[int]) -> list[str]:
+    return [
+        *_isolation(),
+        *(word for handle in filters for word in ("--add-seccomp-fd", str(handle))),
+        *("--json-status-fd", str(status)),
+    ]
+
+
+def _options(box: Box, around: Surroundings) -> list[str]:
     binds = (*around.tools, *box.binds)
     for bind in binds:
         check_target(bind.target)
     return [
-        bwrap,
-        *_isolation(),
         *_environment({**around.environment, **box.environment}),
         *(word for part in around.top_level for word in _part(part)),
         *("--ro-bind", str(around.etc), "/etc"),
@@ -34,11 +68,6 @@ def build(bwrap: str, box: Box, around: Surroundings, *, status: int, filters: S
         *("--bind" if box.writable else "--ro-bind", str(box.workspace), WORKSPACE),
         *("--remount-ro", "/"),
         *("--chdir", box.directory),
-        *(word for handle in filters for word in ("--add-seccomp-fd", str(handle))),
-        *("--json-status-fd", str(status)),
-        "--",
-        *_shell(box.max_processes),
-        *box.command,
     ]
 
 

@@ -18,13 +18,15 @@ from pathlib import Path
 
 from codeagent.sandboxes import argv, machine, processes, seccomp
 from codeagent.sandboxes.box import WORKSPACE, Box, Surroundings
-from codeagent.sandboxes.launcher import Launcher, Place, Program
+from codeagent.sandboxes.launcher import Launcher, ParkedProgram, Place, Program
 from codeagent.sandboxes.local import SLOT_UIDS, LocalDriver
 from codeagent.sandboxes.processes import Pipes, ReportingChild
 from codeagent.sandboxes.protocol import IsolationLevel, Limits, SandboxUnavailable
 from codeagent.sandboxes.sources import TrustedHost
 
 _OLDEST = (0, 8, 0)
+_MOST_TOLD_BYTES = 60_000
+"""What fits into a pipe, and leaves the command below the kernel's bound on one variable."""
 
 
 class Bubblewrap:
@@ -73,7 +75,7 @@ class Bubblewrap:
 
 
 class BubblewrapLauncher:
-    """See `Launcher`."""
+    """See `Launcher` and `ParkingLauncher`."""
 
     def __init__(self, program: str, around: Surroundings, filters: tuple[Path, Path]) -> None:
         self._program = program
@@ -84,18 +86,22 @@ class BubblewrapLauncher:
         return limits
 
     def start(self, box: Box, limits: Limits, place: Place, pipes: Pipes) -> Program:
-        reading, report = os.pipe()
+        with _report() as (reading, status), _opened(self._filters) as filters:
+            words = argv.build(self._program, box, self._around, status=status, filters=filters)
+            return ReportingChild(_start(words, limits, place, pipes, (status, *filters)), reading)
+
+    def park(self, limits: Limits, place: Place, pipes: Pipes) -> ParkedProgram:
+        waiting, telling = os.pipe()
         try:
-            with _opened(self._filters) as filters:
-                words = argv.build(self._program, box, self._around, status=report, filters=filters)
-                before = processes.prelude(place.join, place.slot_uid, limits, bound_data=not place.join)
-                process = processes.start((*before, *words), pipes, (report, *filters))
+            with _report() as (reading, status), _opened(self._filters) as filters:
+                words = argv.parked(self._program, status=status, filters=filters, told=waiting)
+                process = _start(words, limits, place, pipes, (status, *filters, waiting))
+                return ParkedChild(process, reading, telling, self._around)
         except BaseException:
-            os.close(reading)
+            os.close(telling)
             raise
         finally:
-            os.close(report)
-        return ReportingChild(process, reading)
+            os.close(waiting)
 
     def policy_digest(self) -> str:
         seen = hashlib.sha256()
@@ -110,6 +116,39 @@ class BubblewrapLauncher:
         """Nothing is held."""
 
 
+class ParkedChild(ReportingChild):
+    """See `ParkedProgram`. bubblewrap reads its options from a pipe, and does nothing before that is closed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], report: int, telling: int, around: Surroundings) -> None:
+        super().__init__(process, report)
+        self._telling = telling
+        self._around = around
+        self._claimed = False
+        os.set_blocking(telling, False)
+
+    def claim(self, box: Box) -> bool:
+        if argv.COMMAND in box.environment:
+            return False
+        words = argv.told_to_parked(box, self._around)
+        try:
+            # An empty pipe takes them at once, or not at all; the program reads when it has come that far.
+            if len(words) > _MOST_TOLD_BYTES or os.write(self._telling, words) < len(words):
+                return False
+        except OSError:
+            return False
+        self._let_go()
+        return True
+
+    def _let_go(self) -> None:
+        if not self._claimed:
+            self._claimed = True
+            os.close(self._telling)
+
+    def _close(self) -> None:
+        super()._close()
+        self._let_go()
+
+
 class BubblewrapDriver(LocalDriver):
     """See `LocalDriver`. `level`: `None` takes KERNEL."""
 
@@ -122,9 +161,32 @@ class BubblewrapDriver(LocalDriver):
         bwrap_path: str | None = None,
         cgroup_parent: Path | None = None,
         trusted_hosts: Sequence[TrustedHost] = (),
+        *,
+        parked: bool = True,
     ) -> None:
         level = IsolationLevel.KERNEL if level is None else level
-        super().__init__(Bubblewrap(state_dir, level, runtimes, bwrap_path), slot_uids, cgroup_parent, trusted_hosts)
+        engine = Bubblewrap(state_dir, level, runtimes, bwrap_path)
+        super().__init__(engine, slot_uids, cgroup_parent, trusted_hosts, parked=parked)
+
+
+def _start(
+    words: Sequence[str], limits: Limits, place: Place, pipes: Pipes, inherited: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    before = processes.prelude(place.join, place.slot_uid, limits, bound_data=not place.join)
+    return processes.start((*before, *words), pipes, inherited)
+
+
+@contextmanager
+def _report() -> Iterator[tuple[int, int]]:
+    """A pipe for what bubblewrap reports. Its reading end is the caller's, unless the body raises."""
+    reading, status = os.pipe()
+    try:
+        yield reading, status
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(status)
 
 
 def _version(path: str) -> tuple[int, ...]:

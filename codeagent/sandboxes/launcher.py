@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from codeagent.sandboxes.box import Box
 from codeagent.sandboxes.processes import Pipes
@@ -43,6 +43,14 @@ class Program(Protocol):
         ...
 
 
+class ParkedProgram(Program, Protocol):
+    """A sandbox that was started before there was a command for it, and waits. It ends when this process does."""
+
+    def claim(self, box: Box) -> bool:
+        """Lets it go on with `box`, once. False if that cannot be: it has ended, or `box` is too long to be told."""
+        ...
+
+
 class Launcher(Protocol):
     """Starts sandboxes. Made once the machine is prepared."""
 
@@ -63,6 +71,15 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """Gives up what is held for later starts."""
+        ...
+
+
+@runtime_checkable
+class ParkingLauncher(Protocol):
+    """A launcher whose sandboxes can wait."""
+
+    def park(self, limits: Limits, place: Place, pipes: Pipes) -> ParkedProgram:
+        """As `Launcher.start`, for a box to come."""
         ...
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from codeagent.sandboxes import archives, beneath, machine, outcome, repository
 from codeagent.sandboxes.box import WORKSPACE, Bind, Box
 from codeagent.sandboxes.commands import check_command
-from codeagent.sandboxes.execution import Machine
 from codeagent.sandboxes.fetch import Fetcher
 from codeagent.sandboxes.launcher import Engine
+from codeagent.sandboxes.launches import Machine
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.probe import prove
@@ -52,7 +52,7 @@ class LocalDriver:
 
     `slot_uids`: one is lent to each open workspace, so their number bounds the workspaces. `cgroup_parent`: a delegated
     v2 group to use instead of the worker's own. `trusted_hosts`: hosts `fetch` may reach although their address is not
-    public.
+    public. `parked`: whether the sandbox of a workspace's next command is started before there is one.
     """
 
     def __init__(
@@ -61,6 +61,8 @@ class LocalDriver:
         slot_uids: range = SLOT_UIDS,
         cgroup_parent: Path | None = None,
         trusted_hosts: Sequence[TrustedHost] = (),
+        *,
+        parked: bool = True,
     ) -> None:
         self.name = engine.name
         self.level = engine.level
@@ -69,6 +71,7 @@ class LocalDriver:
         self._slot_uids = slot_uids
         self._trusted_hosts = tuple(trusted_hosts)
         self._setup = (engine.tools, slot_uids, cgroup_parent, self._trusted_hosts)
+        self._parked = parked
         self._preparing = asyncio.Lock()
         self._workspaces: Workspaces | None = None
         self._report: ProbeReport | None = None
@@ -99,6 +102,7 @@ class LocalDriver:
         validate_patch(patch, limits)
         workspaces = await self._ready()
         async with workspaces.opening(workspace_id, limits) as workspace:
+            workspaces.keep_warm(workspace, limits)
             await self._unpack(workspace, archive, limits)
             await in_thread(repository.lay_out, workspace.base, workspace.slot_uid, repository.LEFT_OUT_OF_DIFFS)
             box = Box(
@@ -215,7 +219,7 @@ class LocalDriver:
         is_root = os.geteuid() == 0
         volumes = Volumes(root / "workspaces", mounted=is_root)
         volumes.prepare()
-        return Workspaces(prepared, volumes, SlotPool(self._slot_uids) if is_root else None)
+        return Workspaces(prepared, volumes, SlotPool(self._slot_uids) if is_root else None, parked=self._parked)
 
 
 def _tree(seen: Observed, patch: bytes) -> str:

@@ -24,6 +24,7 @@ class Host:
     slot_uids: range = SLOT_UIDS
     trusted_hosts: tuple[TrustedHost, ...] = ()
     programs: Mapping[str, str] = field(default_factory=dict)
+    parked: bool = True
 
 
 class OfferedDriver(SandboxDriver, Protocol):
@@ -59,7 +60,13 @@ def _bwrap(level: IsolationLevel) -> Callable[[Host], OfferedDriver]:
     def make(host: Host) -> OfferedDriver:
         path = host.programs.get("bwrap")
         return BubblewrapDriver(
-            host.state_dir, level, host.runtimes, host.slot_uids, path, trusted_hosts=host.trusted_hosts
+            host.state_dir,
+            level,
+            host.runtimes,
+            host.slot_uids,
+            path,
+            trusted_hosts=host.trusted_hosts,
+            parked=host.parked,
         )
 
     return make

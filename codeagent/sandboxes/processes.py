@@ -59,9 +59,10 @@ def prelude(join: Sequence[Path], slot_uid: int | None, limits: Limits, *, bound
         steps.append(f"ulimit -d {_at_most(resource.RLIMIT_DATA, limits.memory_bytes) // 1024}")
     drop = ""
     if slot_uid is not None:
+        # Bubblewrap ties itself to this process only when it has read its options, which a parked one waits for.
         drop = (
             f"setpriv --reuid={slot_uid} --regid={slot_uid} --clear-groups --inh-caps=-all "
-            "--bounding-set=-all --no-new-privs -- "
+            "--bounding-set=-all --no-new-privs --pdeathsig=KILL -- "
         )
     return ("/bin/sh", "-ec", "\n".join([*steps, f'exec {drop}"$@"']), "sandbox")
 

@@ -49,9 +49,6 @@ class Capture:
         while self.seen_bytes <= self._hard_bytes and (piece := self._read()):
             self._keep(piece)
 
-    def close(self) -> None:
-        os.close(self._handle)
-
     def _read(self) -> bytes | None:
         try:
             return os.read(self._handle, _PIECE_BYTES)

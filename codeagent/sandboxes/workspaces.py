@@ -13,7 +13,8 @@ from pathlib import Path
 
 from codeagent.sandboxes import processes
 from codeagent.sandboxes.box import Box
-from codeagent.sandboxes.execution import Machine, Operation
+from codeagent.sandboxes.execution import Operation
+from codeagent.sandboxes.launches import Machine, Parked
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.protocol import Limits, OutputSink, Reason, SandboxFailure, Workspace
 from codeagent.sandboxes.slots import SlotPool
@@ -25,7 +26,8 @@ _REAP_SECONDS = 10.0
 
 @dataclass(eq=False)
 class OpenWorkspace:
-    """A workspace and what is going on in it. `slot_uid` owns its files; `tree` names its base in the repository."""
+    """A workspace and what is going on in it. `slot_uid` owns its files; `tree` names its base in the repository;
+    `parked` waits for its next command, if it is to be kept `warm`."""
 
     id: str
     name: str
@@ -36,6 +38,8 @@ class OpenWorkspace:
     stuck: bool = False
     operations: set[Operation] = field(default_factory=set)
     started: int = 0
+    warm: bool = False
+    parked: Parked | None = None
     closing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -61,7 +65,8 @@ class Workspaces:
     workspace belongs to the worker's own user.
     """
 
-    def __init__(self, machine: Machine, volumes: Volumes, slots: SlotPool | None) -> None:
+    def __init__(self, machine: Machine, volumes: Volumes, slots: SlotPool | None, *, parked: bool) -> None:
+        self._parked = parked
         self._machine = machine
         self._volumes = volumes
         self._slots = slots
@@ -102,17 +107,39 @@ class Workspaces:
         self, workspace: OpenWorkspace, box: Box, limits: Limits, sink: OutputSink, stdin: bytes = b""
     ) -> Observed:
         """Runs `box`; when this returns or raises, nothing of it is left. Raises `SandboxFailure`."""
-        workspace.started += 1
-        name = f"{workspace.name}.{workspace.started}"
-        operation = Operation(self._machine, name, None if self._slots is None else workspace.slot_uid)
+        parked = None
+        if not stdin:
+            parked, workspace.parked = workspace.parked, None
+        operation = Operation(self._machine, self._name(workspace), self._slot(workspace))
         workspace.operations.add(operation)
         try:
-            return await operation.execute(box, limits, stdin, sink)
+            return await operation.execute(box, limits, stdin, sink, parked)
         except SandboxFailure as failure:
             workspace.stuck |= failure.reason == "stuck"
             raise
         finally:
             workspace.operations.discard(operation)
+            # Not before the caller has its answer: the next command is not asked for until someone has thought.
+            asyncio.get_running_loop().call_soon(self._park, workspace, limits)
+
+    def keep_warm(self, workspace: OpenWorkspace, limits: Limits) -> None:
+        """From now on the sandbox of the workspace's next command is started ahead, under the limits last used."""
+        workspace.warm = self._parked
+        self._park(workspace, limits)
+
+    def _park(self, workspace: OpenWorkspace, limits: Limits) -> None:
+        if not workspace.warm or workspace.closed or workspace.parked is not None:
+            return
+        # The next command then starts without, and says what is wrong if it still is.
+        with suppress(SandboxFailure, OSError):
+            workspace.parked = self._machine.park(self._name(workspace), self._slot(workspace), limits)
+
+    def _name(self, workspace: OpenWorkspace) -> str:
+        workspace.started += 1
+        return f"{workspace.name}.{workspace.started}"
+
+    def _slot(self, workspace: OpenWorkspace) -> int | None:
+        return None if self._slots is None else workspace.slot_uid
 
     def seal_base(self, workspace: OpenWorkspace) -> None:
         """Nobody writes to the workspace's base any more. Blocking."""
@@ -128,6 +155,9 @@ class Workspaces:
             for operation in list(workspace.operations):
                 operation.stop(Reason.CANCELED)
                 await operation.finished.wait()
+            if workspace.parked is not None:
+                parked, workspace.parked = workspace.parked, None
+                await parked.launch.remove()
             if self._live.get(workspace.name) is not workspace:
                 return
             await self._remove(workspace.name)

@@ -43,6 +43,9 @@ class WorkSettings(Group):
     The run goes on from its checkpoint."""
     sandbox_workspaces: Annotated[int, About(unit="workspaces")] = Field(default=32, ge=1, le=1000)
     """Workspaces a sandbox worker keeps between operations."""
+    sandbox_parked: Annotated[int, About(unit="sandboxes")] = Field(default=1, ge=0, le=1)
+    """Sandboxes started ahead for the next command of each workspace. One costs about 2 MiB; 0 starts each command's
+    own when it comes, which takes longer."""
     trusted_git_hosts: Annotated[
         tuple[TrustedGitHost, ...], NoDecode, BeforeValidator(parsed), About(unit="hosts")
     ] = ()

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -27,7 +28,11 @@ from tests.integration.sandboxes.support import (
     require_root_and_runsc,
 )
 
-REAL: dict[str, Callable[[Path], LocalDriver]] = {"bwrap": BubblewrapDriver, "runsc": RunscDriver}
+REAL: dict[str, Callable[[Path], LocalDriver]] = {
+    "bwrap": BubblewrapDriver,
+    "bwrap without parking": partial(BubblewrapDriver, parked=False),
+    "runsc": RunscDriver,
+}
 FILES = {"README": b"hello\n", "src/module.py": b"value = 1\n"}
 
 
@@ -56,7 +61,7 @@ def state_dir() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["scripted", "bwrap", "runsc"])
+@pytest.fixture(params=["scripted", *REAL])
 async def driver(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[SandboxDriver]:
     if request.param == "scripted":
         yield cast("SandboxDriver", ScriptedDriver(shell_of_the_twin))

@@ -162,3 +162,28 @@ def test_the_first_closed_directory_on_the_way_is_named(tmp_path: Path) -> None:
             return
     closed.chmod(0o700)
     assert rootfs.unreachable(closed / "deep") == closed
+
+
+def test_a_parked_sandbox_is_isolated_before_it_is_told_anything() -> None:
+    words = options(argv.parked("/usr/bin/bwrap", status=9, filters=[7, 8], told=5))
+    for name in ("user", "ipc", "pid", "net", "uts", "cgroup"):
+        assert f"--unshare-{name}" in words
+    assert {"--disable-userns", "--new-session", "--die-with-parent", "--json-status-fd"} <= set(words)
+    assert words.count("--add-seccomp-fd") == 2
+    assert words[-2:] == ["--args", "5"]
+    assert targets([*words, "--"]) == {}
+
+
+def test_a_parked_sandbox_is_told_what_another_is_started_with_and_the_command_last() -> None:
+    box = Box(command=("echo", "a b", "it's"), workspace=Path("/state/w1/files"), max_processes=5)
+    *told, name, command, end = argv.told_to_parked(box, AROUND).decode().split("\0")
+    fixed = options(argv.parked("/usr/bin/bwrap", status=9, filters=[7, 8], told=5))[:-2]
+    assert [*fixed, *told[:-1]] == options(build(box))
+    assert (told[-1], name, end) == ("--setenv", argv.COMMAND, "")
+    assert command == """ulimit -p 5 && exec echo 'a b' 'it'"'"'s'"""
+
+
+def test_a_parked_sandbox_is_told_of_no_mount_that_somebody_inside_could_have_replaced() -> None:
+    box = Box(command=("true",), workspace=Path("/w"), binds=(Bind(Path("/x"), "/workspace/below"),))
+    with pytest.raises(ValueError, match="nothing may be mounted"):
+        argv.told_to_parked(box, AROUND)

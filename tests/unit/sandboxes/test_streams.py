@@ -42,7 +42,7 @@ async def carry(data: bytes, kept_bytes: int, hard_bytes: int) -> tuple[Capture,
             await asyncio.sleep(0.001)
     os.close(writing)
     await carrier
-    capture.close()
+    os.close(reading)
     return capture, pieces, overflows
 
 
@@ -79,7 +79,7 @@ async def test_what_is_left_in_the_pipe_is_drained() -> None:
     carrier.cancel()
     await asyncio.gather(carrier, return_exceptions=True)
     capture.drain()
-    capture.close()
+    os.close(reading)
     assert capture.kept == b"first second"
 
 
