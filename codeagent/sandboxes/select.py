@@ -64,16 +64,11 @@ def _candidates(floor: IsolationLevel, minimum_level: IsolationLevel, name: str)
 
 
 def missing_for(minimum_level: IsolationLevel, state_dir: Path) -> list[str]:
-    """What keeps every driver below that level here, as far as that shows without starting a sandbox; empty where one
-    may reach it. Blocking."""
-    missing: list[str] = []
-    for offer in OFFERS:
-        if offer.automatic and offer.level >= minimum_level:
-            found = offer.missing(state_dir)
-            if not found:
-                return []
-            missing += [f"{offer.name}: {reason}" for reason in found]
-    return missing or [f"no driver isolates at level {int(minimum_level)}"]
+    """What the least demanding driver of that level lacks here, as far as that shows without starting a sandbox; empty
+    where any may reach it. Blocking."""
+    offers = [offer for offer in OFFERS if offer.automatic and offer.level >= minimum_level]
+    missing = {offer.level: list(offer.missing(state_dir)) for offer in reversed(offers)}
+    return missing[min(missing)] if all(missing.values()) else []
 
 
 def lacking(level: IsolationLevel, *, is_root: bool) -> tuple[str, ...]:

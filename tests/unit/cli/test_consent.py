@@ -10,6 +10,7 @@ import pytest
 from codeagent.cli.consent import notice, require_level
 from codeagent.errors import Unavailable
 from codeagent.sandboxes import machine
+from codeagent.sandboxes.bwrap import Bubblewrap
 from codeagent.sandboxes.protocol import IsolationLevel
 
 NO_ROOT = "level 2 needs root, for control groups and slot users: start it as root"
@@ -25,8 +26,8 @@ GIVEN_UP = [
 @pytest.fixture
 def ordinary_user(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(machine, "_bwrap_reasons", lambda _: [])
-    monkeypatch.setattr(machine, "_setting", lambda _: "")
+    monkeypatch.setattr(Bubblewrap, "_program_reasons", lambda _: [])
+    monkeypatch.setattr(machine, "setting", lambda _: "")
     return monkeypatch
 
 
@@ -47,7 +48,7 @@ def test_without_root_the_choice_is_root_or_a_weaker_level_that_is_explained() -
 
 
 def test_where_no_level_works_none_is_offered(ordinary_user: pytest.MonkeyPatch) -> None:
-    ordinary_user.setattr(machine, "_setting", lambda _: "0")
+    ordinary_user.setattr(machine, "setting", lambda _: "0")
     for level, reasons in ((2, [NO_ROOT, NO_NAMESPACES]), (1, [NO_NAMESPACES])):
         said = refusal(level)
         assert said[0] == f"sandboxes of level {level} cannot be made here:"
@@ -55,8 +56,9 @@ def test_where_no_level_works_none_is_offered(ordinary_user: pytest.MonkeyPatch)
         assert not any("allow-level" in line for line in said)
 
 
-def test_a_level_that_nobody_offers_is_refused() -> None:
-    assert "no driver isolates at level 3" in refusal(IsolationLevel.OWN_KERNEL)
+def test_a_level_takes_what_its_own_driver_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert refusal(IsolationLevel.OWN_KERNEL)[1].startswith("runsc is missing: ")
 
 
 @pytest.mark.usefixtures("ordinary_user")
