@@ -26,6 +26,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("CODEAGENT_DATABASE_URL", f"postgresql://codeagent:{SECRET}@127.0.0.1:1/d")
     monkeypatch.setenv("CODEAGENT_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("CODEAGENT_API_KEY_PEPPER", SECRET * 2)
+    monkeypatch.setenv("CODEAGENT_SANDBOX_MINIMUM_LEVEL", "2")
     return monkeypatch
 
 
@@ -59,6 +60,7 @@ def test_what_can_be_used_exits_0(environment: pytest.MonkeyPatch) -> None:
 
 
 def test_everything_that_is_wrong_is_named_at_once_with_a_hint(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.delenv("CODEAGENT_SANDBOX_MINIMUM_LEVEL")  # it goes by its former name here
     (tmp_path / "providers.json").write_text(f'[{{"name": "x", "kind": "openai", "api_key": "{SECRET}", "no": 1}}]')
     (tmp_path / "flags.yaml").write_text("git_sorces: {value: false}")
     (tmp_path / "keys.json").write_text(f'[{{"key_id": "{SECRET}"}}]')
