@@ -39,7 +39,7 @@ def run_words(
         *_isolation(uid, parent, profile),
         *_ONLY[options.name],
         *_limits(limits),
-        *_file_systems(box, uid),
+        *_file_systems(box),
         *("--entrypoint", "/usr/bin/env", options.image),
         *inside(box),
     ]
@@ -97,11 +97,11 @@ def _both(kind: int, wanted: int) -> str:
     return f"{value}:{value}"
 
 
-def _file_systems(box: Box, uid: int) -> list[str]:
-    # Owned by the slot: an OCI runtime may give them the mode that the directory has in the image.
+def _file_systems(box: Box) -> list[str]:
+    # Some OCI runtimes prefer the mode of the directory in the image, where it exists: it should be the same there.
     words = []
     for place, size in (("/tmp", box.tmp_bytes), (HOME, SMALL_TMPFS_BYTES)):  # noqa: S108  # the sandbox's own
-        words += ["--tmpfs", f"{place}:rw,exec,nosuid,nodev,size={size},mode=0700,uid={uid},gid={uid}"]
+        words += ["--tmpfs", f"{place}:rw,exec,nosuid,nodev,size={size},mode=1777"]
     for bind in box.binds:
         check_target(bind.target)
         words += _mount(bind.source, bind.target, writable=bind.writable)
