@@ -170,7 +170,7 @@ class Group:
         return Usage(cpu, peak, oom, refused, throttled, processes)
 
     def _count(self, directory: Path, file: str, field: str) -> int:
-        """Events of the group, and of those right below it. With v1 only these tell, and they go with their container."""
+        """Events of the group, and of those right below: with v1 only these tell, and they go with their container."""
         for path in (directory / file, *directory.glob(f"*/{file}")):
             self._events[path] = max(self._events.get(path, 0), _field(path, field))
         # With v2 a group's own events include those below.

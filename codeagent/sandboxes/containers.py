@@ -1,12 +1,12 @@
 """The sandbox driver on a container engine of this machine, Docker or Podman: one hardened container a command.
 
 What it guarantees, at level KERNEL: no network but loopback, no capability, no new privileges, the same system call
-filter as every other driver, a read-only image pinned by digest, a slot user of its own for every workspace, and nothing
-of the host but the workspace, a memory file system of limited size. Memory, processes and processor time are limited by
-the engine and once more by a control group of the worker's own around the container, which also counts what was used.
-At level OWN_KERNEL the engine starts the same containers under gVisor (`runsc`). When a command is over its container
-is killed and removed; what a worker that died leaves behind carries its label, and the next worker on that state
-directory removes it before it does anything else.
+filter as every other driver, a read-only image pinned by digest, a slot user of its own for every workspace, and
+nothing of the host but the workspace, a memory file system of limited size. Memory, processes and processor time are
+limited by the engine and once more by a control group of the worker's own around the container, which also counts what
+was used. At level OWN_KERNEL the engine starts the same containers under gVisor (`runsc`). When a command is over its
+container is killed and removed; what a worker that died leaves behind carries its label, and the next worker on that
+state directory removes it before it does anything else.
 
 What it does not: commands of a worker that was killed run on, within their limits, until then. Who may talk to the
 engine is root on this machine, so its socket stays with the worker. The engine has to run on the same machine, as root,
@@ -46,7 +46,7 @@ class ContainerEngine:
     """See `Engine`."""
 
     def __init__(self, state_dir: Path, options: EngineOptions) -> None:
-        self.name = options.name
+        self.name: str = options.name
         self.level = options.level
         self.state_dir = state_dir.absolute()
         self._options = options
@@ -204,6 +204,7 @@ class ContainerDriver(LocalDriver):
     ) -> None:
         super().__init__(ContainerEngine(state_dir, options), slot_uids, cgroup_parent, trusted_hosts)
 
-
     def _control_groups(self, parent: Path | None) -> ControlGroups:
-        return machine.control_groups(self._engine.state_dir, cgroup_layout.aligned(cgroup_layout.find_trees(parent=parent)))
+        return machine.control_groups(
+            self._engine.state_dir, cgroup_layout.aligned(cgroup_layout.find_trees(parent=parent))
+        )

@@ -25,10 +25,10 @@ EngineName = Literal["docker", "podman"]
 class EngineOptions:
     """Which engine, and what it makes containers of.
 
-    `image`: pinned, `NAME@sha256:...` or the image's own id; it holds `/bin/sh`, `/usr/bin/env`, git, Python and what
-    the runs' own tests need, `/tmp` and `/home/agent` with mode 1777, and is never pulled. `arguments`: words before every subcommand, such as
-    `--host unix:///run/docker.sock`. `runtime`: the OCI runtime by the name the engine knows it under; `runsc` makes
-    sandboxes with a kernel of their own.
+    `image`: pinned, `NAME@sha256:...` or the image's own id, and never pulled. It holds `/bin/sh`, `/usr/bin/env`, git,
+    Python, what the runs' own tests need, and `/tmp` and `/home/agent` with mode 1777. `arguments`: words before every
+    subcommand, such as `--host unix:///run/docker.sock`. `runtime`: the OCI runtime by the name the engine knows it
+    under; `runsc` makes sandboxes with a kernel of their own.
     """
 
     name: EngineName

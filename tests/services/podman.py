@@ -21,10 +21,7 @@ from codeagent.sandboxes import runtime
 from codeagent.sandboxes.engine import EngineOptions
 from tests.conftest import unavailable
 
-_PROGRAMS = """
-    sh bash env cat cp rm mv ls ln mkdir rmdir touch head tail wc sleep true false echo printenv id stat mount chmod chown
-    dd timeout sort tr cut uname test seq yes truncate mkfifo kill setsid ps find grep sed tar git nc unshare
-""".split()
+_PROGRAMS = ["sh", "bash", "env", "cat", "cp", "rm", "mv", "ls", "ln", "mkdir", "rmdir", "touch", "head", "tail", "wc", "sleep", "true", "false", "echo", "printenv", "id", "stat", "mount", "chmod", "chown", "dd", "timeout", "sort", "tr", "cut", "uname", "test", "seq", "yes", "truncate", "mkfifo", "kill", "setsid", "ps", "find", "grep", "sed", "tar", "git", "nc", "unshare"]
 _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 _EMPTY = ("etc", "proc", "sys", "dev", "run", "tmp", "workspace", "home/agent", "base.git", "fetch", "usr/sbin", "var")
 
@@ -62,7 +59,9 @@ class Podman:
             packed = Path(folder, "image.tar")
             with tarfile.open(packed, "w") as archive:
                 archive.add(root, ".")
-            return "sha256:" + self.ask("import", "--quiet", str(packed), "localhost/sandbox:test").removeprefix("sha256:")
+            return "sha256:" + self.ask("import", "--quiet", str(packed), "localhost/sandbox:test").removeprefix(
+                "sha256:"
+            )
 
     def close(self) -> None:
         """Removes every container and image."""
