@@ -49,6 +49,8 @@ class ContainerEngine:
         self.name: str = options.name
         self.level = options.level
         self.state_dir = state_dir.absolute()
+        self.tools: tuple[Path, ...] = ()
+        """None: what programs there are is the image's affair."""
         self._options = options
         self._cli = EngineCli(options)
 
@@ -61,6 +63,8 @@ class ContainerEngine:
             answer = self._cli.ask("version")
             if answer.status != 0:
                 return [f"the engine of {self.name} does not answer: {answer.complaint}"]
+            if not self._options.image:
+                return ["no image is set to make sandboxes of: CODEAGENT_SANDBOX_IMAGE"]
             if not self._cli.has_image(self._options.image):
                 return [f"the image {self._options.image} is missing: load it into the engine of {self.name}"]
             return self._unfit()
@@ -203,6 +207,7 @@ class ContainerDriver(LocalDriver):
         trusted_hosts: Sequence[TrustedHost] = (),
     ) -> None:
         super().__init__(ContainerEngine(state_dir, options), slot_uids, cgroup_parent, trusted_hosts)
+        self._setup = (*self._setup, options)
 
     def _control_groups(self, parent: Path | None) -> ControlGroups:
         return machine.control_groups(

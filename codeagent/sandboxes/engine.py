@@ -15,8 +15,8 @@ from codeagent.sandboxes.protocol import IsolationLevel, SandboxFailure
 from codeagent.sandboxes.uninterrupted import in_thread
 
 _REQUEST_SECONDS = 20.0
-_PINNED = re.compile(r"^([^\s@,]+@)?sha256:[0-9a-f]{64}$")
-_OWN_KERNEL = "runsc"
+PINNED = r"([^\s@,]+@)?sha256:[0-9a-f]{64}"
+OWN_KERNEL_RUNTIME = "runsc"
 
 EngineName = Literal["docker", "podman"]
 
@@ -25,25 +25,25 @@ EngineName = Literal["docker", "podman"]
 class EngineOptions:
     """Which engine, and what it makes containers of.
 
-    `image`: pinned, `NAME@sha256:...` or the image's own id, and never pulled. It holds `/bin/sh`, `/usr/bin/env`, git,
-    Python, what the runs' own tests need, and `/tmp` and `/home/agent` with mode 1777. `arguments`: words before every
-    subcommand, such as `--host unix:///run/docker.sock`. `runtime`: the OCI runtime by the name the engine knows it
-    under; `runsc` makes sandboxes with a kernel of their own.
+    `image`: pinned, `NAME@sha256:...` or its own id, and never pulled; nothing runs without one. It holds `/bin/sh`,
+    `/usr/bin/env`, git, Python, what the runs' own tests need, and `/tmp` and `/home/agent` with mode 1777.
+    `arguments`: words before every subcommand, such as `--host unix:///run/docker.sock`. `runtime`: the OCI runtime by
+    the name the engine knows it under; `runsc` makes sandboxes with a kernel of their own.
     """
 
     name: EngineName
-    image: str
+    image: str = ""
     arguments: tuple[str, ...] = ()
     runtime: str = ""
     program: str = ""
 
     def __post_init__(self) -> None:
-        if not _PINNED.match(self.image):
+        if self.image and not re.fullmatch(PINNED, self.image):
             raise ValueError("the image of sandboxes has to be pinned: NAME@sha256:... or sha256:...")
 
     @property
     def level(self) -> IsolationLevel:
-        return IsolationLevel.OWN_KERNEL if self.runtime == _OWN_KERNEL else IsolationLevel.KERNEL
+        return IsolationLevel.OWN_KERNEL if self.runtime == OWN_KERNEL_RUNTIME else IsolationLevel.KERNEL
 
     @property
     def command(self) -> tuple[str, ...]:

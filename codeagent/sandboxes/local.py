@@ -71,7 +71,7 @@ class LocalDriver:
         self._cgroup_parent = cgroup_parent
         self._slot_uids = slot_uids
         self._trusted_hosts = tuple(trusted_hosts)
-        self._setup = (engine.tools, slot_uids, cgroup_parent, self._trusted_hosts)
+        self._setup: tuple[object, ...] = (engine.tools, slot_uids, cgroup_parent, self._trusted_hosts)
         self._parked = parked
         self._preparing = asyncio.Lock()
         self._workspaces: Workspaces | None = None
