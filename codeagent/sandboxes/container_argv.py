@@ -9,6 +9,7 @@ import resource
 from collections.abc import Mapping
 from pathlib import Path
 
+from codeagent.sandboxes import rootfs
 from codeagent.sandboxes.box import HOME, SMALL_TMPFS_BYTES, WORKSPACE, Box, check_target
 from codeagent.sandboxes.engine import EngineName, EngineOptions
 from codeagent.sandboxes.processes import at_most
@@ -38,6 +39,8 @@ def run_words(
         *("--name", name, "--label", f"{STATE_LABEL}={state}", *runtime),
         *_isolation(uid, parent, profile),
         *_ONLY[options.name],
+        # Docker has a list of its own, shorter, that cannot be added to.
+        *(("--security-opt", f"mask={':'.join(rootfs.telling())}") if options.name == "podman" else ()),
         *_limits(limits),
         *_file_systems(box),
         *("--entrypoint", "/usr/bin/env", options.image),

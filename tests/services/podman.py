@@ -21,7 +21,54 @@ from codeagent.sandboxes import runtime
 from codeagent.sandboxes.engine import EngineOptions
 from tests.conftest import unavailable
 
-_PROGRAMS = ["sh", "bash", "env", "cat", "cp", "rm", "mv", "ls", "ln", "mkdir", "rmdir", "touch", "head", "tail", "wc", "sleep", "true", "false", "echo", "printenv", "id", "stat", "mount", "chmod", "chown", "dd", "timeout", "sort", "tr", "cut", "uname", "test", "seq", "yes", "truncate", "mkfifo", "kill", "setsid", "ps", "find", "grep", "sed", "tar", "git", "nc", "unshare"]
+_PROGRAMS = [
+    "sh",
+    "bash",
+    "env",
+    "cat",
+    "cp",
+    "rm",
+    "mv",
+    "ls",
+    "ln",
+    "mkdir",
+    "rmdir",
+    "touch",
+    "head",
+    "tail",
+    "wc",
+    "sleep",
+    "true",
+    "false",
+    "echo",
+    "printenv",
+    "id",
+    "stat",
+    "mount",
+    "chmod",
+    "chown",
+    "dd",
+    "timeout",
+    "sort",
+    "tr",
+    "cut",
+    "uname",
+    "test",
+    "seq",
+    "yes",
+    "truncate",
+    "mkfifo",
+    "kill",
+    "setsid",
+    "ps",
+    "find",
+    "grep",
+    "sed",
+    "tar",
+    "git",
+    "nc",
+    "unshare",
+]
 _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 _EMPTY = ("etc", "proc", "sys", "dev", "run", "tmp", "workspace", "home/agent", "base.git", "fetch", "usr/sbin", "var")
 
@@ -95,7 +142,7 @@ def _lay_out(root: Path) -> None:
     for path in shared.iterdir() if shared.is_dir() else ():
         shutil.copyfile(path, root / "usr" / "lib" / path.name)
     (root / "usr/local/bin").mkdir(parents=True)
-    for name in ("python3", "pytest"):
+    for name in ("python", "python3", "pytest"):
         (root / "usr/local/bin" / name).symlink_to(f"/opt/python/bin/{name}")
     remote = Path("/usr/lib/git-core/git-remote-https")
     if remote.exists():
