@@ -148,7 +148,7 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.projects.git_credentials import SealedCredentials
     from codeagent.sandboxes.notes import Notes
-    from codeagent.sandboxes.offers import Host
+    from codeagent.sandboxes.offers import Containers, Host
     from codeagent.sandboxes.protocol import IsolationLevel
     from codeagent.sandboxes.select import choose_driver, lacking
     from codeagent.workers.bounds import Bounds
@@ -157,6 +157,7 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
 
     parts = await assemble(SANDBOX_WORKER, settings)
     settings = parts.settings
+    containers = Containers(settings.sandbox_image, settings.sandbox_engine_arguments, settings.sandbox_engine_runtime)
     driver = await choose_driver(
         IsolationLevel(settings.sandbox_minimum_level),
         None,
@@ -164,6 +165,7 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
             settings.sandbox_dir,
             trusted_hosts=tuple(trusted_hosts(settings)),
             parked=settings.sandbox_parked > 0,
+            containers=containers,
         ),
         settings.sandbox_driver,
     )

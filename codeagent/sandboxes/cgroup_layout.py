@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codeagent.sandboxes.cgroups import CONTROLLERS, Trees, enable
@@ -41,6 +41,42 @@ def find_trees(
     if v2 is None:
         raise SandboxUnavailable(["no control groups are mounted: mount cgroup2 at /sys/fs/cgroup"])
     return _unified(v2.parent if v2.name == _OWN_LEAF else v2)
+
+
+def aligned(trees: Trees) -> Trees:
+    """The same trees below one path, the longest, in every hierarchy: who is told a group by its path needs that.
+
+    Raises `SandboxUnavailable` if it cannot be made.
+    """
+    if trees.version == 2:
+        return trees
+    path = max((group_path(directory) for directory in trees.directories), key=len)
+
+    def moved(directory: Path) -> Path:
+        return _hierarchy(directory) / path.lstrip("/")
+
+    try:
+        for directory in trees.directories:
+            moved(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SandboxUnavailable([f"control groups are not writable: {error.filename}: {error.strerror}"]) from None
+    return replace(
+        trees,
+        memory=moved(trees.memory),
+        pids=moved(trees.pids),
+        cpu=moved(trees.cpu),
+        unified=None if trees.unified is None else moved(trees.unified),
+        cpuacct=None if trees.cpuacct is None else moved(trees.cpuacct),
+    )
+
+
+def group_path(directory: Path) -> str:
+    """The name of a group within its hierarchy, as in /proc/PID/cgroup."""
+    return f"/{directory.relative_to(_hierarchy(directory))}".removesuffix("/.")
+
+
+def _hierarchy(directory: Path) -> Path:
+    return next(folder for folder in (directory, *directory.parents) if folder.is_mount())
 
 
 def _unified(group: Path) -> Trees:

@@ -113,6 +113,7 @@ class Group:
 
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
+        self._events: dict[Path, int] = {}
 
     @property
     def name(self) -> str:
@@ -151,22 +152,29 @@ class Group:
         return not any(_pids(directory) for directory in self._trees.directories)
 
     def usage(self) -> Usage:
-        """Figures so far; those the kernel does not offer are zero."""
+        """Figures so far; those the kernel does not offer are zero. Groups that a sandbox program makes below count."""
         if self._trees.version == 2:
             peak = _number(self._trees.memory / "memory.peak")
-            oom = _field(self._trees.memory / "memory.events", "oom_kill")
+            oom = self._count(self._trees.memory, "memory.events", "oom_kill")
             throttled = _field(self._trees.cpu / "cpu.stat", "throttled_usec") / 1e6
         else:
             peak = _number(self._trees.memory / "memory.max_usage_in_bytes")
-            oom = _field(self._trees.memory / "memory.oom_control", "oom_kill")
+            oom = self._count(self._trees.memory, "memory.oom_control", "oom_kill")
             throttled = _field(self._trees.cpu / "cpu.stat", "throttled_time") / 1e9
         if self._trees.unified is not None:
             cpu = _field(self._trees.unified / "cpu.stat", "usage_usec") / 1e6
         else:
             cpu = _number((self._trees.cpuacct or self._trees.cpu) / "cpuacct.usage") / 1e9
-        refused = _field(self._trees.pids / "pids.events", "max")
+        refused = self._count(self._trees.pids, "pids.events", "max")
         processes = max(0, _number(self._trees.pids / "pids.peak") - _STAYING_TASKS)
         return Usage(cpu, peak, oom, refused, throttled, processes)
+
+    def _count(self, directory: Path, file: str, field: str) -> int:
+        """Events of the group, and of those right below: with v1 only these tell, and they go with their container."""
+        for path in (directory / file, *directory.glob(f"*/{file}")):
+            self._events[path] = max(self._events.get(path, 0), _field(path, field))
+        # With v2 a group's own events include those below.
+        return max((count for path, count in self._events.items() if path.name == file), default=0)
 
     def remove(self, *, within_seconds: float = 0.0) -> bool:
         """Kills what is left, and removes the group. Returns whether it is gone. Blocks up to `within_seconds`."""

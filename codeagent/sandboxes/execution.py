@@ -113,7 +113,7 @@ class Operation:
         return Observed(
             stopped=self._stopped.result() if self._stopped.done() else None,
             exit_code=None if self._stopped.done() else launch.program.exit_code,
-            oom_kills=usage.oom_kills,
+            oom_kills=max(usage.oom_kills, launch.program.oom_kills),
             pids_refused=usage.pids_refused,
             disk_full=box.writable and disk.f_bavail == 0,
             inodes_used_up=box.writable and disk.f_files > 0 and disk.f_favail == 0,

@@ -34,6 +34,11 @@ class Program(Protocol):
         """Of all processes waited for; a control group knows better."""
         ...
 
+    @property
+    def oom_kills(self) -> int:
+        """As far as the sandbox program says; its control group may know of more."""
+        ...
+
     async def ended(self) -> None:
         """Returns when the program has ended; parts of it may live for a moment more."""
         ...

@@ -11,8 +11,9 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from codeagent.sandboxes import archives, beneath, machine, outcome, repository
+from codeagent.sandboxes import archives, beneath, cgroup_layout, machine, outcome, repository
 from codeagent.sandboxes.box import WORKSPACE, Bind, Box
+from codeagent.sandboxes.cgroups import ControlGroups
 from codeagent.sandboxes.commands import check_command
 from codeagent.sandboxes.fetch import Fetcher
 from codeagent.sandboxes.launcher import Engine
@@ -70,7 +71,7 @@ class LocalDriver:
         self._cgroup_parent = cgroup_parent
         self._slot_uids = slot_uids
         self._trusted_hosts = tuple(trusted_hosts)
-        self._setup = (engine.tools, slot_uids, cgroup_parent, self._trusted_hosts)
+        self._setup: tuple[object, ...] = (engine.tools, slot_uids, cgroup_parent, self._trusted_hosts)
         self._parked = parked
         self._preparing = asyncio.Lock()
         self._workspaces: Workspaces | None = None
@@ -213,13 +214,16 @@ class LocalDriver:
         machine.make_reachable(root)
         groups = None
         if self.level >= IsolationLevel.KERNEL:
-            groups = machine.control_groups(root, self._cgroup_parent)
+            groups = self._control_groups(self._cgroup_parent)
         prepared = Machine(self._engine.prepare(), groups)
         self._policy_digest = prepared.launcher.policy_digest()
         is_root = os.geteuid() == 0
         volumes = Volumes(root / "workspaces", mounted=is_root)
         volumes.prepare()
         return Workspaces(prepared, volumes, SlotPool(self._slot_uids) if is_root else None, parked=self._parked)
+
+    def _control_groups(self, parent: Path | None) -> ControlGroups:
+        return machine.control_groups(self._engine.state_dir, cgroup_layout.find_trees(parent=parent))
 
 
 def _tree(seen: Observed, patch: bytes) -> str:

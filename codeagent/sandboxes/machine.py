@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from codeagent.sandboxes import cgroup_layout, processes, rootfs, runtime
+from codeagent.sandboxes import processes, rootfs, runtime
 from codeagent.sandboxes.box import HOME, Bind, Surroundings
-from codeagent.sandboxes.cgroups import ControlGroups
+from codeagent.sandboxes.cgroups import ControlGroups, Trees
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 
 _PROGRAM_DIRECTORIES = "/usr/local/bin:/usr/bin:/bin"
@@ -61,9 +61,9 @@ def lock(state_dir: Path) -> int:
     return handle
 
 
-def control_groups(state_dir: Path, parent: Path | None) -> ControlGroups:
+def control_groups(state_dir: Path, trees: Trees) -> ControlGroups:
     """The groups of the worker that owns `state_dir`. Blocking. Raises `SandboxUnavailable`."""
-    groups = ControlGroups(cgroup_layout.find_trees(parent=parent), group_name(state_dir))
+    groups = ControlGroups(trees, group_name(state_dir))
     groups.prepare()
     return groups
 
@@ -119,4 +119,5 @@ def directory(path: Path) -> Path:
 
 
 def group_name(root: Path) -> str:
+    """What belongs to the worker on that state directory is called, where all workers of a machine are seen."""
     return "codeagent-" + hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]

@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Protocol
 
 from codeagent.sandboxes.bwrap import Bubblewrap, BubblewrapDriver
+from codeagent.sandboxes.containers import ContainerDriver, ContainerEngine
+from codeagent.sandboxes.engine import OWN_KERNEL_RUNTIME, EngineName, EngineOptions
 from codeagent.sandboxes.local import SLOT_UIDS
 from codeagent.sandboxes.protocol import IsolationLevel, ProbeReport, SandboxDriver
 from codeagent.sandboxes.runsc import Runsc, RunscDriver
 from codeagent.sandboxes.sources import TrustedHost
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """What container engines are told, as in `EngineOptions`."""
+
+    image: str = ""
+    arguments: tuple[str, ...] = ()
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,7 @@ class Host:
     trusted_hosts: tuple[TrustedHost, ...] = ()
     programs: Mapping[str, str] = field(default_factory=dict)
     parked: bool = True
+    containers: Containers = Containers()
 
 
 class OfferedDriver(SandboxDriver, Protocol):
@@ -77,6 +89,27 @@ def _runsc(host: Host) -> OfferedDriver:
     return RunscDriver(host.state_dir, host.runtimes, host.slot_uids, path, trusted_hosts=host.trusted_hosts)
 
 
+def _engine(name: EngineName, level: IsolationLevel) -> Offer:
+    """Never chosen unasked: an engine is one more program of this machine that is root."""
+    own_kernel = level is IsolationLevel.OWN_KERNEL
+
+    def make(host: Host) -> OfferedDriver:
+        told = host.containers
+        runtime = OWN_KERNEL_RUNTIME if own_kernel else told.runtime
+        options = EngineOptions(name, told.image, told.arguments, runtime, host.programs.get(name, ""))
+        return ContainerDriver(host.state_dir, options, host.slot_uids, trusted_hosts=host.trusted_hosts)
+
+    guarantee = "a hardened container for each command, of an image pinned by digest"
+    return Offer(
+        name,
+        level,
+        f"{guarantee}; under gVisor, a kernel of its own" if own_kernel else f"{guarantee}; shares the kernel",
+        make,
+        lambda state_dir: ContainerEngine(state_dir, EngineOptions(name)).missing(),
+        automatic=False,
+    )
+
+
 OFFERS: tuple[Offer, ...] = (
     Offer(
         "bwrap",
@@ -99,5 +132,9 @@ OFFERS: tuple[Offer, ...] = (
         _bwrap(IsolationLevel.RLIMIT),
         lambda state_dir: Bubblewrap(state_dir, IsolationLevel.RLIMIT).missing(),
     ),
+    _engine("podman", IsolationLevel.KERNEL),
+    _engine("podman", IsolationLevel.OWN_KERNEL),
+    _engine("docker", IsolationLevel.KERNEL),
+    _engine("docker", IsolationLevel.OWN_KERNEL),
 )
 """In the order in which they are tried where none is named: the cheapest first of those that isolate enough."""

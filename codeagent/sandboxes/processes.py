@@ -48,15 +48,15 @@ def prelude(join: Sequence[Path], slot_uid: int | None, limits: Limits, *, bound
     steps += [
         "umask 022",
         "ulimit -c 0",
-        f"ulimit -n {_at_most(resource.RLIMIT_NOFILE, limits.open_files)}",
-        f"ulimit -f {_at_most(resource.RLIMIT_FSIZE, limits.file_bytes) // 512}",
+        f"ulimit -n {at_most(resource.RLIMIT_NOFILE, limits.open_files)}",
+        f"ulimit -f {at_most(resource.RLIMIT_FSIZE, limits.file_bytes) // 512}",
         # The hard limit lies above the soft one, so that the end shows as SIGXCPU and not as SIGKILL.
-        f"ulimit -S -t {_at_most(resource.RLIMIT_CPU, cpu_seconds)}",
-        f"ulimit -H -t {_at_most(resource.RLIMIT_CPU, cpu_seconds + 2)}",
-        f"ulimit -l {_at_most(resource.RLIMIT_MEMLOCK, 64 << 10) // 1024}",
+        f"ulimit -S -t {at_most(resource.RLIMIT_CPU, cpu_seconds)}",
+        f"ulimit -H -t {at_most(resource.RLIMIT_CPU, cpu_seconds + 2)}",
+        f"ulimit -l {at_most(resource.RLIMIT_MEMLOCK, 64 << 10) // 1024}",
     ]
     if bound_data:
-        steps.append(f"ulimit -d {_at_most(resource.RLIMIT_DATA, limits.memory_bytes) // 1024}")
+        steps.append(f"ulimit -d {at_most(resource.RLIMIT_DATA, limits.memory_bytes) // 1024}")
     drop = ""
     if slot_uid is not None:
         # Bubblewrap ties itself to this process only when it has read its options, which a parked one waits for.
@@ -72,7 +72,7 @@ def joining(files: Sequence[Path]) -> list[str]:
     return [f"echo $$ >{shlex.quote(str(file))} || exit {JOIN_FAILED}" for file in files]
 
 
-def _at_most(kind: int, wanted: int) -> int:
+def at_most(kind: int, wanted: int) -> int:
     """`wanted`, or what this process itself is limited to, if that is less: nobody can raise a hard limit."""
     hard = resource.getrlimit(kind)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -136,6 +136,10 @@ class Child:
     def rusage(self) -> Rusage:
         """Of all processes waited for."""
         return Rusage(self._user_seconds, self._system_seconds, self._max_rss_bytes)
+
+    @property
+    def oom_kills(self) -> int:
+        return 0
 
     async def ended(self) -> None:
         """Returns when the outer process has ended; the rest may live for a moment more."""

@@ -84,6 +84,13 @@ def covers(directory: Path) -> tuple[tuple[Path, str], ...]:
     return files + folders
 
 
+def telling() -> list[str]:
+    """The paths under /proc of this machine that say more of it than a sandbox has to know."""
+    return [
+        f"/proc/{name}" for name in (*_COVERED_FILES.split(), *_COVERED_DIRECTORIES) if Path("/proc", name).exists()
+    ]
+
+
 def open_up(directory: Path) -> None:
     """Lets every user read what lies in `directory`, whatever the umask was."""
     for folder, _, files in os.walk(directory):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic_settings import NoDecode
 
 from codeagent.providers.registry import ProviderSettings
+from codeagent.sandboxes.engine import PINNED
 from codeagent.settings.about import About, Group, parsed
 
 
@@ -58,6 +59,15 @@ class WorkSettings(Group):
     sandbox_driver: str = Field(default="auto", pattern="^[a-z]{2,20}$")
     """The only driver that sandbox workers use, by its name in docs/sandboxes.md; `auto` takes the cheapest that
     isolates at the minimum level."""
+    sandbox_image: str = Field(default="", pattern=rf"^({PINNED})?$", max_length=500)
+    """What the drivers `docker` and `podman` make sandboxes of, pinned: `NAME@sha256:...`, or the id of an image. It is
+    never pulled."""
+    sandbox_engine_arguments: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parsed), About(unit="words")] = ()
+    """JSON list of words for every request to the container engine, as in `["--host", "unix:///run/docker.sock"]` or
+    `["--cgroup-manager=cgroupfs"]`."""
+    sandbox_engine_runtime: str = Field(default="", pattern="^[A-Za-z0-9._-]{0,100}$")
+    """The OCI runtime of the container engine, by the name it has there; `runsc` gives sandboxes a kernel of their own.
+    Empty: the engine's usual one."""
     lease_seconds: float = Field(default=30.0, ge=1, le=600)
     """How long a silent worker keeps an effect before another takes it. Shorter renews more often."""
     max_attempts: Annotated[int, About(unit="claims")] = Field(default=4, ge=1, le=20)

@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.containers import ContainerDriver
 from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.patch_text import MemoryFile, make_patch
 from codeagent.sandboxes.protocol import ExecSpec, Limits, Reason, SandboxDriver, SandboxFailure, Workspace
@@ -27,11 +28,17 @@ from tests.integration.sandboxes.support import (
     require_root_and_bwrap,
     require_root_and_runsc,
 )
+from tests.services.podman import Podman
 
 REAL: dict[str, Callable[[Path], LocalDriver]] = {
     "bwrap": BubblewrapDriver,
     "bwrap without parking": partial(BubblewrapDriver, parked=False),
     "runsc": RunscDriver,
+}
+REQUIRED = {
+    "bwrap": require_root_and_bwrap,
+    "bwrap without parking": require_root_and_bwrap,
+    "runsc": require_root_and_runsc,
 }
 FILES = {"README": b"hello\n", "src/module.py": b"value = 1\n"}
 
@@ -61,16 +68,17 @@ def state_dir() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["scripted", *REAL])
+@pytest.fixture(params=["scripted", *REAL, "podman"])
 async def driver(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[SandboxDriver]:
     if request.param == "scripted":
         yield cast("SandboxDriver", ScriptedDriver(shell_of_the_twin))
         return
-    if request.param == "runsc":
-        require_root_and_runsc()
+    if request.param == "podman":
+        podman: Podman = request.getfixturevalue("podman")
+        real: LocalDriver = ContainerDriver(state_dir, podman.options)
     else:
-        require_root_and_bwrap()
-    real = REAL[request.param](state_dir)
+        REQUIRED[request.param]()
+        real = REAL[request.param](state_dir)
     yield real
     await real.shutdown()
 

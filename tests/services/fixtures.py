@@ -16,6 +16,7 @@ import pytest
 from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.errors import Rejected
 from tests.services.kafka import ApacheKafka, missing_for_kafka
+from tests.services.podman import Podman, require_podman
 from tests.services.postgres import PostgresCluster, server_postgres
 from tests.services.small_disk import MakeDisk, claimed, mounted
 from tests.services.valkey import ValkeyServer
@@ -29,6 +30,15 @@ def state_dir() -> Iterator[Path]:
     directory.chmod(0o711)
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """A container engine with an image for sandboxes. Only where CODEAGENT_TEST_CONTAINERS=1 asks for it."""
+    require_podman()
+    engine = Podman(Path(tempfile.mkdtemp(prefix="codeagent-podman-")))
+    yield engine
+    engine.close()
 
 
 @pytest.fixture(scope="session")

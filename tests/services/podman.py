@@ -1,0 +1,164 @@
+"""A real container engine for tests: Podman, with storage of its own and an image made of what this machine has.
+
+No registry is asked: the image holds copies of a few programs with the libraries they need, and the Python that runs
+the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from codeagent.sandboxes import runtime
+from codeagent.sandboxes.engine import EngineOptions
+from tests.conftest import unavailable
+
+_PROGRAMS = [
+    "sh",
+    "bash",
+    "env",
+    "cat",
+    "cp",
+    "rm",
+    "mv",
+    "ls",
+    "ln",
+    "mkdir",
+    "rmdir",
+    "touch",
+    "head",
+    "tail",
+    "wc",
+    "sleep",
+    "true",
+    "false",
+    "echo",
+    "printenv",
+    "id",
+    "stat",
+    "mount",
+    "chmod",
+    "chown",
+    "dd",
+    "timeout",
+    "sort",
+    "tr",
+    "cut",
+    "uname",
+    "test",
+    "seq",
+    "yes",
+    "truncate",
+    "mkfifo",
+    "kill",
+    "setsid",
+    "ps",
+    "find",
+    "grep",
+    "sed",
+    "tar",
+    "git",
+    "nc",
+    "unshare",
+]
+_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+_EMPTY = ("etc", "proc", "sys", "dev", "run", "tmp", "workspace", "home/agent", "base.git", "fetch", "usr/sbin", "var")
+
+
+def require_podman() -> None:
+    """Skips, or fails in CI where `CODEAGENT_TEST_CONTAINERS` promises an engine."""
+    if os.environ.get("CODEAGENT_TEST_CONTAINERS") != "1":
+        pytest.skip("set CODEAGENT_TEST_CONTAINERS=1 for tests on Podman (apt-get install podman runc catatonit)")
+    if os.geteuid() != 0:
+        unavailable("Podman needs root to make control groups")
+    for program in ("podman", "runc"):
+        if shutil.which(program) is None:
+            unavailable(f"{program} is not installed")
+
+
+class Podman:
+    """An engine whose images and containers lie below `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.arguments = (
+            *("--root", str(directory / "storage"), "--runroot", str(directory / "run"), "--storage-driver", "overlay"),
+            *("--cgroup-manager=cgroupfs", "--events-backend=none"),
+        )
+        self.options = EngineOptions("podman", self._image(), self.arguments, "runc")
+
+    def ask(self, *words: str) -> str:
+        command = ("podman", *self.arguments, "--runtime", "runc", *words)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def _image(self) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder, "root")
+            _lay_out(root)
+            packed = Path(folder, "image.tar")
+            with tarfile.open(packed, "w") as archive:
+                archive.add(root, ".")
+            return "sha256:" + self.ask("import", "--quiet", str(packed), "localhost/sandbox:test").removeprefix(
+                "sha256:"
+            )
+
+    def close(self) -> None:
+        """Removes every container and image."""
+        self.ask("rm", "--all", "--force")
+        self.ask("rmi", "--all", "--force")
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _lay_out(root: Path) -> None:
+    for name in _EMPTY:
+        (root / name).mkdir(parents=True)
+    for name, target in _LINKS.items():
+        (root / name).symlink_to(target)
+    for name in ("tmp", "home/agent"):
+        (root / name).chmod(0o1777)
+    (root / "etc" / "passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    programs = [Path(found) for name in _PROGRAMS if (found := shutil.which(name, path="/usr/bin:/bin:/usr/sbin"))]
+    with tempfile.TemporaryDirectory() as built:
+        python = runtime.prepare(Path(built)).binds[0].source
+        shutil.copytree(python, root / "opt" / "python", symlinks=True)
+    shared = root / "opt" / "python" / "shared"
+    extensions = list((root / "opt" / "python").rglob("*.so"))
+    if sys.base_prefix == "/usr":
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        programs.append(Path("/usr/bin", version))
+        shutil.copytree(Path("/usr/lib", version), root / "usr" / "lib" / version)
+        extensions += Path("/usr/lib", version).rglob("*.so")
+    interpreter = [path for path in (root / "opt/python/bin").iterdir() if path.is_file() and not path.is_symlink()]
+    for path in (*programs, *_libraries([*programs, *extensions, *interpreter])):
+        _copy(path, root)
+    for path in shared.iterdir() if shared.is_dir() else ():
+        shutil.copyfile(path, root / "usr" / "lib" / path.name)
+    (root / "usr/local/bin").mkdir(parents=True)
+    for name in ("python", "python3", "pytest"):
+        (root / "usr/local/bin" / name).symlink_to(f"/opt/python/bin/{name}")
+    remote = Path("/usr/lib/git-core/git-remote-https")
+    if remote.exists():
+        for path in (remote, *_libraries([remote])):
+            _copy(path, root)
+
+
+def _copy(path: Path, root: Path) -> None:
+    inside = str(path) if str(path).startswith("/usr/") else f"/usr{path}"
+    target = root / inside.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        shutil.copyfile(path, target)
+        target.chmod(0o755)
+
+
+def _libraries(programs: list[Path]) -> set[Path]:
+    answer = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False).stdout
+    return {Path(found) for found in re.findall(r"(?:=> )?(/\S+\.so\S*) \(0x", answer)}
