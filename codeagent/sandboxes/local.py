@@ -11,9 +11,10 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from codeagent.sandboxes import archives, beneath, machine, outcome, repository
+from codeagent.sandboxes import archives, beneath, machine, outcome, outlets, repository
 from codeagent.sandboxes.box import WORKSPACE, Bind, Box
 from codeagent.sandboxes.commands import check_command
+from codeagent.sandboxes.egress import Proxy
 from codeagent.sandboxes.execution import Machine
 from codeagent.sandboxes.fetch import Fetcher
 from codeagent.sandboxes.launcher import Engine
@@ -51,7 +52,7 @@ class LocalDriver:
     a command writes counts in its `memory_bytes` too. So keep the workspaces of a machine few, and their limits modest.
 
     `slot_uids`: one is lent to each open workspace, so their number bounds the workspaces. `cgroup_parent`: a delegated
-    v2 group to use instead of the worker's own. `trusted_hosts`: hosts `fetch` may reach although their address is not
+    v2 group to use instead of the worker's own. `trusted_hosts`: hosts that may be reached although their address is not
     public.
     """
 
@@ -142,8 +143,14 @@ class LocalDriver:
             # One more for the first process of the sandbox itself.
             max_processes=spec.limits.processes + 1 if self.level is IsolationLevel.RLIMIT else None,
         )
-        seen = await workspaces.operate(opened, box, spec.limits, sink, spec.stdin)
-        return outcome.record(seen, self.name, self.level)
+        if not spec.egress:
+            seen = await workspaces.operate(opened, box, spec.limits, sink, spec.stdin)
+            return outcome.record(seen, self.name, self.level)
+        proxy = Proxy(outlets.hosts(spec.egress, self._trusted_hosts), spec.limits.egress_bytes)
+        believed = outlets.authorities_to_believe(spec.egress, self._trusted_hosts)
+        async with outlets.opened(opened.directory, opened.slot_uid, proxy, believed) as outlet:
+            seen = await workspaces.operate(opened, outlet.added_to(box), spec.limits, sink, spec.stdin)
+        return outcome.record(seen, self.name, self.level, proxy.connections)
 
     async def read_file(self, workspace: Workspace, path: str, limit_bytes: int) -> bytes:
         opened = (await self._ready()).own(workspace)
