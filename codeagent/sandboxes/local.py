@@ -52,8 +52,8 @@ class LocalDriver:
     a command writes counts in its `memory_bytes` too. So keep the workspaces of a machine few, and their limits modest.
 
     `slot_uids`: one is lent to each open workspace, so their number bounds the workspaces. `cgroup_parent`: a delegated
-    v2 group to use instead of the worker's own. `trusted_hosts`: hosts that may be reached although their address is not
-    public.
+    v2 group to use instead of the worker's own. `trusted_hosts`: hosts that may be reached although their address is
+    not public.
     """
 
     def __init__(
