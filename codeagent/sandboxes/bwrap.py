@@ -15,6 +15,7 @@ import subprocess  # nosec: asks bubblewrap for its version
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from codeagent.sandboxes import argv, machine, processes, seccomp
 from codeagent.sandboxes.box import WORKSPACE, Box, Surroundings
@@ -151,6 +152,8 @@ class ParkedChild(ReportingChild):
 
 class BubblewrapDriver(LocalDriver):
     """See `LocalDriver`. `level`: `None` takes KERNEL."""
+
+    reaches_out: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ and make control groups itself (`cgroupfs`), not through systemd.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -25,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from codeagent.sandboxes import cgroup_layout, container_argv, engine_seccomp, machine, processes
-from codeagent.sandboxes.box import Box
+from codeagent.sandboxes.box import WORKSPACE, Box
 from codeagent.sandboxes.cgroups import ControlGroups
 from codeagent.sandboxes.engine import EngineCli, EngineOptions, start_failure
 from codeagent.sandboxes.launcher import Launcher, Place, Program
 from codeagent.sandboxes.local import SLOT_UIDS, LocalDriver
 from codeagent.sandboxes.processes import Child, Pipes
-from codeagent.sandboxes.protocol import Limits, SandboxFailure, SandboxUnavailable
+from codeagent.sandboxes.protocol import Limits, Rusage, SandboxFailure, SandboxUnavailable
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.sandboxes.uninterrupted import in_thread
 
@@ -113,18 +114,21 @@ class ContainerLauncher:
 
     def start(self, box: Box, limits: Limits, place: Place, pipes: Pipes) -> Program:
         name = f"codeagent-{place.name}-{os.urandom(4).hex()}"
-        words = container_argv.run_words(
-            self._options,
-            box,
-            limits,
-            name=name,
-            state=self._state,
-            uid=os.geteuid() if place.slot_uid is None else place.slot_uid,
-            parent=cgroup_layout.group_path(place.join[0].parent),
-            profile=self._profile,
-        )
+        uid = os.geteuid() if place.slot_uid is None else place.slot_uid
+        words = self._words(box, limits, name, uid, cgroup_layout.group_path(place.join[0].parent))
         client = Child(processes.start((*self._options.command, *words), pipes))
         return ContainerProgram(client, self._cli, name, self._options.image)
+
+    def _words(self, box: Box, limits: Limits, name: str, uid: int, parent: str) -> list[str]:
+        return container_argv.run_words(
+            self._options, box, limits, name=name, state=self._state, uid=uid, parent=parent, profile=self._profile
+        )
+
+    def policy_digest(self) -> str:
+        words = self._words(Box(command=(), workspace=Path(WORKSPACE)), Limits(), "sandbox", 0, "/")
+        seen = hashlib.sha256(os.fsencode(chr(0).join(words)))
+        seen.update(self._profile.read_bytes())
+        return f"sha256:{seen.hexdigest()}"
 
     def close(self) -> None:
         """Holds nothing."""
@@ -154,12 +158,8 @@ class ContainerProgram:
         return int(bool(self._state.get("OOMKilled")))
 
     @property
-    def cpu_seconds(self) -> float:
-        return self._client.cpu_seconds
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        return self._client.peak_memory_bytes
+    def rusage(self) -> Rusage:
+        return self._client.rusage
 
     async def ended(self) -> None:
         await self._client.ended()

@@ -1,48 +1,78 @@
-"""The one way out of a fetch: a CONNECT proxy on a unix socket that knows a single host, by checked addresses."""
+"""The one way out of a sandbox: a CONNECT proxy on a unix socket that knows a few hosts and dials checked addresses."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from codeagent.addresses import Address
+from codeagent.sandboxes.protocol import Connection, SandboxFailure, Verdict
 
 _LONGEST_REQUEST_BYTES = 8 << 10
 _REQUEST_SECONDS = 10.0
 _DIAL_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
 _PIECE_BYTES = 64 << 10
-_MOST_CONNECTIONS = 16
+_MOST_CONNECTIONS = 32
+"""At once."""
+
+_MOST_RECORDED = 250
+"""Connections of one command. Further ones are refused, and share one line of the record."""
+
+_LONGEST_HOST = 253
+
+Find = Callable[[], Awaitable[Sequence[Address]]]
+"""Looks a host up and answers with the addresses that may be dialled. Raises `SandboxFailure`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """host:port as the client names it, and the addresses that name stood for when it was checked."""
+def always(addresses: Sequence[Address]) -> Find:
+    """For a host whose addresses were checked beforehand."""
 
-    authority: str
-    addresses: tuple[Address, ...]
+    async def find() -> Sequence[Address]:
+        return addresses
 
-    @property
-    def port(self) -> int:
-        return int(self.authority.rpartition(":")[2])
+    return find
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A connection while it lasts."""
+
+    host: str
+    port: int
+    verdict: Verdict
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
 
 class Proxy:
-    """Relays to `destination` only. `budget_bytes` bounds everything that comes back through it."""
+    """Relays to `hosts` only, named `host:port` in lower case. `budget_bytes` bounds what goes through it, both ways
+    together."""
 
-    def __init__(self, destination: Destination, budget_bytes: int) -> None:
-        self._destination = destination
+    def __init__(self, hosts: Mapping[str, Find], budget_bytes: int) -> None:
+        self._hosts = hosts
         self._left_bytes = budget_bytes
         self._open = 0
-        self.refused = 0
+        self._seen: list[_Seen] = []
 
     @property
     def exhausted(self) -> bool:
         return self._left_bytes <= 0
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """What was asked of this proxy, in order, and what came of it."""
+        return tuple(
+            Connection(seen.host, seen.port, seen.verdict, seen.sent_bytes, seen.received_bytes) for seen in self._seen
+        )
+
+    @property
+    def refused(self) -> int:
+        return sum(seen.verdict.denied for seen in self._seen)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handles one connection of the client, from its request line to its end."""
@@ -50,63 +80,120 @@ class Proxy:
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
                 request = await reader.readuntil(b"\r\n\r\n")
-            if not self._allows(request) or self._open > _MOST_CONNECTIONS:
-                self.refused += 1
-                writer.write(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n")
+            seen = self._admit(request)
+            addresses = await self._found(seen)
+            far = await _dial(addresses, seen) if addresses else None
+            if far is None:
+                status = b"403 Forbidden" if seen.verdict.denied else b"502 Bad Gateway"
+                writer.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\n\r\n")
                 await writer.drain()
                 return
-            await self._relay(reader, writer)
+            await self._relay(seen, (reader, writer), far)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             pass  # the client sees a closed connection and reports it
         finally:
             self._open -= 1
             await _close(writer)
 
-    def _allows(self, request: bytes) -> bool:
-        line = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-        wanted = self._destination.authority.lower()
-        return len(line) == 3 and line[0] == "CONNECT" and line[1].lower() == wanted and line[2].startswith("HTTP/1.")
+    def _admit(self, request: bytes) -> _Seen:
+        """The connection that is asked for, recorded with what is known of it before anything is looked up."""
+        if len(self._seen) >= _MOST_RECORDED:
+            if len(self._seen) == _MOST_RECORDED:
+                self._seen.append(_Seen("", 0, Verdict.TOO_MANY))
+            return self._seen[-1]
+        method, authority = _requested(request)
+        host, _, port = authority.rpartition(":")
+        if method != "CONNECT":
+            seen = _Seen("", 0, Verdict.NOT_CONNECT)
+        else:
+            known = authority in self._hosts
+            seen = _Seen(_shown(host), _number(port), Verdict.ALLOWED if known else Verdict.HOST_REFUSED)
+        if seen.verdict is Verdict.ALLOWED and (self.exhausted or self._open > _MOST_CONNECTIONS):
+            seen.verdict = Verdict.BYTES_USED_UP if self.exhausted else Verdict.TOO_MANY
+        self._seen.append(seen)
+        return seen
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await self._dial()
+    async def _found(self, seen: _Seen) -> Sequence[Address]:
+        """Where an admitted connection may go: looked up once, so that what was checked is what is dialled."""
+        if seen.verdict is not Verdict.ALLOWED:
+            return ()
         try:
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await writer.drain()
-            up = asyncio.ensure_future(_copy(reader, far_writer, None))
-            down = asyncio.ensure_future(_copy(far_reader, writer, self))
-            done, rest = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-            if up in done and down in rest:
-                # The client has said everything; the answer may still be on its way.
-                await asyncio.wait({down}, timeout=_IDLE_SECONDS)
-            for task in (up, down):
-                task.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
-        finally:
-            await _close(far_writer)
+            return await self._hosts[f"{seen.host}:{seen.port}"]()
+        except SandboxFailure as failure:
+            refused = failure.reason == "address_refused"
+            seen.verdict = Verdict.ADDRESS_REFUSED if refused else Verdict.UNRESOLVED
+            return ()
 
-    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        problem: Exception = OSError("the host has no address")
-        for address in self._destination.addresses:
+    async def _relay(self, seen: _Seen, near: _Streams, far: _Streams) -> None:
+        def sent(count: int) -> bool:
+            seen.sent_bytes += count
+            return self._spend(seen, count)
+
+        def received(count: int) -> bool:
+            seen.received_bytes += count
+            return self._spend(seen, count)
+
+        try:
+            near[1].write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await near[1].drain()
+            up = asyncio.ensure_future(_copy(near[0], far[1], sent))
+            down = asyncio.ensure_future(_copy(far[0], near[1], received))
             try:
-                async with asyncio.timeout(_DIAL_SECONDS):
-                    # The checked address, never the name: the name may stand for another one by now.
-                    return await asyncio.open_connection(str(address), self._destination.port)
-            except (OSError, TimeoutError) as error:
-                problem = error
-        raise problem
+                done, rest = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+                if up in done and down in rest:
+                    # The client has said everything; the answer may still be on its way.
+                    await asyncio.wait({down}, timeout=_IDLE_SECONDS)
+            finally:
+                for task in (up, down):
+                    task.cancel()
+                await asyncio.gather(up, down, return_exceptions=True)
+        finally:
+            await _close(far[1])
 
-    def spend(self, count: int) -> bool:
+    def _spend(self, seen: _Seen, count: int) -> bool:
         """Takes `count` bytes from the budget; says whether it sufficed."""
         self._left_bytes -= count
-        return self._left_bytes > 0
+        if self.exhausted:
+            seen.verdict = Verdict.BYTES_USED_UP
+        return not self.exhausted
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, proxy: Proxy | None) -> None:
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def _requested(request: bytes) -> tuple[str, str]:
+    """Method and target of a well-formed CONNECT, else two empty words."""
+    line = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    if len(line) != 3 or line[0] != "CONNECT" or not line[2].startswith("HTTP/1."):
+        return "", ""
+    return line[0], line[1].lower()
+
+
+def _shown(host: str) -> str:
+    """A host as a client named it, fit for a record."""
+    return "".join(char if char.isascii() and char.isprintable() else "?" for char in host[:_LONGEST_HOST])
+
+
+def _number(port: str) -> int:
+    return int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else 0
+
+
+async def _dial(addresses: Sequence[Address], seen: _Seen) -> _Streams | None:
+    for address in addresses:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_DIAL_SECONDS):
+                # The checked address, never the name: the name may stand for another one by now.
+                return await asyncio.open_connection(str(address), seen.port)
+    seen.verdict = Verdict.UNREACHABLE
+    return None
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spend: Callable[[int], bool]) -> None:
     with suppress(OSError, TimeoutError):
         while True:
             async with asyncio.timeout(_IDLE_SECONDS):
                 piece = await reader.read(_PIECE_BYTES)
-            if not piece or (proxy is not None and not proxy.spend(len(piece))):
+            if not piece or not spend(len(piece)):
                 break
             writer.write(piece)
             async with asyncio.timeout(_IDLE_SECONDS):

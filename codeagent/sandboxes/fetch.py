@@ -12,24 +12,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from codeagent.addresses import Address
-from codeagent.sandboxes import archives, outcome, repository
+from codeagent.sandboxes import archives, outcome, outlets, repository
 from codeagent.sandboxes.addresses import assert_public, resolve
 from codeagent.sandboxes.box import Bind, Box
-from codeagent.sandboxes.egress import Destination, Proxy, listening
+from codeagent.sandboxes.egress import Proxy, always
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.protocol import GitCredential, Limits, Reason, SandboxFailure
-from codeagent.sandboxes.rootfs import CERTIFICATES_INSIDE
 from codeagent.sandboxes.sources import Source, TrustedHost, check_ref, parse_source
 from codeagent.sandboxes.streams import discard
 from codeagent.sandboxes.uninterrupted import in_thread
 from codeagent.sandboxes.workspaces import OpenWorkspace, Workspaces
 
-_SOCKET_INSIDE = "/run/egress.sock"
-_CERTIFICATES_INSIDE = "/run/certificates.pem"
 _SCRATCH_INSIDE = "/fetch"
 _OUTPUT = "tree.tar.gz"
 _PROGRAM = Path(__file__).with_name("inside") / "fetch_tree.py"
-_PROXY_PORT = 3128
 _LEAST_BYTES_PER_SECOND, _LEAST_SECONDS = 1000, 30
 
 
@@ -38,6 +34,8 @@ _ENVIRONMENT = {
     "GIT_DIR": f"{_SCRATCH_INSIDE}/repository",
     "GIT_ALLOW_PROTOCOL": "https",
     "GIT_ASKPASS": "/bin/false",
+    "NO_PROXY": "",
+    "no_proxy": "",
 }
 _REFUSALS = (b"Authentication failed", b"The requested URL returned error: 403")
 _FINAL_COMPLAINTS = (
@@ -65,7 +63,7 @@ class Fetcher:
         source = parse_source(url, self._trusted)
         check_ref(ref)
         addresses = await self._addresses(source)
-        proxy = Proxy(Destination(source.authority, addresses), limits.workspace_bytes)
+        proxy = Proxy({source.authority: always(addresses)}, limits.workspace_bytes)
         async with self._workspaces.opening(f"fetch-{secrets.token_hex(8)}", limits) as workspace:
             try:
                 seen = await self._clone(workspace, source, ref or "HEAD", proxy, limits, credential)
@@ -83,33 +81,9 @@ class Fetcher:
         limits: Limits,
         credential: GitCredential | None,
     ) -> Observed:
-        socket_path = workspace.directory / "egress.sock"
-        binds = [Bind(socket_path, _SOCKET_INSIDE, writable=True), Bind(workspace.base, _SCRATCH_INSIDE, writable=True)]
-        certificates = CERTIFICATES_INSIDE
-        if source.trusted is not None and source.trusted.certificates is not None:
-            copy = workspace.directory / "certificates.pem"
-            await in_thread(_copy_readable, source.trusted.certificates, copy)
-            binds.append(Bind(copy, _CERTIFICATES_INSIDE))
-            certificates = _CERTIFICATES_INSIDE
-        order = {
-            "url": source.url,
-            "ref": ref,
-            "socket": _SOCKET_INSIDE,
-            "port": _PROXY_PORT,
-            "git": [*repository.OPTIONS, *_git_options(certificates)],
-            "host": f"https://{urlsplit(source.url).netloc}" if credential is not None else "",
-            "attributes": repository.NEUTRAL_ATTRIBUTES,
-            "output": f"{_SCRATCH_INSIDE}/{_OUTPUT}",
-        }
-        program = await in_thread(_PROGRAM.read_text, encoding="utf-8")
-        box = Box(
-            command=("python3", "-I", "-c", program, json.dumps(order)),
-            workspace=workspace.files,
-            environment=_ENVIRONMENT,
-            binds=tuple(binds),
-            tmp_bytes=limits.tmp_bytes,
-        )
-        async with listening(socket_path, proxy, workspace.slot_uid):
+        own = () if source.trusted is None or source.trusted.certificates is None else (source.trusted.certificates,)
+        async with outlets.opened(workspace.directory, workspace.slot_uid, proxy, own) as outlet:
+            box = outlet.added_to(await _box(workspace, source, ref, outlet.certificates, limits, credential))
             return await self._workspaces.operate(workspace, box, limits, discard, _told(credential))
 
     async def _addresses(self, source: Source) -> tuple[Address, ...]:
@@ -118,11 +92,37 @@ class Fetcher:
         return await assert_public(source.host, source.port)
 
 
+async def _box(
+    workspace: OpenWorkspace,
+    source: Source,
+    ref: str,
+    certificates: str,
+    limits: Limits,
+    credential: GitCredential | None,
+) -> Box:
+    order = {
+        "url": source.url,
+        "ref": ref,
+        "git": [*repository.OPTIONS, *_git_options(certificates)],
+        "host": f"https://{urlsplit(source.url).netloc}" if credential is not None else "",
+        "attributes": repository.NEUTRAL_ATTRIBUTES,
+        "output": f"{_SCRATCH_INSIDE}/{_OUTPUT}",
+    }
+    program = await in_thread(_PROGRAM.read_text, encoding="utf-8")
+    return Box(
+        command=("python3", "-I", "-c", program, json.dumps(order)),
+        workspace=workspace.files,
+        environment=_ENVIRONMENT,
+        binds=(Bind(workspace.base, _SCRATCH_INSIDE, writable=True),),
+        tmp_bytes=limits.tmp_bytes,
+    )
+
+
 def _git_options(certificates: str) -> list[str]:
     settings = (
         "protocol.allow=never",
         "protocol.https.allow=always",
-        f"http.proxy=http://127.0.0.1:{_PROXY_PORT}",
+        f"http.proxy={outlets.PROXY_URL}",
         "http.sslVerify=true",
         f"http.sslCAInfo={certificates}",
         "http.followRedirects=initial",
@@ -163,15 +163,6 @@ def _raise_unless_fetched(seen: Observed, proxy: Proxy, credential: GitCredentia
 def _without_token(words: str, credential: GitCredential | None) -> str:
     """What the server has said, should it have repeated what it was shown."""
     return words if credential is None else words.replace(credential.token, "[token]")
-
-
-def _copy_readable(source: Path, target: Path) -> None:
-    try:
-        target.write_bytes(source.read_bytes())
-        target.chmod(0o644)
-    except OSError as error:
-        why = f"the certificates of the trusted host cannot be copied: {error.strerror}"
-        raise SandboxFailure(why, reason="fetch_failed") from error
 
 
 def _keep(scratch: Path, destination: Path, limits: Limits) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import ClassVar
 
-from codeagent.sandboxes import archives, beneath, cgroup_layout, machine, outcome, repository
+from codeagent.sandboxes import archives, beneath, cgroup_layout, machine, outcome, outlets, repository
 from codeagent.sandboxes.box import WORKSPACE, Bind, Box
 from codeagent.sandboxes.cgroups import ControlGroups
 from codeagent.sandboxes.commands import check_command
+from codeagent.sandboxes.egress import Proxy
 from codeagent.sandboxes.fetch import Fetcher
 from codeagent.sandboxes.launcher import Engine
 from codeagent.sandboxes.launches import Machine
@@ -52,9 +54,12 @@ class LocalDriver:
     a command writes counts in its `memory_bytes` too. So keep the workspaces of a machine few, and their limits modest.
 
     `slot_uids`: one is lent to each open workspace, so their number bounds the workspaces. `cgroup_parent`: a delegated
-    v2 group to use instead of the worker's own. `trusted_hosts`: hosts `fetch` may reach although their address is not
-    public. `parked`: whether the sandbox of a workspace's next command is started before there is one.
+    v2 group to use instead of the worker's own. `trusted_hosts`: hosts that may be reached although their address is
+    not public. `parked`: whether the sandbox of a workspace's next command is started before there is one.
     """
+
+    reaches_out: ClassVar[bool] = False
+    """Whether it is shown that commands reach the hosts of `ExecSpec.egress`, and those alone."""
 
     def __init__(
         self,
@@ -147,8 +152,17 @@ class LocalDriver:
             # One more for the first process of the sandbox itself.
             max_processes=spec.limits.processes + 1 if self.level is IsolationLevel.RLIMIT else None,
         )
-        seen = await workspaces.operate(opened, box, spec.limits, sink, spec.stdin)
-        return outcome.record(seen, self.name, self.level)
+        if not spec.egress:
+            seen = await workspaces.operate(opened, box, spec.limits, sink, spec.stdin)
+            return outcome.record(seen, self.name, self.level)
+        if not self.reaches_out:
+            detail = f"{self.name} lets no command reach a host"
+            raise SandboxFailure(detail, reason="egress_unsupported", retryable=False)
+        proxy = Proxy(outlets.hosts(spec.egress, self._trusted_hosts), spec.limits.egress_bytes)
+        believed = outlets.authorities_to_believe(spec.egress, self._trusted_hosts)
+        async with outlets.opened(opened.directory, opened.slot_uid, proxy, believed) as outlet:
+            seen = await workspaces.operate(opened, outlet.added_to(box), spec.limits, sink, spec.stdin)
+        return outcome.record(seen, self.name, self.level, proxy.connections)
 
     async def read_file(self, workspace: Workspace, path: str, limit_bytes: int) -> bytes:
         opened = (await self._ready()).own(workspace)

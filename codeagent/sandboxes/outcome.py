@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from codeagent.sandboxes.protocol import ExecRecord, IsolationLevel, Reason, Rusage
+from codeagent.sandboxes.protocol import Connection, ExecRecord, IsolationLevel, Reason, Rusage
 
 _HIGHEST_SIGNAL = 64
 
@@ -56,7 +57,7 @@ def reason_for(seen: Observed) -> Reason:
     return Reason.EXIT if seen.exit_code else Reason.OK
 
 
-def limits_hit(seen: Observed) -> tuple[str, ...]:
+def limits_hit(seen: Observed, egress: Sequence[Connection] = ()) -> tuple[str, ...]:
     """Every limit the command ran into, whether or not that ended it."""
     checks = {
         "memory": seen.oom_kills > 0,
@@ -67,11 +68,12 @@ def limits_hit(seen: Observed) -> tuple[str, ...]:
         "cpu_time": seen.cpu_time_used_up or seen.signal == signal.SIGXCPU,
         "seccomp": seen.signal == signal.SIGSYS,
         "output_truncated": len(seen.stdout) < seen.stdout_seen_bytes or len(seen.stderr) < seen.stderr_seen_bytes,
+        "egress_denied": any(connection.verdict.denied for connection in egress),
     }
     return tuple(name for name, hit in checks.items() if hit)
 
 
-def record(seen: Observed, driver: str, level: IsolationLevel) -> ExecRecord:
+def record(seen: Observed, driver: str, level: IsolationLevel, egress: tuple[Connection, ...] = ()) -> ExecRecord:
     """The record of the command. What a sandbox program says when it fails is detail, not the command's output."""
     reason = reason_for(seen)
     failed = reason is Reason.SANDBOX_ERROR
@@ -83,7 +85,7 @@ def record(seen: Observed, driver: str, level: IsolationLevel) -> ExecRecord:
         stderr=b"" if failed else seen.stderr,
         stdout_seen_bytes=seen.stdout_seen_bytes,
         stderr_seen_bytes=0 if failed else seen.stderr_seen_bytes,
-        limits_hit=limits_hit(seen),
+        limits_hit=limits_hit(seen, egress),
         wall_seconds=seen.wall_seconds,
         cpu_seconds=seen.cpu_seconds,
         peak_memory_bytes=seen.peak_memory_bytes,
@@ -94,6 +96,7 @@ def record(seen: Observed, driver: str, level: IsolationLevel) -> ExecRecord:
         throttled_seconds=seen.throttled_seconds,
         oom_kills=seen.oom_kills,
         peak_processes=seen.peak_processes,
+        egress=egress,
     )
 
 

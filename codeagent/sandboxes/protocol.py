@@ -55,17 +55,52 @@ class Limits:
     output_hard_bytes: int = 8 << 20
     patch_bytes: int = 4 << 20
     patch_files: int = 500
+    egress_bytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ExecSpec:
-    """A command to run inside. `cwd` is relative to the workspace; `env` adds to the driver's minimal environment."""
+    """A command to run inside. `cwd` is relative to the workspace; `env` adds to the driver's minimal environment.
+
+    `egress`: what it may reach, as `host:port` in lower case, by HTTPS through the proxy that its environment names;
+    nothing else is reachable, and nothing at all without it.
+    """
 
     argv: tuple[str, ...]
     cwd: str = "."
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes = b""
     limits: Limits = field(default_factory=Limits)
+    egress: tuple[str, ...] = ()
+
+
+class Verdict(StrEnum):
+    """What became of a connection that a command asked for."""
+
+    ALLOWED = "allowed"
+    UNRESOLVED = "unresolved"
+    UNREACHABLE = "unreachable"
+    NOT_CONNECT = "not_connect"
+    HOST_REFUSED = "host_refused"
+    ADDRESS_REFUSED = "address_refused"
+    TOO_MANY = "too_many"
+    BYTES_USED_UP = "bytes_used_up"
+
+    @property
+    def denied(self) -> bool:
+        """Whether a rule was against it, rather than the world."""
+        return self not in (Verdict.ALLOWED, Verdict.UNRESOLVED, Verdict.UNREACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection through the proxy. `host` is as the command named it; empty where it named none."""
+
+    host: str
+    port: int
+    verdict: Verdict
+    sent_bytes: int
+    received_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +137,7 @@ class ExecRecord:
     oom_kills: int = 0
     peak_processes: int = 0
     """As the control group counted, like `cpu_seconds` and `peak_memory_bytes`; 0 where nobody counted."""
+    egress: tuple[Connection, ...] = ()
 
 
 OutputSink = Callable[[str, bytes], Awaitable[None]]

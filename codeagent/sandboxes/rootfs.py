@@ -64,13 +64,18 @@ def write_etc(directory: Path) -> Path:
         _write(directory / "ld.so.cache", cache.read_bytes())
     if ALTERNATIVES.is_dir():
         (directory / ALTERNATIVES.name).mkdir()  # a place to show the machine's own
-    certificates = next((path for path in _CERTIFICATES if path.is_file()), None)
+    certificates = machine_certificates()
     if certificates is not None:
         target = directory / CERTIFICATES_INSIDE.removeprefix("/etc/")
         target.parent.mkdir(parents=True)
         _write(target, certificates.read_bytes())
     open_up(directory)
     return directory
+
+
+def machine_certificates() -> Path | None:
+    """The authorities that this machine believes, as one PEM file."""
+    return next((path for path in _CERTIFICATES if path.is_file()), None)
 
 
 def covers(directory: Path) -> tuple[tuple[Path, str], ...]:

@@ -30,12 +30,12 @@ def backend() -> Path | None:
     return program if program.exists() else None
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Key and certificate of `localhost`, which nobody has signed but itself."""
+def make_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
+    """Key and certificate of `name`, which nobody has signed but itself."""
     key, certificate = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
          "-keyout", str(key), "-out", str(certificate)],
         check=True, capture_output=True,
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Fetches one commit through the unix socket given to the sandbox, and writes its tree as a plain .tar.gz.
+"""Fetches one commit, through a proxy that git's options name, and writes its tree as a plain .tar.gz.
 
-Takes one JSON object: `url`, `ref`, `socket`, `port` to listen on, `git` (options for every git command), `attributes`,
-`output`, and `host`: where it is not empty, standard input holds a credential for it, in the words of git's credential
-helpers. Exits 0, or 3 with the last words of git on standard error.
+Takes one JSON object: `url`, `ref`, `git` (options for every git command), `attributes`, `output`, and `host`: where it
+is not empty, standard input holds a credential for it, in the words of git's credential helpers. Exits 0, or 3 with the
+last words of git on standard error.
 """
 
 from __future__ import annotations
@@ -10,36 +10,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import socket
 import stat
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 TREE = Path("/workspace")
-
-
-def forward(listener: socket.socket, target: str) -> None:
-    """Connects everyone who dials the loopback port to the unix socket; this is what git believes to be its proxy."""
-    while True:
-        near, _ = listener.accept()
-        far = socket.socket(socket.AF_UNIX)
-        far.connect(target)
-        for source, sink in ((near, far), (far, near)):
-            threading.Thread(target=copy, args=(source, sink), daemon=True).start()
-
-
-def copy(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while piece := source.recv(65536):
-            sink.sendall(piece)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
 
 
 def credential_options(host: str) -> tuple[list[str], list[int]]:
@@ -110,8 +89,6 @@ def inside(path: Path, target: str) -> bool:
 
 def main() -> None:
     order = json.loads(sys.argv[1])
-    listener = socket.create_server(("127.0.0.1", int(order["port"])))
-    threading.Thread(target=forward, args=(listener, order["socket"]), daemon=True).start()
     check_out(order, order["git"])
     with Path(order["output"]).open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as output:
         pack(output)

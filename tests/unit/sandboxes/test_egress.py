@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from codeagent.sandboxes import egress
-from codeagent.sandboxes.egress import Destination, Proxy, listening
+from codeagent.sandboxes.egress import Proxy, always, listening
 
 
 @asynccontextmanager
@@ -40,7 +40,7 @@ async def far_server(answer: bytes = b"", *, echo: bool = False) -> AsyncIterato
 
 def proxy_to(port: int, budget_bytes: int = 1 << 20, *addresses: str) -> Proxy:
     found = tuple(ipaddress.ip_address(address) for address in addresses or ("127.0.0.1",))
-    return Proxy(Destination(f"git.example:{port}", found), budget_bytes)
+    return Proxy({f"git.example:{port}": always(found)}, budget_bytes)
 
 
 async def ask(path: Path, request: bytes, then: bytes = b"") -> tuple[bytes, bytes]:

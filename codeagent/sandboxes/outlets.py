@@ -1,0 +1,109 @@
+"""Gives one sandbox a way out to named hosts: the proxy's socket inside, a loopback port before it, and the variables
+that programs find it by."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from codeagent.sandboxes import runtime
+from codeagent.sandboxes.addresses import assert_public, resolve
+from codeagent.sandboxes.box import Bind, Box
+from codeagent.sandboxes.egress import Find, Proxy, listening
+from codeagent.sandboxes.protocol import SandboxFailure
+from codeagent.sandboxes.rootfs import CERTIFICATES_INSIDE, machine_certificates
+from codeagent.sandboxes.sources import TrustedHost
+from codeagent.sandboxes.uninterrupted import in_thread
+
+PROXY_URL = "http://127.0.0.1:3128"
+_PROXY_PORT = "3128"
+_SOCKET_INSIDE = "/run/egress.sock"
+_BUNDLE_INSIDE = "/run/certificates.pem"
+_FORWARDER = Path(__file__).with_name("inside") / "forward.py"
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+_BUNDLE_VARIABLES = (
+    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """What a sandbox needs to get out. `certificates`: the file inside with the authorities to believe."""
+
+    binds: tuple[Bind, ...]
+    forwarder: str
+    certificates: str
+
+    def added_to(self, box: Box) -> Box:
+        """The same sandbox with its way out. Its own environment wins; the forwarder is one more process in it."""
+        python = f"{runtime.INSIDE}/bin/python3"
+        before = (python, "-I", "-S", "-c", self.forwarder, _SOCKET_INSIDE, _PROXY_PORT)
+        # The shell gives 126 and 127 their usual meaning here too.
+        command = (*before, "/bin/sh", "-c", 'exec "$@"', "sh", *box.command)
+        return replace(
+            box,
+            command=command,
+            binds=(*box.binds, *self.binds),
+            environment={**self._environment(), **box.environment},
+            max_processes=None if box.max_processes is None else box.max_processes + 1,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        values = dict.fromkeys(_PROXY_VARIABLES, PROXY_URL)
+        values |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1")
+        return values | dict.fromkeys(_BUNDLE_VARIABLES, self.certificates)
+
+
+@asynccontextmanager
+async def opened(directory: Path, owner: int, proxy: Proxy, certificates: Sequence[Path] = ()) -> AsyncIterator[Outlet]:
+    """An outlet to `proxy` whose files lie in `directory` as long as the body runs. `certificates`, PEM files on this
+    machine, take the place of the usual authorities. Raises `SandboxFailure` where they cannot be read."""
+    name = f"out-{secrets.token_hex(4)}"
+    socket_path, bundle = directory / name, directory / f"{name}.pem"
+    binds, inside = [Bind(socket_path, _SOCKET_INSIDE, writable=True)], CERTIFICATES_INSIDE
+    try:
+        if certificates:
+            await in_thread(_write_bundle, certificates, bundle)
+            binds.append(Bind(bundle, _BUNDLE_INSIDE))
+            inside = _BUNDLE_INSIDE
+        forwarder = await in_thread(_FORWARDER.read_text, encoding="utf-8")
+        async with listening(socket_path, proxy, owner):
+            yield Outlet(tuple(binds), forwarder, inside)
+    finally:
+        await in_thread(bundle.unlink, missing_ok=True)
+
+
+def hosts(authorities: Sequence[str], trusted_hosts: Sequence[TrustedHost]) -> Mapping[str, Find]:
+    """How each `host:port` is looked up: only trusted ones may have an address that is not public."""
+    trusted = {f"{known.host.lower()}:{known.port}" for known in trusted_hosts}
+    found: dict[str, Find] = {}
+    for authority in authorities:
+        host, _, port = authority.rpartition(":")
+        found[authority] = partial(resolve if authority in trusted else assert_public, host, int(port))
+    return found
+
+
+def authorities_to_believe(authorities: Sequence[str], trusted_hosts: Sequence[TrustedHost]) -> tuple[Path, ...]:
+    """The usual certificate authorities and those of the trusted hosts among `authorities`; none where the usual ones
+    will do."""
+    own = [
+        known.certificates
+        for known in trusted_hosts
+        if known.certificates is not None and f"{known.host.lower()}:{known.port}" in authorities
+    ]
+    usual = machine_certificates()
+    return () if not own else (*own, *(() if usual is None else (usual,)))
+
+
+def _write_bundle(sources: Sequence[Path], target: Path) -> None:
+    try:
+        target.write_bytes(b"\n".join(source.read_bytes() for source in sources))
+        target.chmod(0o644)
+    except OSError as error:
+        why = f"the certificates of the trusted host cannot be copied: {error.strerror}"
+        raise SandboxFailure(why, reason="fetch_failed") from error
