@@ -31,6 +31,7 @@ def used(server: str) -> None:
     _used.add(server)
 
 
+@pytest.hookimpl(tryfirst=True)  # whoever hands the tests out reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         folder = Path(item.path).parent.relative_to(config.rootpath).as_posix()
