@@ -31,11 +31,9 @@ def used(server: str) -> None:
     _used.add(server)
 
 
-@pytest.hookimpl(tryfirst=True)  # whoever hands the tests out reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        folder = Path(item.path).parent.relative_to(config.rootpath).as_posix()
-        item.add_marker(pytest.mark.xdist_group("machine" if folder in ALONE else folder))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    folder = Path(item.path).parent.relative_to(item.config.rootpath).as_posix()
+    item.add_marker(pytest.mark.xdist_group("machine" if folder in ALONE else folder))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
