@@ -9,10 +9,11 @@ A pytest plugin; it changes nothing where one process runs everything.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ALONE = {"tests/integration/sandboxes", "tests/contract", "tests/acceptance"}
 """Folders that share one process, since their tests look at what is left on the machine."""
@@ -31,9 +32,15 @@ def used(server: str) -> None:
     _used.add(server)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    folder = Path(item.path).parent.relative_to(item.config.rootpath).as_posix()
-    item.add_marker(pytest.mark.xdist_group("machine" if folder in ALONE else folder))
+class _ByFolder(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        folder = str(PurePosixPath(nodeid.partition("::")[0]).parent)
+        return "machine" if folder in ALONE else folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByFolder(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
