@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from codeagent.artifacts.blobs import BlobFiles
-from codeagent.artifacts.sweep import ArtifactSweep
 from codeagent.broker.consumer import GroupConsumer
 from codeagent.broker.delivery import Delivery, GiveUp, HandleMessage
 from codeagent.broker.topics import (
@@ -22,10 +19,9 @@ from codeagent.broker.topics import (
     RUN_DELTAS,
     RUN_EVENTS,
     SANDBOX_COMMANDS,
-    SANDBOX_EVENTS,
     SANDBOX_WORKER,
 )
-from codeagent.cli.parts import Parts, assemble, finish, trusted_hosts
+from codeagent.cli.parts import Parts, assemble, finish
 from codeagent.cli.process import Process
 from codeagent.cli.secrets import provider_keys
 from codeagent.clock import new_uuid
@@ -36,16 +32,15 @@ from codeagent.eventlog.sandbox_claims import SandboxLedger
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
-from codeagent.projections.artifact_references import ArtifactReferences, named_among
+from codeagent.projections.artifact_references import ArtifactReferences
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.runs import RunsProjector
 from codeagent.projections.usage import UsageProjector
-from codeagent.quotas.reservations import Reservations, forget_reservations
+from codeagent.quotas.reservations import forget_reservations
 from codeagent.relay.budget_notices import BudgetNotices
 from codeagent.relay.retention import Forget, RetentionLoop
 from codeagent.rounds import Rounds
 from codeagent.settings import Settings
-from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 from codeagent.workers.deltas import Send
 from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
@@ -145,47 +140,15 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
 
 
 async def sandbox_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
-    from codeagent.artifacts.store import LocalArtifactStore
-    from codeagent.projects.git_credentials import SealedCredentials
-    from codeagent.sandboxes.notes import Notes
-    from codeagent.sandboxes.offers import Containers, Host
-    from codeagent.sandboxes.protocol import IsolationLevel
-    from codeagent.sandboxes.select import choose_driver, lacking
-    from codeagent.workers.bounds import Bounds
-    from codeagent.workers.sandbox import SandboxPerformer
+    from codeagent.cli.sandbox_parts import choose, performer_of, sweep_of
     from codeagent.workers.standing import Standing
 
     parts = await assemble(SANDBOX_WORKER, settings)
     settings = parts.settings
-    containers = Containers(settings.sandbox_image, settings.sandbox_engine_arguments, settings.sandbox_engine_runtime)
-    driver = await choose_driver(
-        IsolationLevel(settings.sandbox_minimum_level),
-        None,
-        Host(
-            settings.sandbox_dir,
-            trusted_hosts=tuple(trusted_hosts(settings)),
-            parked=settings.sandbox_parked > 0,
-            containers=containers,
-        ),
-        settings.sandbox_driver,
-    )
+    driver = await choose(settings)
     standing = Standing(driver)
     parts.process.checks["sandbox"] = standing.check
-    metrics.SANDBOX_LEVEL.set(driver.level)
-    gaps = lacking(driver.level, is_root=os.geteuid() == 0)
-    if gaps:
-        log.warning("sandbox.weaker_level", level=int(driver.level), means=gaps)
-    performer = SandboxPerformer(
-        driver,
-        LocalArtifactStore(settings.artifacts_dir),
-        deltas(parts),
-        answers_topic=SANDBOX_EVENTS,
-        limits=Bounds(settings.limit_policy(), Reservations(parts.database, settings.sandbox_quota).reserve),
-        most_workspaces=settings.sandbox_workspaces,
-        notes=Notes(settings.sandbox_dir),
-        is_live=partial(parts.features.enabled, LIVE_DELTAS),
-        credential_for=SealedCredentials(parts.database, parts.box).open,
-    )
+    performer = performer_of(parts, driver, deltas(parts))
 
     async def begin() -> None:
         await driver.reap(frozenset())
@@ -208,21 +171,10 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
     loop = perform(parts, performer, ledger, slots=settings.sandbox_slots, is_able=lambda: standing.holds)
     consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
-    retention = RetentionLoop({"artifacts": _sweep(parts).forget}, every_seconds=RETENTION_SECONDS)
+    retention = RetentionLoop({"artifacts": sweep_of(parts).forget}, every_seconds=RETENTION_SECONDS)
     parts.process.start.append(retention.start)
     parts.process.stop += [retention.stop, rounds.stop, standing.stop, performer.close, driver.shutdown]
     return finish(parts, listener)
-
-
-def _sweep(parts: Parts) -> ArtifactSweep:
-    """Beside the worker that stores most of them, and has their disk."""
-    settings = parts.settings
-    return ArtifactSweep(
-        BlobFiles(settings.artifacts_dir),
-        partial(named_among, parts.database),
-        grace_seconds=timedelta(hours=settings.artifact_grace_hours).total_seconds(),
-        removed=metrics.SANDBOX_COLLECTED.labels("artifact").inc,
-    )
 
 
 async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:

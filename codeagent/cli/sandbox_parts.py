@@ -1,0 +1,73 @@
+"""What a sandbox worker is composed of: its driver, what performs with it, and what sweeps up after it."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import partial
+
+from codeagent.artifacts.blobs import BlobFiles
+from codeagent.artifacts.store import LocalArtifactStore
+from codeagent.artifacts.sweep import ArtifactSweep
+from codeagent.broker.topics import SANDBOX_EVENTS
+from codeagent.cli.parts import Parts, trusted_hosts
+from codeagent.flags.features import LIVE_DELTAS
+from codeagent.projections.artifact_references import named_among
+from codeagent.projects.git_credentials import SealedCredentials
+from codeagent.quotas.reservations import Reservations
+from codeagent.sandboxes.notes import Notes
+from codeagent.sandboxes.offers import Containers, Host, OfferedDriver
+from codeagent.sandboxes.protocol import IsolationLevel
+from codeagent.sandboxes.select import choose_driver, lacking
+from codeagent.settings import Settings
+from codeagent.telemetry import metrics
+from codeagent.telemetry.logs import get_logger
+from codeagent.workers.bounds import Bounds
+from codeagent.workers.deltas import Send
+from codeagent.workers.sandbox import SandboxPerformer
+
+log = get_logger(__name__)
+
+
+async def choose(settings: Settings) -> OfferedDriver:
+    """The driver that the settings ask for, proven. Raises `SandboxUnavailable`."""
+    host = Host(
+        settings.sandbox_dir,
+        trusted_hosts=tuple(trusted_hosts(settings)),
+        parked=settings.sandbox_parked > 0,
+        containers=Containers(
+            settings.sandbox_image, settings.sandbox_engine_arguments, settings.sandbox_engine_runtime
+        ),
+    )
+    driver = await choose_driver(IsolationLevel(settings.sandbox_minimum_level), None, host, settings.sandbox_driver)
+    metrics.SANDBOX_LEVEL.set(driver.level)
+    gaps = lacking(driver.level, is_root=os.geteuid() == 0)
+    if gaps:
+        log.warning("sandbox.weaker_level", level=int(driver.level), means=gaps)
+    return driver
+
+
+def performer_of(parts: Parts, driver: OfferedDriver, send_delta: Send) -> SandboxPerformer:
+    settings = parts.settings
+    return SandboxPerformer(
+        driver,
+        LocalArtifactStore(settings.artifacts_dir),
+        send_delta,
+        answers_topic=SANDBOX_EVENTS,
+        limits=Bounds(settings.limit_policy(), Reservations(parts.database, settings.sandbox_quota).reserve),
+        most_workspaces=settings.sandbox_workspaces,
+        notes=Notes(settings.sandbox_dir),
+        is_live=partial(parts.features.enabled, LIVE_DELTAS),
+        credential_for=SealedCredentials(parts.database, parts.box).open,
+    )
+
+
+def sweep_of(parts: Parts) -> ArtifactSweep:
+    """Beside the worker that stores most of them, and has their disk."""
+    settings = parts.settings
+    return ArtifactSweep(
+        BlobFiles(settings.artifacts_dir),
+        partial(named_among, parts.database),
+        grace_seconds=timedelta(hours=settings.artifact_grace_hours).total_seconds(),
+        removed=metrics.SANDBOX_COLLECTED.labels("artifact").inc,
+    )
