@@ -251,6 +251,9 @@ NOTHING_PERSONAL: dict[str, str] = {
     "webhook_deliveries": "which event went to which program",
     "webhook_attempts": "how that went",
     "revocations": "ids of credentials, gone in a day",
+    "artifact_references": "which artifacts the log names",
+    "sandbox_quotas": "what tenants may use",
+    "sandbox_reservations": "what commands under way may use",
 }
 """Tables without data of persons, and what is in them."""
 

@@ -41,6 +41,7 @@ BOUNDS: dict[str, Bound] = {
     "output_hard_bytes": Bound(1, 1 << 30, "bytes"),
     "patch_bytes": Bound(1, 64 << 20, "bytes"),
     "patch_files": Bound(1, 100_000, "files"),
+    "egress_bytes": Bound(0, 1 << 40, "bytes"),
 }
 
 

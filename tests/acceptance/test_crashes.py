@@ -106,7 +106,7 @@ def check_everything_once(system: System, runs: list[Watched]) -> None:
     for run in runs:
         assert run.is_contiguous_to_its_end(), run
         assert problems_in_log(system.database_url, run.run_id) == []
-    twice = "SELECT stream_id FROM events WHERE stream_id !~ '^run-' GROUP BY 1 HAVING count(*) > 1"
+    twice = "SELECT stream_id FROM events WHERE stream_id !~ '^run-' GROUP BY stream_id, event_type HAVING count(*) > 1"
     assert query(system.database_url, twice) == []
     assert ledgers(system.database_url, patience_seconds=40) == {"effects": 0, "outbox": 0}
 

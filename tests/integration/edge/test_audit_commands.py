@@ -32,7 +32,7 @@ async def command_of_a_run(url: str) -> UUID:
     began = exec_facts.began(command, 1, report, Limits(), ("/bin/bash", "-c", "cat canary"))
     record = ExecRecord(Reason.EXIT, 1, None, b"canary\n", b"", 7, 0, (), 0.1, 0.1, 1, "bwrap", IsolationLevel.KERNEL)
     done = Done(ToolOutcome("canary", "exit", 1, record=record), stdout=exec_facts.output_told(record.stdout, 7))
-    ended = exec_facts.done(Told(command, 1, "bwrap", 2, 0.1), done)
+    ended = exec_facts.done(Told(command, 1, "bwrap", 2, 0.1), done, Limits())
     cause = Envelope(effect_id, command.NAME, 1, "/test", clock.now(), MINE, RUN, clock.new_uuid())
     database, lease = Database(url, connections=1), timedelta(seconds=30)
     ledger = EffectsLedger(

@@ -33,3 +33,11 @@ async def driver(state_dir: Path) -> AsyncIterator[BubblewrapDriver]:
 @pytest.fixture
 async def workspace(driver: BubblewrapDriver, tmp_path: Path) -> Workspace:
     return await driver.open("test", archive(tmp_path, {"README": b"hello\n"}), b"", LIMITS)
+
+
+@pytest.fixture
+async def cold(state_dir: Path) -> AsyncIterator[BubblewrapDriver]:
+    """A driver that starts nothing ahead: whatever runs as a slot's user is a command, or left of one."""
+    driver = BubblewrapDriver(state_dir, parked=False)
+    yield driver
+    await driver.shutdown()

@@ -120,13 +120,15 @@ async def test_a_caller_that_never_takes_the_output_does_not_hold_the_worker(
     assert time.monotonic() - began < 8
 
 
-async def test_a_caller_that_fails_ends_the_command(driver: BubblewrapDriver, workspace: Workspace) -> None:
+async def test_a_caller_that_fails_ends_the_command(cold: BubblewrapDriver, tmp_path: Path) -> None:
+    workspace = await cold.open("test", archive(tmp_path, {}), b"", LIMITS)
+
     async def failing(_stream: str, _piece: bytes) -> None:
         raise RuntimeError("the client went away")
 
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="went away"):
-        await driver.run(workspace, ExecSpec(("sh", "-c", "echo x; sleep 15"), limits=LIMITS), failing)
+        await cold.run(workspace, ExecSpec(("sh", "-c", "echo x; sleep 15"), limits=LIMITS), failing)
     assert time.monotonic() - began < 5
     assert processes_of(slot_of(workspace)) == []
 
@@ -180,9 +182,10 @@ async def test_the_size_of_a_file_is_limited(driver: BubblewrapDriver, workspace
 
 
 async def test_a_cancelled_command_is_gone_before_the_cancellation_is_seen(
-    driver: BubblewrapDriver, workspace: Workspace
+    cold: BubblewrapDriver, tmp_path: Path
 ) -> None:
-    running = asyncio.ensure_future(shell(driver, workspace, "trap '' TERM; setsid sleep 60 & sleep 60"))
+    workspace = await cold.open("test", archive(tmp_path, {}), b"", LIMITS)
+    running = asyncio.ensure_future(shell(cold, workspace, "trap '' TERM; setsid sleep 60 & sleep 60"))
     await asyncio.sleep(0.5)
     assert processes_of(slot_of(workspace)) != []
     running.cancel()
@@ -193,10 +196,11 @@ async def test_a_cancelled_command_is_gone_before_the_cancellation_is_seen(
 
 @pytest.mark.parametrize("moment", range(12))
 async def test_cancelling_at_any_moment_of_the_start_leaves_nothing(
-    driver: BubblewrapDriver, workspace: Workspace, moment: int
+    cold: BubblewrapDriver, tmp_path: Path, moment: int
 ) -> None:
+    workspace = await cold.open("test", archive(tmp_path, {}), b"", LIMITS)
     for _ in range(3):
-        running = asyncio.ensure_future(run(driver, workspace, ("sleep", "60")))
+        running = asyncio.ensure_future(run(cold, workspace, ("sleep", "60")))
         await asyncio.sleep(moment * 0.002)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -231,11 +235,12 @@ def children() -> set[str]:
     return found
 
 
-async def test_no_process_is_left_unwaited_for(driver: BubblewrapDriver, workspace: Workspace) -> None:
+async def test_no_process_is_left_unwaited_for(cold: BubblewrapDriver, tmp_path: Path) -> None:
     before = children()
+    workspace = await cold.open("test", archive(tmp_path, {}), b"", LIMITS)
     for script in ("true", "sleep 60 & exit 3", "kill -9 $$", "setsid sleep 60 & true"):
-        await shell(driver, workspace, script)
-    running = asyncio.ensure_future(run(driver, workspace, ("sleep", "60")))
+        await shell(cold, workspace, script)
+    running = asyncio.ensure_future(run(cold, workspace, ("sleep", "60")))
     await asyncio.sleep(0.2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -85,14 +85,14 @@ def test_output_comes_while_the_command_runs_and_a_signal_ends_it(state_dir: Pat
     [
         ({"limits": ("memory=1G",)}, 2, "there is no limit 'memory'; limits: wall_seconds"),
         ({"env": ("A",)}, 2, "NAME=VALUE"),
-        ({"driver": "chroot"}, 125, "there is no driver 'chroot'; drivers: bwrap"),
+        ({"driver": "chroot"}, 125, "there is no driver chroot: there are bwrap, "),
         ({"workspace": Path("/no/such")}, 125, "/no/such cannot be read"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_is_a_record_too(
     state_dir: Path, words: dict[str, Any], status: int, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ExecRequest(("true",), None, None, (), (), 2, None, state_dir)
+    asked = ExecRequest(("true",), None, None, (), (), 2, "auto", state_dir)
     assert exec_in_sandbox(replace(asked, **words), as_json=True) == status
     told = capsys.readouterr()
     assert says in told.err
@@ -116,7 +116,7 @@ async def test_live_workspaces_are_listed_and_one_is_ended(
     }
     assert (rows[RUN]["workspace"], rows[RUN]["worker_pid"]) == (name_for(RUN), os.getpid())
     assert rows[RUN]["processes"] >= 2
-    assert rows["run_idle"]["processes"] == 0
+    assert rows["run_idle"]["processes"] <= 2  # what is parked for its next command
     assert rows[RUN]["slot"] != rows["run_idle"]["slot"]
     assert sandbox_machine.run_of(state_dir, name_for(RUN)) == RUN
 
@@ -145,7 +145,7 @@ async def test_what_a_dead_worker_left_is_listed_removed_and_told(
     await warm.reap(frozenset())
     await warm.shutdown()
     source = archive(tmp_path, {"README": b"x" * 100_000})
-    words = [sys.executable, "-c", WORKER, str(state_dir), str(source)]
+    words = [sys.executable, "-c", WORKER, str(state_dir), str(source), "bwrap"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path.cwd()) as dying:
         assert dying.stdout is not None
         assert dying.stdout.readline() == b"running\n"

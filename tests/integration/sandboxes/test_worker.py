@@ -25,10 +25,13 @@ from codeagent.messages.events import ExecEnded
 from codeagent.messages.executions import ChangedFile, ExecStarted
 from codeagent.messages.ids import exec_stream
 from codeagent.messages.results import SandboxResult
+from codeagent.messages.sandbox_limits import SandboxLimits
 from codeagent.messages.values import BASE_CHECKPOINT, ArchiveSource, CallTool, CollectPatch, Operation, PrepareFiles
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.limits import LimitPolicy
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.workspaces import name_for
+from codeagent.workers.bounds import Bounds
 from codeagent.workers.effect import Work
 from codeagent.workers.exec_facts import excerpt, shown_argv
 from codeagent.workers.sandbox import SandboxPerformer
@@ -36,6 +39,12 @@ from tests.acceptance.checks import archive_of
 from tests.integration.sandboxes.support import LIMITS
 
 TENANT, RUN = "ten_worker", "run_worker"
+BOUNDS = Bounds(
+    LimitPolicy(
+        SandboxLimits(workspace_bytes=LIMITS.workspace_bytes, workspace_inodes=LIMITS.workspace_inodes),
+        command_seconds=int(LIMITS.wall_seconds),
+    )
+)
 FILES = {"README": "hello\n", "src/module.py": "value = 1\n", ".gitignore": "*.log\n"}
 
 
@@ -101,7 +110,7 @@ async def new_worker(
         notes.prepare()
         worker = Worker(cast("SandboxPerformer", None), store, notes)
         worker.performer = SandboxPerformer(
-            own, store, worker.send, answers_topic="t", limits=LIMITS, most_workspaces=4, notes=notes
+            own, store, worker.send, answers_topic="t", limits=BOUNDS, most_workspaces=4, notes=notes
         )
         made.append(worker)
         return worker

@@ -15,6 +15,8 @@ from codeagent.agent.tools import Shell, Submit
 from codeagent.errors import CodeAgentError
 from codeagent.messages.conversation import AssistantMessage, FinishReason, ToolCall, Usage
 from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError, TextSink
+from codeagent.sandboxes.patch_text import MemoryFile, make_patch
+from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.protocol import (
     ExecRecord,
     ExecSpec,
@@ -22,6 +24,7 @@ from codeagent.sandboxes.protocol import (
     Limits,
     OutputSink,
     Patch,
+    ProbeReport,
     Reason,
     SandboxFailure,
     Workspace,
@@ -116,6 +119,12 @@ class Space:
     closed: bool = False
 
 
+def text_of(patch: bytes) -> bytes:
+    """What a checkpoint has made of the empty file."""
+    added = [line for line in patch.splitlines(keepends=True) if line.startswith(b"+") and not line.startswith(b"+++")]
+    return b"".join(line[1:] for line in added)
+
+
 class LineDriver:
     """A sandbox driver: a command appends its own text. A checkpoint is the whole text.
 
@@ -137,6 +146,9 @@ class LineDriver:
 
         await self._process.pass_gate("work", name, nothing, _sandbox_failed)
 
+    async def probe(self) -> ProbeReport:
+        return ProbeReport(self.name, "1", self.level, {})
+
     def _own(self, workspace: Workspace) -> Space:
         if not isinstance(workspace, Space) or workspace.closed:
             raise SandboxFailure("the workspace is closed", reason="closed", retryable=False)
@@ -153,7 +165,7 @@ class LineDriver:
         left = self._spaces.pop(workspace_id, None)
         if left is not None:
             left.closed = True
-        space = self._spaces[workspace_id] = Space(workspace_id, patch)
+        space = self._spaces[workspace_id] = Space(workspace_id, text_of(patch))
         return space
 
     async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
@@ -177,7 +189,7 @@ class LineDriver:
             self._accuse(f"{token} takes a checkpoint with unfinished changes of {space.writer}")
         await self._gate("checkpoint is taken")
         self._own(space).writer = None
-        return Patch(space.text, ("lines.txt",) if space.text else ())
+        return validate_patch(make_patch({}, {"lines.txt": MemoryFile(space.text)} if space.text else {}), limits)
 
     async def close(self, workspace: Workspace) -> None:
         assert isinstance(workspace, Space)

@@ -45,7 +45,7 @@ from codeagent.workers.step import StepLoop
 from tests.integration.workers.simulated.claims import Claims
 from tests.integration.workers.simulated.frozen_time import FrozenLoop, settled
 from tests.integration.workers.simulated.gates import Gate, Process, Wire, owned_tasks
-from tests.integration.workers.simulated.performers import Blobs, LineDriver, LineModel, Watched, unwatched
+from tests.integration.workers.simulated.performers import Blobs, LineDriver, LineModel, Watched, text_of, unwatched
 from tests.integration.workers.system import TENANT, Bench
 
 LEASE_SECONDS = 30.0
@@ -237,7 +237,7 @@ class World:
 
     async def lines_at(self, checkpoint: str) -> list[str]:
         """The files as a checkpoint has them."""
-        return (await self._blobs.read(TENANT, checkpoint)).decode().splitlines() if checkpoint else []
+        return text_of(await self._blobs.read(TENANT, checkpoint)).decode().splitlines() if checkpoint else []
 
     def sent(self, records: Iterable[Record]) -> None:
         for record in records:
