@@ -164,6 +164,6 @@ async def test_what_a_dead_worker_left_is_listed_removed_and_told(
     assert await asyncio.to_thread(sandbox_machine.recover, state_dir, as_json=True) == 0
     [told] = map(json.loads, capsys.readouterr().out.splitlines())
     assert told["left"] == 0
-    assert (told["removed"]["workspaces"], told["removed"]["mounts"], told["removed"]["groups"]) == (2, 4, 2)
+    assert (told["removed"]["workspaces"], told["removed"]["mounts"], told["removed"]["groups"]) == (3, 6, 3)
     assert_nothing_is_left(state_dir)
     assert list(notes.all()) == []
