@@ -309,4 +309,5 @@ def _settings(port: int, controller_port: int, *, listen_host: str, advertised_p
 
 
 def _cluster_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # A letter comes first: what begins with a dash is taken for an option.
+    return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]

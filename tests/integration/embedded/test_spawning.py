@@ -17,6 +17,7 @@ from tests.integration.embedded.harness import Script, all_gone, is_running
 OWNER = """
     from pathlib import Path
     import os, signal, time
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a script's `&` has it ignored, and so would the program
     from codeagent.embedded.accounts import Account
     from codeagent.embedded.spawning import Program
     account = Account(60917, 60917) if os.geteuid() == 0 else None

@@ -126,7 +126,9 @@ async def test_a_tenant_keeps_an_owner(world: World) -> None:
     assert (await change(owner, other, "owner")).status_code == 200
     (await colleague.renew()).raise_for_status()
     answers = await asyncio.gather(remove(owner, other), remove(colleague, world.user_id))
-    assert sorted(answer.status_code for answer in answers) == [204, 409], "two who remove each other leave one"
+    codes = sorted(answer.status_code for answer in answers)
+    # Whoever comes so late that they are removed already is a stranger.
+    assert codes in ([204, 409], [204, 401]), "two who remove each other leave one"
 
 
 async def test_nobody_makes_or_unmakes_somebody_who_may_do_more(world: World) -> None:
