@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -49,12 +50,18 @@ class Stage:
     ids: frozen_time.Ids
 
 
+async def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
 @pytest.fixture
 def stage(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     asyncio.run(frozen_time.freeze_database(database_url))
     ids = frozen_time.Ids()
     monkeypatch.setattr(clock, "now", frozen_time.now)
     monkeypatch.setattr(clock, "new_uuid", ids)
+    # Threads know nothing of the order that is played, and of time that stands still.
+    monkeypatch.setattr(asyncio, "to_thread", _at_once)
     with asyncio.Runner(loop_factory=frozen_time.FrozenLoop) as runner:
         database = Database(database_url, connections=2)
         yield Stage(runner, database, ids)
