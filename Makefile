@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := bubblewrap
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security lint fmt types schemas compose-check bench-quick bench-sandbox lock clean
+.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security test-sandbox lint fmt types schemas compose-check bench-quick bench-sandbox lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ test-acceptance: setup ## Tests of the whole system, processes killed included
 
 test-security: setup ## Attacks on the edge and the sandboxes, and a report of them (CASES=20000 requests drawn from the contract)
 	@CODEAGENT_TEST_CASES=$(or $(CASES),20000) $(BIN)/python -m tests.security
+
+test-sandbox: setup ## Every attack on every sandbox driver that runs here, then weakened ones, and a report (DRIVERS="bwrap runsc" have to run)
+	@CODEAGENT_TEST_DRIVERS="$(DRIVERS)" $(BIN)/python -m tests.sandbox
 
 lint: setup ## Style, types, import contracts, generated files, compose files
 	@$(BIN)/ruff check .

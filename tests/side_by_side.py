@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-ALONE = {"tests/integration/sandboxes", "tests/contract", "tests/acceptance"}
+ALONE = {"tests/integration/sandboxes", "tests/sandbox", "tests/contract", "tests/acceptance"}
 """Folders that share one process, since their tests look at what is left on the machine."""
 
 _notes: list[str] = []

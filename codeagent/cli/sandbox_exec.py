@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from codeagent.cli.sandbox_machine import reap
 from codeagent.errors import CodeAgentError, InvalidInput
 from codeagent.sandboxes.bounds import limited
 from codeagent.sandboxes.exec_once import exec_once
@@ -29,11 +32,13 @@ from codeagent.sandboxes.protocol import (
 )
 from codeagent.sandboxes.select import choose_driver
 from codeagent.sandboxes.streams import discard
+from codeagent.sandboxes.survey import is_owned
 
 USAGE, TIMED_OUT, NOT_RUN, KILLED, BROKEN_PIPE = 2, 124, 125, 137, 141
 """Exit statuses, as other launchers have them; the command's own otherwise, and 128 + n for signal n."""
 
 DEFAULT_SECONDS = 60.0
+_PREFIX = "codeagent-sandbox-"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -110,9 +115,25 @@ def _state_dir(given: Path | None) -> Iterator[Path]:
     if given is not None:
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="codeagent-sandbox-") as folder:
+    for left in _abandoned():
+        asyncio.run(reap(left))
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
+
+
+def _abandoned() -> list[Path]:
+    """Directories of such commands that were killed, with what was mounted there. One without a lock may be about to
+    get it; one of another user's is none of ours, whatever its name."""
+    return [
+        path
+        for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")
+        if path.lstat().st_uid == os.geteuid()
+        and not path.is_symlink()
+        and (path / "lock").exists()
+        and not is_owned(path)
+    ]
 
 
 async def _execute(
@@ -134,6 +155,7 @@ async def _execute(
         asyncio.get_running_loop().add_signal_handler(number, end, number)
     driver = await choose_driver(IsolationLevel(request.level), None, Host(folder), request.driver)
     try:
+        await driver.reap(frozenset())  # what one that was killed has left here
         return await exec_once(
             driver, request.workspace, request.command, limits.wall_seconds, limits, env, sink, stop=stop
         )

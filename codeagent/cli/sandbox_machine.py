@@ -123,7 +123,7 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
         before = survey(state_dir)
         if before.live:
             return _told(FAILED, f"{state_dir} belongs to a worker that lives: stop it first")
-        asyncio.run(_reap(state_dir))
+        asyncio.run(reap(state_dir))
         after = survey(state_dir)
     except CodeAgentError as error:
         return _told(FAILED, *(error.reasons if isinstance(error, SandboxUnavailable) else (error.detail,)))
@@ -143,7 +143,8 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
     return FAILED if after.workspaces else 0
 
 
-async def _reap(state_dir: Path) -> None:
+async def reap(state_dir: Path) -> None:
+    """Ends and removes all that a worker which died has left there. Raises `SandboxUnavailable`."""
     level = IsolationLevel.KERNEL if os.geteuid() == 0 else IsolationLevel.RLIMIT
     driver = BubblewrapDriver(state_dir, level)
     try:

@@ -14,7 +14,7 @@ from codeagent.sandboxes.protocol import SandboxFailure
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_SUCH = (errno.ENOENT,)
-_WRONG_KIND = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EMLINK)
+_WRONG_KIND = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EMLINK, errno.ENXIO)  # the last: sockets, devices
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -52,7 +52,7 @@ SETS: dict[str, tuple[str, ...]] = {
         "tests/unit/artifacts/test_archive_damage.py",
         "tests/unit/artifacts/test_archive_refusals.py",
     ),
-    "ways out of a sandbox": (f"{SANDBOXES}/test_attacks.py",),
+    "ways out of a sandbox": ("tests/sandbox/test_attacks.py", "tests/sandbox/test_races.py"),
     "the security log": ("tests/security/test_security_log.py", "tests/unit/cli/test_redaction.py"),
     "claims and code": (
         "tests/architecture/test_compliance.py",

@@ -61,3 +61,23 @@ async def shell(driver: BubblewrapDriver, workspace: Workspace, script: str, lim
 
 async def python(driver: BubblewrapDriver, workspace: Workspace, program: str, limits: Limits = LIMITS) -> ExecRecord:
     return await run(driver, workspace, ("python3", "-I", "-c", program), limits)
+
+
+def slot_of(workspace: Workspace) -> int:
+    return workspace.slot_uid  # type: ignore[attr-defined, no-any-return]
+
+
+def processes_of(uid: int) -> list[int]:
+    """Pids that run as `uid`; those that have ended and only wait to be waited for do not count."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        # Not the owner of the directory: that of a process that cannot be dumped is root's.
+        if str(uid) in fields["Uid"].split() and fields["State"].split()[0] != "Z":
+            found.append(int(entry.name))
+    return found

@@ -12,8 +12,17 @@ import pytest
 
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.protocol import ExecSpec, IsolationLevel, Reason, SandboxFailure, Workspace
-from tests.integration.sandboxes.support import LIMITS, Collected, archive, ignore, python, run, shell
-from tests.integration.sandboxes.test_attacks import processes_of, slot_of
+from tests.integration.sandboxes.support import (
+    LIMITS,
+    Collected,
+    archive,
+    ignore,
+    processes_of,
+    python,
+    run,
+    shell,
+    slot_of,
+)
 
 
 async def test_python_pytest_and_git_work(driver: BubblewrapDriver, workspace: Workspace) -> None:
@@ -256,3 +265,15 @@ async def test_a_sandbox_that_cannot_start_is_not_the_commands_failure(
     assert record.reason is Reason.SANDBOX_ERROR
     assert (record.exit_code, record.stderr) == (None, b"")
     assert record.detail
+
+
+async def test_commands_run_as_the_slot_and_as_nobody_else(driver: BubblewrapDriver, workspace: Workspace) -> None:
+    running = asyncio.ensure_future(run(driver, workspace, ("sleep", "600")))
+    outside: list[bytes] = []
+    async with asyncio.timeout(10):
+        while b"sleep\x00600\x00" not in outside:
+            await asyncio.sleep(0.02)
+            outside = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes_of(slot_of(workspace))]
+    assert slot_of(workspace) >= 200_000
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -19,8 +19,7 @@ from codeagent.sandboxes.cgroup_layout import find_trees
 from codeagent.sandboxes.machine import group_name
 from codeagent.sandboxes.protocol import SandboxUnavailable
 from codeagent.sandboxes.runsc import KERNEL_UID_OFFSET, RunscDriver
-from tests.integration.sandboxes.support import LIMITS, archive, require_root_and_runsc, run
-from tests.integration.sandboxes.test_attacks import processes_of
+from tests.integration.sandboxes.support import LIMITS, archive, processes_of, require_root_and_runsc, run
 
 WORKER = """
 import asyncio, sys

@@ -16,8 +16,16 @@ from codeagent.sandboxes import oci, runsc
 from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.protocol import ExecSpec, IsolationLevel, Reason, Workspace
 from codeagent.sandboxes.runsc import KERNEL_UID_OFFSET, RunscDriver
-from tests.integration.sandboxes.support import LIMITS, archive, python, require_root_and_runsc, run, shell
-from tests.integration.sandboxes.test_attacks import processes_of, slot_of
+from tests.integration.sandboxes.support import (
+    LIMITS,
+    archive,
+    processes_of,
+    python,
+    require_root_and_runsc,
+    run,
+    shell,
+    slot_of,
+)
 
 
 @pytest.fixture

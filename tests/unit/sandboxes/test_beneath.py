@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def root(tmp_path: Path) -> Path:
     (root / "link-out").symlink_to(tmp_path / "outside")
     (root / "dir" / "link-up").symlink_to("../../outside/secret")
     os.mkfifo(root / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / "socket"))
     return root
 
 
@@ -44,7 +47,7 @@ def test_a_file_is_read(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["link-file", "link-dir/file", "link-out/secret", "dir/link-up", "pipe", "dir", ".", "dir/file/x"]
+    "path", ["link-file", "link-dir/file", "link-out/secret", "dir/link-up", "pipe", "socket", "dir", ".", "dir/file/x"]
 )
 def test_only_regular_files_reached_through_directories_are_read_or_replaced(root: Path, path: str) -> None:
     assert reason(beneath.read, root, path, 100) == "not_a_file"
