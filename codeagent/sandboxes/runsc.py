@@ -31,6 +31,8 @@ KERNEL_UID_OFFSET = 100_000
 _OLDEST = 20240101
 _KERNEL_BYTES = 64 << 20
 _KERNEL_TASKS = 192
+_NOTE = re.compile(rb"[DIW]\d{4} \d\d:\d\d:\d\d")
+_PANIC_BYTES = 1 << 20
 _TASKS_A_PROCESS = 4
 """Threads of the machine that one process inside may take."""
 
@@ -154,7 +156,7 @@ class _RunscProgram(Child):
         super()._close()
         # Its own failures have exit codes like those of commands. But then there is no pid yet, or an error in a log.
         state = self._bundle / "state"
-        self._ran = (state / "pid").exists() and not _size(state / "log") and not _size(state / "panic")
+        self._ran = (state / "pid").exists() and not _size(state / "log") and not _panicked(state / "panic")
         remove_tree(self._bundle)
 
 
@@ -224,3 +226,12 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _panicked(path: Path) -> bool:
+    """Whether the kernel inside has crashed. What it has refused to programs is noted in that file as well."""
+    try:
+        with path.open("rb") as file:
+            return any(_NOTE.match(line) is None for line in file.read(_PANIC_BYTES).splitlines())
+    except FileNotFoundError:
+        return False

@@ -183,7 +183,16 @@ class Bait:
         for kind, uid in uids.items():
             known = self._victims.get(kind)
             if known is None or known.poll() is not None:
-                words = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "sleep", "3600")
+                words = (
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    f"--reuid={uid}",
+                    f"--regid={uid}",
+                    "--clear-groups",
+                    "sleep",
+                    "3600",
+                )
                 self._victims[kind] = subprocess.Popen(words, env={"BAIT": self.secret, "PATH": os.environ["PATH"]})
             self.facts[f"{kind}_pid"] = self._victims[kind].pid
 

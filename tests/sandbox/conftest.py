@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from codeagent.sandboxes.offers import Host
 from codeagent.sandboxes.runsc import KERNEL_UID_OFFSET
 from tests.integration.conftest import module_database_url
 from tests.sandbox import drivers, health
@@ -39,7 +38,8 @@ def bait() -> Iterator[Bait]:
 def traces(state_dir: Path, bait: Bait) -> Traces:
     own, neighbours = drivers.SLOTS
     victims = {"slot": own, "neighbour": neighbours, "kernel": own + KERNEL_UID_OFFSET}
-    return Traces(state_dir, bait, tuple(victims.values()), victims)
+    # Of the neighbour's there may be processes: a sandbox that waits for its next command.
+    return Traces(state_dir, bait, (victims["slot"], victims["kernel"]), victims)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -47,8 +47,7 @@ async def arena(
     request: pytest.FixtureRequest, bait: Bait, traces: Traces, state_dir: Path, module_database_url: str
 ) -> AsyncIterator[Arena]:
     """The worker on the driver that the test's parameter names. The machine is as well afterwards as it was."""
-    offer = drivers.required(request.param)
-    driver = offer.make(Host(state_dir, slot_uids=drivers.SLOTS))
+    driver = drivers.made(request.param, state_dir, request)
     before = health.measured()
     with tempfile.TemporaryDirectory() as folder:
         async with opened(driver, bait, traces, module_database_url, Path(folder)) as arena:

@@ -6,39 +6,52 @@ import os
 import tempfile
 from pathlib import Path
 
-from codeagent.sandboxes.offers import OFFERS, Offer
+import pytest
+
+from codeagent.sandboxes.containers import ContainerDriver
+from codeagent.sandboxes.offers import OFFERS, Host, Offer, OfferedDriver
 from codeagent.sandboxes.protocol import IsolationLevel
 from tests.conftest import unavailable
 
 NAMED = os.environ.get("CODEAGENT_TEST_DRIVERS", "").split()
 """Drivers that have to run here: one that does not fails."""
 
-STRONGEST = {offer.name: offer for offer in sorted(OFFERS, key=lambda offer: offer.level) if offer.level >= 2}
-"""Each driver, at the highest level it offers."""
+STRONGEST = {offer.name: offer for offer in reversed(OFFERS) if offer.level >= IsolationLevel.KERNEL}
+"""Each driver, at the level it is asked for first."""
 
 SLOTS = range(231_000, 231_002)
 """One for whoever attacks, one for the neighbour."""
 
 
-def wanted() -> list[str]:
-    """Those of which the tests know before they have looked: one that cannot run is skipped, or fails, by name."""
-    return NAMED or [name for name, offer in STRONGEST.items() if offer.automatic or not missing(offer)]
+UNPARKED = "bwrap, unparked"
+"""Bubblewrap without sandboxes that wait for their command, as single commands are run: other words on its start."""
+
+CONTAINERS = os.environ.get("CODEAGENT_TEST_CONTAINERS") == "1"
 
 
-def missing(offer: Offer) -> list[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        return list(offer.missing(Path(folder)))
+def wanted(*, whole: bool = False) -> list[str]:
+    """The drivers to attack. Those that cannot run are among them, to be skipped, or to fail, by their name."""
+    found = NAMED or [name for name, offer in STRONGEST.items() if offer.automatic] + ["podman"] * CONTAINERS
+    return found + [UNPARKED] * (whole and "bwrap" in found)
 
 
 def required(name: str) -> Offer:
     """The driver to be attacked. Skips or fails where it does not run."""
-    offer = STRONGEST.get(name)
+    offer = STRONGEST.get(name.partition(",")[0])
     if offer is None:
         raise LookupError(f"there is no driver {name}: there are {', '.join(STRONGEST)}")
-    reasons = missing(offer)
+    with tempfile.TemporaryDirectory() as folder:
+        reasons = "; ".join(offer.missing(Path(folder)))
     if reasons and NAMED:
-        raise LookupError(f"{name} has to run here: {'; '.join(reasons)}")
+        pytest.fail(f"{name} has to run here: {reasons}")
     if reasons:
-        unavailable(f"{name}: {'; '.join(reasons)}")
-    assert offer.level >= IsolationLevel.KERNEL
+        unavailable(f"{name}: {reasons}")
     return offer
+
+
+def made(name: str, state_dir: Path, request: pytest.FixtureRequest) -> OfferedDriver:
+    """The driver, as a worker makes it. `request` hands out the container engine that tests have."""
+    offer = required(name)
+    if name == "podman":
+        return ContainerDriver(state_dir, request.getfixturevalue("podman").options, SLOTS)
+    return offer.make(Host(state_dir, slot_uids=SLOTS, parked=name != UNPARKED))

@@ -59,8 +59,8 @@ class Traces:
 
     def left(self) -> set[str]:
         """Everything that is there now, in words."""
-        found = {f"process {pid} was left" for uid in self.uids for pid in processes_of(uid)}
-        found -= {f"process {pid} was left" for pid in self.bait.victims}
+        pids = {pid for uid in self.uids for pid in processes_of(uid)} - self.bait.victims
+        found = {f"process {pid} was left: {_shown(pid)}" for pid in pids}
         found |= {f"mount {path} was left" for path in mounts.mounted_below(self.state_dir)}
         found |= {f"mount {line} was left" for line in _mounted() if MARK in line}
         found |= {f"control group {path.name} was left" for path in self._groups()}
@@ -74,3 +74,12 @@ class Traces:
 
 def _mounted() -> list[str]:
     return Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+
+
+def _shown(pid: int) -> str:
+    """What it was when somebody looked: it may go at any moment."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        return words.decode("utf-8", "replace")[-200:]
+    except OSError:
+        return "gone"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -18,13 +17,15 @@ WHOLE = os.environ.get("CODEAGENT_TEST_ATTACKS") == "all"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def cases() -> list[Any]:
-    chosen = [name for name, attack in attacks(own_kernel=False).items() if WHOLE or attack.quick]
-    return [pytest.param(driver, name, id=f"{driver}-{name}") for driver in drivers.wanted() for name in chosen]
+CHOSEN = [name for name, attack in attacks(own_kernel=False).items() if WHOLE or attack.quick]
 
 
-@pytest.mark.parametrize(("arena", "name"), cases(), indirect=["arena"])
-async def test_it_is_contained(arena: Arena, name: str, record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("arena", drivers.wanted(whole=WHOLE), indirect=True, scope="module")
+async def test_it_is_contained(
+    request: pytest.FixtureRequest, arena: Arena, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    driver = request.node.callspec.params["arena"]
     attack = attacks(own_kernel=arena.own_kernel)[name]
-    record_property("attack", {"name": name, "category": attack.category, "driver": arena.driver.name})
+    record_property("attack", {"name": name, "category": attack.category, "driver": driver})
     assert await arena.attacked(attack) == [], attack.says

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codeagent.sandboxes.offers import Host, OfferedDriver
+from codeagent.sandboxes.offers import OfferedDriver
 from codeagent.sandboxes.protocol import ExecSpec, Reason, SandboxFailure, Workspace
 from codeagent.sandboxes.streams import discard
 from tests.integration.sandboxes.support import LIMITS, archive
@@ -35,8 +35,7 @@ while True:
 
 @pytest.fixture(params=drivers.wanted())
 async def driver(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[OfferedDriver]:
-    offer = drivers.required(request.param)
-    made = offer.make(Host(state_dir, slot_uids=drivers.SLOTS))
+    made = drivers.made(request.param, state_dir, request)
     yield made
     await made.shutdown()
 

@@ -85,7 +85,9 @@ class Weakness:
         system_python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
         program.write_text(_BECOMES.format(python=system_python, bait=facts, change=change, bwrap=real))
         program.chmod(0o755)
-        return self.driver(state_dir, IsolationLevel.KERNEL, slot_uids=drivers.SLOTS, bwrap_path=str(program))
+        return self.driver(
+            state_dir, IsolationLevel.KERNEL, slot_uids=drivers.SLOTS, bwrap_path=str(program), parked=False
+        )
 
 
 def _no_limits(patch: pytest.MonkeyPatch) -> None:

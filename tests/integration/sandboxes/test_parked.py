@@ -17,8 +17,7 @@ from codeagent.sandboxes.bwrap import BubblewrapDriver, ParkedChild
 from codeagent.sandboxes.launches import Parked
 from codeagent.sandboxes.protocol import Limits, Reason, Workspace
 from codeagent.sandboxes.workspaces import OpenWorkspace
-from tests.integration.sandboxes.support import LIMITS, archive, run, shell
-from tests.integration.sandboxes.test_attacks import processes_of, slot_of
+from tests.integration.sandboxes.support import LIMITS, archive, processes_of, run, shell, slot_of
 
 
 def parked_in(workspace: Workspace) -> Parked:

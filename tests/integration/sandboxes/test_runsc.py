@@ -70,6 +70,16 @@ async def test_the_kernel_inside_runs_as_a_user_of_the_machine_that_nothing_else
     assert left(workspace) == []
 
 
+async def test_what_the_kernel_notes_of_a_program_does_not_hide_how_it_ended(
+    driver: LocalDriver, workspace: Workspace
+) -> None:
+    program = (
+        "import os, socket\ntry: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 768)\nexcept OSError: os._exit(3)"
+    )
+    record = await python(driver, workspace, program)
+    assert (record.reason, record.exit_code) == (Reason.EXIT, 3)
+
+
 async def test_a_fork_bomb_is_held_by_the_kernel_inside(driver: LocalDriver, workspace: Workspace) -> None:
     limits = replace(LIMITS, processes=32, wall_seconds=2.0)
     bomb = "import os\nwhile True:\n try: os.fork()\n except OSError: pass"
