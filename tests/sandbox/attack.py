@@ -38,7 +38,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Attack:
     """`files` are in the workspace when it begins, `members` are further ones of the archive, as its author wrote them;
-    `harmless`: it does no harm where nothing holds it, so that it may run in a weakened sandbox."""
+    `harmless`: it does no harm where nothing holds it, so that it may run in a weakened sandbox. `quick` ones are tried
+    whenever tests run, on the first driver; those to be tried `everywhere`, on every one."""
 
     name: str
     says: str
@@ -49,6 +50,7 @@ class Attack:
     members: tuple[Mapping[str, Any], ...] = ()
     harmless: bool = False
     quick: bool = False
+    everywhere: bool = False
 
 
 @cache
@@ -76,7 +78,7 @@ def _attack(category: str, entry: dict[str, Any], *, own_kernel: bool) -> Attack
     limits = SandboxLimits(**entry.pop("limits", {})).over(SMALL)
     members = tuple(entry.pop("members", ()))
     words = {name: entry.pop(name) for name in ("name", "says")}
-    flags = {name: entry.pop(name, False) for name in ("harmless", "quick")}
+    flags = {name: entry.pop(name, False) for name in ("harmless", "quick", "everywhere")}
     steps = tuple(_steps(entry))
     return Attack(**words, **flags, category=category, steps=steps, files=files, limits=limits, members=members)
 

@@ -16,8 +16,11 @@ from tests.conftest import unavailable
 NAMED = os.environ.get("CODEAGENT_TEST_DRIVERS", "").split()
 """Drivers that have to run here: one that does not fails."""
 
-STRONGEST = {offer.name: offer for offer in reversed(OFFERS) if offer.level >= IsolationLevel.KERNEL}
-"""Each driver, at the level it is asked for first."""
+OFFERED: dict[str, Offer] = {}
+"""Each driver by its name, at the first level it offers of those that limit commands as a whole."""
+for _offer in OFFERS:
+    if _offer.level >= IsolationLevel.KERNEL:
+        OFFERED.setdefault(_offer.name, _offer)
 
 SLOTS = range(231_000, 231_002)
 """One for whoever attacks, one for the neighbour."""
@@ -31,15 +34,15 @@ CONTAINERS = os.environ.get("CODEAGENT_TEST_CONTAINERS") == "1"
 
 def wanted(*, whole: bool = False) -> list[str]:
     """The drivers to attack. Those that cannot run are among them, to be skipped, or to fail, by their name."""
-    found = NAMED or [name for name, offer in STRONGEST.items() if offer.automatic] + ["podman"] * CONTAINERS
+    found = NAMED or [name for name, offer in OFFERED.items() if offer.automatic] + ["podman"] * CONTAINERS
     return found + [UNPARKED] * (whole and "bwrap" in found)
 
 
 def required(name: str) -> Offer:
     """The driver to be attacked. Skips or fails where it does not run."""
-    offer = STRONGEST.get(name.partition(",")[0])
+    offer = OFFERED.get(name.partition(",")[0])
     if offer is None:
-        raise LookupError(f"there is no driver {name}: there are {', '.join(STRONGEST)}")
+        raise LookupError(f"there is no driver {name}: there are {', '.join(OFFERED)}")
     with tempfile.TemporaryDirectory() as folder:
         reasons = "; ".join(offer.missing(Path(folder)))
     if reasons and NAMED:

@@ -10,7 +10,6 @@ from codeagent.messages.values import Outcome
 from codeagent.sandboxes import mounts
 from codeagent.sandboxes.cgroup_layout import find_trees
 from codeagent.sandboxes.machine import group_name
-from tests.integration.sandboxes.support import processes_of
 from tests.sandbox.attack import Step
 from tests.sandbox.bait import MARK, Bait
 
@@ -59,7 +58,7 @@ class Traces:
 
     def left(self) -> set[str]:
         """Everything that is there now, in words."""
-        pids = {pid for uid in self.uids for pid in processes_of(uid)} - self.bait.victims
+        pids = {pid for uid in self.uids for pid in running_as(uid)} - self.bait.victims
         found = {f"process {pid} was left: {_shown(pid)}" for pid in pids}
         found |= {f"mount {path} was left" for path in mounts.mounted_below(self.state_dir)}
         found |= {f"mount {line} was left" for line in _mounted() if MARK in line}
@@ -74,6 +73,19 @@ class Traces:
 
 def _mounted() -> list[str]:
     return Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+
+
+def running_as(uid: int) -> list[int]:
+    """Pids of all that have that user in any of their ids, but for those that only wait to be waited for."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if str(uid) in fields["Uid"].split() and fields["State"].split()[0] not in "ZX":
+            found.append(int(entry.name))
+    return found
 
 
 def _shown(pid: int) -> str:

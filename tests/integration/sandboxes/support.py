@@ -68,16 +68,14 @@ def slot_of(workspace: Workspace) -> int:
 
 
 def processes_of(uid: int) -> list[int]:
-    """Pids that run as `uid`; those that have ended and only wait to be waited for do not count."""
+    """Pids that run as `uid`; those that have ended and only wait to be waited for do not count, nor does a sandbox that
+    waits for its command: it cannot be dumped, so its directory is root's."""
     found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
         try:
-            fields = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                found += [int(entry.name)] if state != "Z" else []
         except (FileNotFoundError, ProcessLookupError):
             continue
-        # Not the owner of the directory: that of a process that cannot be dumped is root's.
-        if str(uid) in fields["Uid"].split() and fields["State"].split()[0] != "Z":
-            found.append(int(entry.name))
     return found
