@@ -85,7 +85,7 @@ def _bare(ground: Ground, port: int) -> None:
 def _upload(port: int, key: str) -> str:
     client = Client(Connection(f"http://127.0.0.1:{port}", key))
     try:
-        return upload(client, {"a": "a"}, Path("/tmp"))
+        return str(upload(client, {"a": "a"}, Path("/tmp")))
     finally:
         client.close()
 

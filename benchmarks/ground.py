@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def grounds() -> Iterator[list[Ground]]:
             name = f"Apache Kafka {kafka.version()}"
             made.append(_ground(name, directory, postgres[1].start().url, kafka.bootstrap_servers))
         for ground in made:
-            in_child(lambda ground=ground: asyncio.run(prepare(ground.settings))).join()
+            in_child(partial(_prepare, ground.settings)).join()
         yield made
     finally:
         for server in postgres:
@@ -82,6 +83,10 @@ def grounds() -> Iterator[list[Ground]]:
         if kafka is not None:
             kafka.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _prepare(settings: Settings) -> None:
+    asyncio.run(prepare(settings))
 
 
 def _ground(name: str, directory: Path, url: str, servers: str) -> Ground:

@@ -7,18 +7,17 @@ from decimal import Decimal
 from pathlib import Path
 
 from codeagent.broker.topics import (
-    PROVIDER_COMMANDS,
     PROVIDER_EVENTS,
     PROVIDER_WORKER,
-    SANDBOX_COMMANDS,
     SANDBOX_EVENTS,
     SANDBOX_WORKER,
 )
 from codeagent.cli.parts import assemble, finish
 from codeagent.cli.process import Process, run_process
-from codeagent.cli.services import agent_worker, consume, deltas, perform
+from codeagent.cli.services import agent_worker, ask_models, deltas, run_commands
 from codeagent.messages.conversation import AssistantMessage, ToolCall, Usage
 from codeagent.providers.protocol import ModelReply, ModelRequest, TextSink
+from codeagent.quotas.reservations import Reservations
 from codeagent.sandboxes.protocol import (
     ExecRecord,
     ExecSpec,
@@ -26,10 +25,12 @@ from codeagent.sandboxes.protocol import (
     Limits,
     OutputSink,
     Patch,
+    ProbeReport,
     Reason,
     Workspace,
 )
 from codeagent.settings import Settings
+from codeagent.workers.bounds import Bounds
 from codeagent.workers.provider import ProviderPerformer
 from codeagent.workers.sandbox import SandboxPerformer
 
@@ -64,6 +65,9 @@ class InstantDriver:
 
     name = "instant"
     level = IsolationLevel.NONE
+
+    async def probe(self) -> ProbeReport:
+        return ProbeReport(self.name, "", self.level, {})
 
     async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
         return Nothing()
@@ -100,8 +104,7 @@ async def provider_worker(settings: Settings) -> Process:
     performer = ProviderPerformer(
         parts.log, NoFiles(), lambda name: (model, name), deltas(parts), answers_topic=PROVIDER_EVENTS
     )
-    loop = perform(parts, performer, slots=settings.provider_slots, durable_claims=False)
-    consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
+    ask_models(parts, performer)
     return finish(parts)
 
 
@@ -112,11 +115,10 @@ async def sandbox_worker(settings: Settings) -> Process:
         NoFiles(),
         deltas(parts),
         answers_topic=SANDBOX_EVENTS,
-        limits=Limits(),
+        limits=Bounds(settings.limit_policy(), Reservations(parts.database, settings.sandbox_quota).reserve),
         most_workspaces=settings.sandbox_workspaces,
     )
-    loop = perform(parts, performer, slots=settings.sandbox_slots, durable_claims=True)
-    consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
+    run_commands(parts, performer, is_able=lambda: True)
     return finish(parts)
 
 

@@ -107,6 +107,37 @@ def deltas(parts: Parts) -> Send:
     return send
 
 
+def ask_models(parts: Parts, performer: Performer) -> EffectLoop:
+    """What takes commands for models from their topic, has them performed and answers."""
+    settings = parts.settings
+    ledger = EffectsLedger(
+        parts.database,
+        kind=performer.kind,
+        owner=owner(parts),
+        lease=timedelta(seconds=settings.lease_seconds),
+        durable_claims=False,
+        new_token=new_uuid,
+    )
+    loop = perform(parts, performer, ledger, slots=settings.provider_slots)
+    consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
+    return loop
+
+
+def run_commands(parts: Parts, performer: Performer, is_able: Callable[[], bool]) -> EffectLoop:
+    """The same for commands of sandboxes, while their isolation is proven."""
+    settings = parts.settings
+    ledger = SandboxLedger(
+        parts.database,
+        owner=owner(parts),
+        lease=timedelta(seconds=settings.lease_seconds),
+        new_token=new_uuid,
+        most_of_tenant=settings.sandbox_quota.concurrent_sandboxes,
+    )
+    loop = perform(parts, performer, ledger, slots=settings.sandbox_slots, is_able=is_able)
+    consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
+    return loop
+
+
 async def provider_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.cli.models import Models
@@ -124,16 +155,7 @@ async def provider_worker(settings: Settings, listener: socket.socket | None = N
         is_live=partial(parts.features.enabled, LIVE_DELTAS),
     )
     parts.process.start.append(models.preload)
-    ledger = EffectsLedger(
-        parts.database,
-        kind=performer.kind,
-        owner=owner(parts),
-        lease=timedelta(seconds=settings.lease_seconds),
-        durable_claims=False,
-        new_token=new_uuid,
-    )
-    loop = perform(parts, performer, ledger, slots=settings.provider_slots)
-    consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
+    loop = ask_models(parts, performer)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
     parts.process.stop.append(models.close)
     return finish(parts, listener)
@@ -161,15 +183,7 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
 
     rounds = Rounds("sandbox", tend)
     parts.process.start += [begin, standing.start, rounds.start]
-    ledger = SandboxLedger(
-        parts.database,
-        owner=owner(parts),
-        lease=timedelta(seconds=settings.lease_seconds),
-        new_token=new_uuid,
-        most_of_tenant=settings.sandbox_quota.concurrent_sandboxes,
-    )
-    loop = perform(parts, performer, ledger, slots=settings.sandbox_slots, is_able=lambda: standing.holds)
-    consume(parts, (SANDBOX_COMMANDS,), SANDBOX_WORKER, loop.handle)
+    loop = run_commands(parts, performer, is_able=lambda: standing.holds)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
     retention = RetentionLoop({"artifacts": sweep_of(parts).forget}, every_seconds=RETENTION_SECONDS)
     parts.process.start.append(retention.start)
