@@ -1,8 +1,8 @@
 """What the agent does next: `decide(state, message, now)` returns facts and effects, and touches nothing.
 
 The whole life of a run: prepare its files, think (a model call, then the tools it asks for, one by one, some of them
-once a person has allowed them), collect the patch, end. Time comes in as `now`, ids are derived, so the same stream
-always leads to the same decisions.
+once a person has allowed them), collect the patch, have it judged where that was asked for, end. Time comes in as
+`now`, ids are derived, so the same stream always leads to the same decisions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from codeagent.agent import approvals, budget, endings, tools
+from codeagent.agent import approvals, budget, endings, tools, verification
 from codeagent.agent.draft import Decision, Draft
 from codeagent.agent.state import RunState
 from codeagent.messages import commands, events, results
@@ -107,7 +107,7 @@ def _timer(draft: Draft, command: Payload) -> None:
         # The deadline stands still: this is its timer from before, which was still on its way.
         return
     elif draft.now >= state.deadline_at + GRACE:
-        draft.end(state.ending or endings.DEADLINE)
+        draft.end(endings.overdue(state))
     elif draft.now >= state.deadline_at and state.ending is None:
         draft.cancel_effects()
 
@@ -165,6 +165,8 @@ def _sandbox_answered(draft: Draft, result: Payload) -> None:
         draft.end(endings.canceled(draft.state))
     elif pending.name == "collect":
         _collected(draft, result)
+    elif pending.name == "verify":
+        verification.judged(draft, result)
     elif result.outcome is Outcome.CANCELED:
         _collect(draft, endings.DEADLINE)
     elif result.outcome is not Outcome.DONE:
@@ -265,7 +267,10 @@ def _collected(draft: Draft, result: results.SandboxResult) -> None:
         ending = Ending(
             status=RunStatus.FAILED, reason="sandbox_error", message=f"The patch was not collected: {result.error}"
         )
-    draft.end(ending)
+    if ending.status is RunStatus.COMPLETED and draft.state.run.verification is not None:
+        verification.begin(draft, draft.state.run.verification, ending)
+    else:
+        draft.end(ending)
 
 
 _OWN_REASONS = frozenset({"content_filtered", "worker_lost"})

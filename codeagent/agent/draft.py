@@ -14,7 +14,7 @@ from codeagent.messages.conversation import ToolCall
 from codeagent.messages.envelope import Event, Message, Payload
 from codeagent.messages.events import Ending
 from codeagent.messages.ids import derived_uuid
-from codeagent.messages.values import CallTool, CollectPatch, PrepareFiles, RunStatus
+from codeagent.messages.values import CollectPatch, Operation, PrepareFiles, RunStatus, VerifyPatch
 
 EffectKind = Literal["provider", "sandbox", "timer"]
 Timer = Literal["deadline", "cancel_grace", "approval_expiry"]
@@ -108,7 +108,10 @@ class Draft:
         return derived_uuid(self.run_id, timer)
 
     def step(
-        self, name: Literal["prepare", "collect"], operation: PrepareFiles | CollectPatch, ending: Ending | None = None
+        self,
+        name: Literal["prepare", "collect", "verify"],
+        operation: PrepareFiles | CollectPatch | VerifyPatch,
+        ending: Ending | None = None,
     ) -> None:
         effect_id = self._next_effect_id()
         number = 0 if name == "prepare" else self.state.step + 1
@@ -127,7 +130,7 @@ class Draft:
         )
         self._effects.append(NewEffect(effect_id, "provider", command))
 
-    def tool(self, call: ToolCall, operation: CallTool) -> None:
+    def tool(self, call: ToolCall, operation: Operation) -> None:
         effect_id = self._next_effect_id()
         self.emit(
             events.ToolCallStarted(
@@ -177,7 +180,7 @@ class Draft:
     def _next_effect_id(self) -> UUID:
         return derived_uuid(self.run_id, "effect", str(self.state.version + 1))
 
-    def _sandbox(self, effect_id: UUID, operation: PrepareFiles | CollectPatch | CallTool) -> None:
+    def _sandbox(self, effect_id: UUID, operation: Operation) -> None:
         command = commands.ExecuteOperation(
             effect_id=effect_id,
             run_id=self.run_id,

@@ -35,6 +35,12 @@ def spoken(state: RunState) -> Ending:
     return Ending(status=RunStatus.COMPLETED, reason="", message=state.last_text)
 
 
+def overdue(state: RunState) -> Ending:
+    """Of a run that has gone on for too long after its deadline. What nobody has judged has not passed."""
+    is_judged = state.pending is not None and state.pending.name == "verify"
+    return DEADLINE if is_judged or state.ending is None else state.ending
+
+
 def canceled(state: RunState) -> Ending:
     reason = state.cancel.reason if state.cancel is not None else ""
     return Ending(status=RunStatus.CANCELED, reason="canceled_by_user", message=reason)

@@ -152,6 +152,11 @@ def _(event: events.ToolCallFailed, state: RunState) -> RunState:
 
 
 @_apply.register
+def _(event: events.RunVerified, state: RunState) -> RunState:
+    return replace(state, used=state.used if event.used is None else state.used + event.used)
+
+
+@_apply.register
 def _(event: events.ArtifactCreated, state: RunState) -> RunState:
     return replace(state, patch=event.artifact)
 

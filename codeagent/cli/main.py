@@ -14,6 +14,7 @@ from codeagent.cli.audit import app as audit
 from codeagent.cli.config import app as config
 from codeagent.cli.connected import USAGE, DataDir, directory, failure
 from codeagent.cli.doctor import doctor
+from codeagent.cli.installation import admin, auth, db, topics
 from codeagent.cli.kek import app as kek
 from codeagent.cli.projects import projects, sessions
 from codeagent.cli.sandbox import app as sandbox
@@ -26,10 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run coding agents on your own machines.",
 )
-db = typer.Typer(no_args_is_help=True, help="The database.")
-topics = typer.Typer(no_args_is_help=True, help="The broker's topics.")
-admin = typer.Typer(no_args_is_help=True, help="Tenants, for operators.")
-auth = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens, for operators.")
 keys = typer.Typer(invoke_without_command=True)
 app.add_typer(agents, name="agents", rich_help_panel=WORK)
 app.add_typer(db, name="db", rich_help_panel=OPERATE)
@@ -102,6 +99,8 @@ def run(
         list[str] | None,
         typer.Option(help="Tool that waits for your approval, as in shell; all for those that may change files."),
     ] = None,
+    verify_with: Annotated[str | None, typer.Option("--verify", help="Command that judges the patch.")] = None,
+    protect: Annotated[list[str] | None, typer.Option(help="Files that the patch may not change for it.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Apply the patch to the repository.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One event a line, nothing else.")] = False,
     data_dir: DataDir = None,
@@ -119,6 +118,8 @@ def run(
         raise failure("give --repo, --git-url, --project or --session", USAGE)
     if apply and repo is None:
         raise failure("--apply needs --repo", USAGE)
+    if protect and verify_with is None:
+        raise failure("--protect needs --verify", USAGE)
     limits = {"max_steps": max_steps, "max_cost_usd": max_cost_usd, "deadline_seconds": deadline_seconds}
     request = RunRequest(
         task,
@@ -131,6 +132,8 @@ def run(
         project,
         session,
         tuple(ask or ()),
+        verify_with,
+        tuple(protect or ()),
     )
     try:
         connection = find_connection(directory(data_dir))
@@ -233,76 +236,3 @@ def demo(
     from codeagent.cli.demo import play
 
     raise typer.Exit(play(repo.absolute(), data_dir and data_dir.absolute(), allow_level))
-
-
-@db.command("upgrade")
-def db_upgrade(data_dir: DataDir = None) -> None:
-    """Bring the database to this program's schema."""
-    from codeagent.cli.operate import upgrade_database
-
-    raise typer.Exit(upgrade_database(data_dir))
-
-
-@topics.command("plan")
-def topics_plan(data_dir: DataDir = None) -> None:
-    """Show what `apply` would change. Exits 2 where only a new topic would help."""
-    from codeagent.cli.operate import reconcile_topics
-
-    raise typer.Exit(reconcile_topics(data_dir, apply=False))
-
-
-@topics.command("apply")
-def topics_apply(data_dir: DataDir = None) -> None:
-    """Make the cluster's topics what topics/*.yaml says."""
-    from codeagent.cli.operate import reconcile_topics
-
-    raise typer.Exit(reconcile_topics(data_dir, apply=True))
-
-
-@admin.command("bootstrap")
-def admin_bootstrap(
-    email: Annotated[str, typer.Option(help="The owner's e-mail address.")],
-    name: Annotated[str, typer.Option(help="What the tenant is called.")] = "default",
-    tenant_id: Annotated[
-        str | None, typer.Option(help="Id of the tenant, such as one whose API keys are in use; else a new one.")
-    ] = None,
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the owner's password from standard input.")
-    ] = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Make the first tenant and its owner. Refuses where there is a tenant."""
-    from codeagent.cli.administer import BootstrapOrder, bootstrap_installation
-
-    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else None
-    raise typer.Exit(bootstrap_installation(data_dir, BootstrapOrder(email, name, tenant_id, password)))
-
-
-@admin.command("suspend")
-def admin_suspend(tenant_id: Annotated[str, typer.Argument()], data_dir: DataDir = None) -> None:
-    """Refuse a tenant's logins and tokens, on every edge within a second."""
-    from codeagent.cli.administer import change_tenant
-
-    raise typer.Exit(change_tenant(data_dir, tenant_id, suspended=True))
-
-
-@admin.command("resume")
-def admin_resume(tenant_id: Annotated[str, typer.Argument()], data_dir: DataDir = None) -> None:
-    """Let a suspended tenant in again, on every edge within a second."""
-    from codeagent.cli.administer import change_tenant
-
-    raise typer.Exit(change_tenant(data_dir, tenant_id, suspended=False))
-
-
-@auth.command("rotate-keys")
-def auth_rotate_keys(
-    revoke: Annotated[
-        bool,
-        typer.Option("--revoke", help="Sign with a new key at once, and refuse everything that the others signed."),
-    ] = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Publish the next signing key, a day before it signs. Edges do so by themselves every SIGNING_KEY_DAYS."""
-    from codeagent.cli.administer import rotate_keys
-
-    raise typer.Exit(rotate_keys(data_dir, revoke=revoke))

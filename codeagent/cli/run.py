@@ -40,6 +40,10 @@ class RunRequest:
     session: str | None = None
     ask: tuple[str, ...] = ()
     """Tools that a person is asked about before each call; `all` for those that may change files."""
+    verify: str | None = None
+    """The command that judges the patch."""
+    protected: tuple[str, ...] = ()
+    """What the patch may not change for it; empty for what the server protects by itself."""
 
 
 def run_and_watch(connection: Connection, request: RunRequest, *, apply: bool, as_json: bool) -> int:
@@ -68,12 +72,19 @@ def _body(client: Client, request: RunRequest) -> dict[str, Any]:
         "project_id": request.project,
         "session_id": request.session,
         "approvals": _approvals(request.ask),
+        "verification": _verification(request),
     }
     return {name: value for name, value in said.items() if value is not None}
 
 
 def _approvals(ask: tuple[str, ...]) -> dict[str, Any] | None:
     return {"tools": "all_changing" if "all" in ask else list(ask)} if ask else None
+
+
+def _verification(request: RunRequest) -> dict[str, Any] | None:
+    if request.verify is None:
+        return None
+    return {"command": request.verify} | ({"protected": list(request.protected)} if request.protected else {})
 
 
 def _source(client: Client, request: RunRequest) -> dict[str, Any] | None:

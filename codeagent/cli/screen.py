@@ -15,6 +15,12 @@ from codeagent.cli.client import ServerEvent
 OUTPUT_LINES = 12
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+_STEPS = {
+    "prepare": "preparing the files",
+    "think": "thinking",
+    "collect": "collecting the patch",
+    "verify": "judging the patch in a fresh checkout",
+}
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan", "d": "bold"}
 
 
@@ -57,8 +63,7 @@ class Screen:
             self._line(f"[dim]asks before[/] {_safe(tools)}")
 
     def _on_run_step_started(self, data: dict[str, Any]) -> None:
-        words = {"prepare": "preparing the files", "think": "thinking", "collect": "collecting the patch"}
-        self._line(f"[cyan]step {data['step']}[/] [dim]{words.get(data['name'], data['name'])}[/]")
+        self._line(f"[cyan]step {data['step']}[/] [dim]{_STEPS.get(data['name'], data['name'])}[/]")
 
     def _on_message_delta(self, data: dict[str, Any]) -> None:
         self._live_text.add(data["effect_id"])
@@ -83,13 +88,16 @@ class Screen:
 
     def _on_tool_call_completed(self, data: dict[str, Any]) -> None:
         if data["effect_id"] not in self._live_output:
-            lines = data["output"].splitlines()
-            for line in lines[:OUTPUT_LINES]:
-                self._line(f"    [dim]{_safe(line)}[/]")
-            if len(lines) > OUTPUT_LINES:
-                self._line(f"    [dim]… {len(lines) - OUTPUT_LINES} more lines[/]")
+            self._output(data["output"])
         status = data["reason"] if data["exit_code"] is None else f"exit {data['exit_code']}"
         self._line(f"[dim]  {status}, {data['duration_seconds']:.2f} s[/]")
+
+    def _output(self, text: str) -> None:
+        lines = text.splitlines()
+        for line in lines[:OUTPUT_LINES]:
+            self._line(f"    [dim]{_safe(line)}[/]")
+        if len(lines) > OUTPUT_LINES:
+            self._line(f"    [dim]… {len(lines) - OUTPUT_LINES} more lines[/]")
 
     def _on_tool_call_failed(self, data: dict[str, Any]) -> None:
         self._line(f"[red]  {_safe(data['error'])}[/]")
@@ -110,6 +118,15 @@ class Screen:
 
     def _on_run_cancel_requested(self, _: dict[str, Any]) -> None:
         self._line("[yellow]cancel requested[/]")
+
+    def _on_run_verified(self, data: dict[str, Any]) -> None:
+        if data["output"] and data["effect_id"] not in self._live_output:
+            self._output(data["output"])
+        status = data["reason"] if data["exit_code"] is None else f"exit {data['exit_code']}"
+        style = "green" if data["verdict"] == "passed" else "red"
+        self._line(f"[{style}]  {data['verdict']}[/] [dim]{status}, {data['duration_seconds']:.2f} s[/]")
+        for path in data["restored"]:
+            self._line(f"[yellow]  judged without its change to {_safe(path)}[/]")
 
     def _on_stream_lagging(self, data: dict[str, Any]) -> None:
         self._line(f"[dim]  … {data['dropped']} live fragments left out[/]")

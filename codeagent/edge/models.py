@@ -15,6 +15,7 @@ from codeagent.edge.approval_models import ApprovalModel
 from codeagent.edge.artifact_models import ArtifactModel
 from codeagent.messages.sandbox_limits import SandboxLimits
 from codeagent.messages.values import ApprovalDecision, ApprovalPolicy, Digest, LimitsAsked, RunStatus, absent
+from codeagent.messages.verification import USUALLY_PROTECTED, PatchVerdict, PathPattern, Verification
 from codeagent.projections.runs import RunRow
 from codeagent.projections.view import RunView
 
@@ -95,6 +96,22 @@ class ApprovalsBody(Strict):
         return ApprovalPolicy.model_validate(self.model_dump())
 
 
+class VerificationBody(Strict):
+    """What judges the run's patch once its agent has submitted: a command, in a fresh checkout of the source with the
+    patch, in which the files that `protected` names are as the source has them. The run completes only if the command
+    exits with 0, else it fails with `verification_failed`; its patch is kept.
+
+    A pattern is a path from the top, or without a slash a name anywhere; `*` and `?` stand for parts of a name, `**`
+    for directories; a directory stands for all in it."""
+
+    command: str = Field(min_length=1, max_length=4_000, examples=["python -m pytest -q"])
+    protected: tuple[PathPattern, ...] = Field(default=USUALLY_PROTECTED, max_length=50, examples=[["tests/"]])
+    timeout_seconds: Whole = Field(default=300, ge=1, le=1_800)
+
+    def value(self) -> Verification:
+        return Verification.model_validate(self.model_dump())
+
+
 class RunBody(Strict):
     """A run to start. What it leaves out its session says, or its project. `approvals` adds to what its agent
     demands; without either nobody is asked."""
@@ -116,6 +133,7 @@ class RunBody(Strict):
 
     # Left out where it is not used: the fingerprint of a body stays what it was before there were approvals.
     approvals: ApprovalsBody | None = Field(default=None, exclude_if=absent)
+    verification: VerificationBody | None = Field(default=None, exclude_if=absent)
 
     @property
     def given_agent(self) -> str | None:
@@ -149,6 +167,18 @@ class UsageModel(BaseModel):
     cost_usd: str
 
 
+class VerdictModel(BaseModel):
+    """What came of a verification. `restored` are protected files that the patch changes; `output` is what the command
+    wrote, whole in the artifact `output_ref` where it is long."""
+
+    verdict: PatchVerdict
+    reason: str
+    exit_code: int | None
+    output: str
+    output_ref: str | None
+    restored: tuple[str, ...]
+
+
 class RunModel(BaseModel):
     """A run. `version` is the number of its events so far, and the last `id` of its stream."""
 
@@ -167,6 +197,8 @@ class RunModel(BaseModel):
     limits: dict[str, Any] | None
     approvals: ApprovalPolicy | None
     pending_approvals: list[ApprovalModel]
+    verification: Verification | None
+    verdict: VerdictModel | None
     steps: int
     usage: UsageModel
     artifacts: list[ArtifactModel]
@@ -193,6 +225,8 @@ class RunModel(BaseModel):
             limits=None if view.limits is None else view.limits.model_dump(mode="json"),
             approvals=view.approval_policy,
             pending_approvals=[ApprovalModel.of(view.run_id, approval) for approval in view.approvals.pending],
+            verification=view.verification,
+            verdict=None if view.verified is None else VerdictModel.model_validate(view.verified, from_attributes=True),
             steps=view.steps,
             usage=UsageModel(
                 input_tokens=view.usage.input_tokens,
@@ -263,15 +297,3 @@ class FeedPage(BaseModel):
     items: list[dict[str, Any]]
     next_cursor: str | None
     cursor: str
-
-
-class TicketBody(Strict):
-    run_id: str | None = Field(default=None, max_length=40, description="The one run it is for; all streams if absent.")
-
-
-class TicketModel(BaseModel):
-    """A stream ticket, shown this once."""
-
-    ticket: str = Field(examples=["cst_..."])
-    run_id: str | None
-    expires_at: datetime

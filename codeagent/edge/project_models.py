@@ -9,9 +9,10 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from codeagent.edge.models import NO_BOOLEAN, GitRef, LimitsBody, Strict
+from codeagent.edge.models import NO_BOOLEAN, GitRef, LimitsBody, Strict, VerificationBody
 from codeagent.messages.project_events import ProjectSettings
-from codeagent.messages.values import LimitsAsked
+from codeagent.messages.values import LimitsAsked, absent
+from codeagent.messages.verification import Verification
 from codeagent.projections.statistics import RunStatistics
 from codeagent.projects.projects import Project
 
@@ -44,6 +45,8 @@ class ProjectBody(Strict):
     limits: LimitsBody = LimitsBody()
     image: ImageName = "default"
     quotas: QuotasBody = QuotasBody()
+    # Left out where it is not used: the fingerprint of a body stays what it was before there were verifications.
+    verification: VerificationBody | None = Field(default=None, exclude_if=absent)
 
     def settings(self) -> ProjectSettings:
         said = self.model_dump(exclude={"limits", "quotas"})
@@ -57,8 +60,8 @@ _NEEDED = ("name", "repository", "default_ref", "image")
 
 
 class ProjectPatch(Strict):
-    """What is to change; what is left out stays. `limits` and `quotas` are replaced as a whole; null takes a default
-    agent or model away."""
+    """What is to change; what is left out stays. `limits`, `quotas` and `verification` are replaced as a whole; null
+    takes a default agent, model or verification away."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -70,6 +73,7 @@ class ProjectPatch(Strict):
     limits: LimitsBody = LimitsBody()
     image: ImageName | SkipJsonSchema[None] = None
     quotas: QuotasBody = QuotasBody()
+    verification: VerificationBody | None = None
     archived: bool = Field(default=False, description="False brings an archived project back.")
 
     @model_validator(mode="after")
@@ -81,11 +85,14 @@ class ProjectPatch(Strict):
         return self
 
     def applied(self, settings: ProjectSettings) -> ProjectSettings:
-        changes: dict[str, Any] = self.model_dump(include=self.model_fields_set - {"limits", "quotas", "archived"})
+        plain = self.model_fields_set - {"limits", "quotas", "verification", "archived"}
+        changes: dict[str, Any] = self.model_dump(include=plain)
         if "limits" in self.model_fields_set:
             changes["limits"] = _asked(self.limits)
         if "quotas" in self.model_fields_set:
             changes |= self.quotas.model_dump()
+        if "verification" in self.model_fields_set:
+            changes["verification"] = self.verification and self.verification.value()
         return settings.model_copy(update=changes)
 
 
@@ -133,6 +140,7 @@ class ProjectModel(BaseModel):
     limits: dict[str, Any]
     image: str
     quotas: QuotasBody
+    verification: Verification | None
     git_credential: GitCredentialModel | None
     version: int
     archived: bool
@@ -142,7 +150,7 @@ class ProjectModel(BaseModel):
 
     @classmethod
     def of(cls, project: Project) -> Self:
-        settings, credential = project.settings.model_dump(exclude={"limits"}), project.credential
+        settings, credential = project.settings.model_dump(exclude={"limits", "verification"}), project.credential
         quotas = {name: settings.pop(name) for name in QuotasBody.model_fields}
         known = None if credential is None else GitCredentialModel(**{
             name: getattr(credential, name) for name in GitCredentialModel.model_fields
@@ -151,6 +159,7 @@ class ProjectModel(BaseModel):
             **settings,
             limits=project.settings.limits.model_dump(mode="json", exclude_none=True),
             quotas=QuotasBody(**quotas),
+            verification=project.settings.verification,
             git_credential=known,
             archived=project.archived_at is not None,
             **{name: getattr(project, name) for name in ("id", "version", "created_at", "updated_at", "archived_at")},

@@ -19,6 +19,7 @@ from codeagent.identity.scopes import Scope
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.project_events import ProjectSettings
 from codeagent.messages.values import ApprovalPolicy, ArchiveSource, GitSource, LimitsAsked, Source
+from codeagent.messages.verification import Verification
 from codeagent.projections.view import RunView
 
 
@@ -119,6 +120,7 @@ async def _command(
         model=model,
         limits=context.policy.limits.of_run(run_limits(_limits(body.limits, project), agent.limits)),
         approvals=joined(_approvals(body, previous), agent.approvals),
+        verification=_verification(body, previous, project),
         fingerprint=named.fingerprint,
         project_id=around.project_id,
         session_id=body.session_id,
@@ -132,6 +134,14 @@ def _approvals(body: RunBody, previous: RunView | None) -> ApprovalPolicy | None
     if body.approvals is not None:
         return checked(body.approvals.policy())
     return None if previous is None else previous.approval_policy
+
+
+def _verification(body: RunBody, previous: RunView | None, project: ProjectSettings | None) -> Verification | None:
+    if body.verification is not None:
+        return body.verification.value()
+    if previous is not None and previous.verification is not None:
+        return previous.verification
+    return None if project is None else project.verification
 
 
 def _limits(asked: LimitsAsked, project: ProjectSettings | None) -> LimitsAsked:

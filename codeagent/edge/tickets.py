@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from codeagent.edge.answers import NO_STORE, answer
 from codeagent.edge.context import Context, RunReader
-from codeagent.edge.models import TicketBody, TicketModel
+from codeagent.edge.ticket_models import TicketBody, TicketModel
 
 router = APIRouter(prefix="/v1", tags=["events"])
 

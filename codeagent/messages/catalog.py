@@ -49,6 +49,7 @@ RUN_EVENTS: tuple[type[Event], ...] = (
     events.InputExpired,
     events.RunResumed,
     events.CancelRequested,
+    events.RunVerified,
     events.RunCompleted,
     events.RunFailed,
     events.RunCanceled,

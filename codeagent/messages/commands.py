@@ -21,12 +21,13 @@ from codeagent.messages.values import (
     Turn,
     absent,
 )
+from codeagent.messages.verification import Verification
 
 
 class SubmitRun(Command):
     """Start a run, on values that are all resolved. `definition` is the version of its agent, None for the built-in
-    one; without `approvals` nobody is asked for anything; `fingerprint` is the digest of the request's body, so that a
-    key reused for another body is seen."""
+    one; without `approvals` nobody is asked for anything, without `verification` nobody judges; `fingerprint` is the
+    digest of the request's body, so that a key reused for another body is seen."""
 
     NAME: ClassVar[str] = "run.submit"
 
@@ -39,6 +40,7 @@ class SubmitRun(Command):
     model: str
     limits: RunLimits
     approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
+    verification: Verification | None = Field(default=None, exclude_if=absent)
     fingerprint: str
     project_id: str | None = Field(default=None, exclude_if=absent)
     session_id: str | None = Field(default=None, exclude_if=absent)

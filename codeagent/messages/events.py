@@ -27,8 +27,9 @@ from codeagent.messages.values import (
     Turn,
     absent,
 )
+from codeagent.messages.verification import PatchVerdict, Verification
 
-StepName = Literal["prepare", "think", "collect"]
+StepName = Literal["prepare", "think", "collect", "verify"]
 
 
 class Ending(Data):
@@ -51,6 +52,7 @@ class RunSubmitted(Event):
     model: str
     limits: RunLimits
     approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
+    verification: Verification | None = Field(default=None, exclude_if=absent)
     fingerprint: str
     principal: str
     deadline_at: datetime
@@ -71,7 +73,7 @@ class RunStarted(Event):
 class StepStarted(Event):
     """`effect_id` is the model call (`think`) or the sandbox operation that the step waits for.
 
-    `ending` is set on `collect`: how the run will end once its patch is stored.
+    `ending` is set on `collect` and `verify`: how the run will end once its patch is stored, and has passed.
     """
 
     NAME: ClassVar[str] = "run.step.started"
@@ -213,6 +215,25 @@ class RunEnded(Event):
     usage: Usage = Usage()
     cost_usd: Decimal = Decimal(0)
     patch: Artifact | None = None
+
+
+class RunVerified(Event):
+    """The run's patch was judged in a workspace of its own. `restored` are the protected files that it changes: there
+    they were as the source has them. `reason` and `exit_code` tell how the command ended, `output` what it wrote, or
+    the beginning and the end of it, whole in `output_ref`."""
+
+    NAME: ClassVar[str] = "run.verified"
+
+    effect_id: UUID
+    attempt: int
+    verdict: PatchVerdict
+    reason: str
+    exit_code: int | None = None
+    output: str = ""
+    output_ref: str | None = None
+    restored: tuple[str, ...] = ()
+    duration_seconds: float = 0.0
+    used: CommandUse | None = Field(default=None, exclude_if=absent)
 
 
 class RunCompleted(RunEnded):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from codeagent.messages.conversation import Data
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import LimitsAsked
+from codeagent.messages.values import LimitsAsked, absent
+from codeagent.messages.verification import Verification
 
 
 class ProjectSettings(Data):
@@ -19,6 +22,7 @@ class ProjectSettings(Data):
     model: str | None = None
     limits: LimitsAsked = LimitsAsked()
     image: str = "default"
+    verification: Verification | None = Field(default=None, exclude_if=absent)
     max_concurrent_runs: int | None = None
     max_runs_per_day: int | None = None
 

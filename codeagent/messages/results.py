@@ -35,7 +35,7 @@ class ProviderResult(Event):
 
 class SandboxResult(Event):
     """Answers `sandbox.execute`. `checkpoint` names the files as they are after it; `used` is set where a command ran,
-    `retryable` where nothing did."""
+    `retryable` where nothing did; `restored` are the files whose changes a verification left out."""
 
     NAME: ClassVar[str] = "sandbox.result"
 
@@ -55,6 +55,7 @@ class SandboxResult(Event):
     duration_seconds: float = 0.0
     used: CommandUse | None = Field(default=None, exclude_if=absent)
     retryable: bool | None = Field(default=None, exclude_if=absent)
+    restored: tuple[str, ...] | None = Field(default=None, exclude_if=absent)
 
 
 class Delta(Data):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from codeagent.messages.conversation import Data, ToolCall
 from codeagent.messages.sandbox_limits import SandboxLimits
+from codeagent.messages.verification import Verification
 
 
 def absent(value: object) -> bool:
@@ -179,7 +180,14 @@ class CollectPatch(Data):
     kind: Literal["collect"] = "collect"
 
 
-Operation = Annotated[PrepareFiles | CallTool | CollectPatch, Field(discriminator="kind")]
+class VerifyPatch(Data):
+    """Judge the run's patch in a workspace of its own."""
+
+    kind: Literal["verify"] = "verify"
+    verification: Verification
+
+
+Operation = Annotated[PrepareFiles | CallTool | CollectPatch | VerifyPatch, Field(discriminator="kind")]
 
 
 class Outcome(StrEnum):

@@ -11,6 +11,7 @@ from codeagent.messages import events
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.conversation import Usage
 from codeagent.messages.values import BASE_CHECKPOINT, ApprovalPolicy, Artifact, Files, RunLimits, RunStatus, Source
+from codeagent.messages.verification import Verification
 from codeagent.projections.approvals import Approvals
 
 
@@ -31,6 +32,9 @@ class RunView:
     model: str = ""
     limits: RunLimits | None = None
     approval_policy: ApprovalPolicy | None = None
+    verification: Verification | None = None
+    verified: events.RunVerified | None = None
+    """What the judging of its patch has brought."""
     approvals: Approvals = field(default_factory=Approvals)
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
@@ -52,7 +56,7 @@ class RunView:
         self.task, self.source = command.task, command.source
         self.agent, self.agent_version = command.agent, command.agent_version
         self.model, self.limits, self.approval_policy = command.model, command.limits, command.approvals
-        self.fingerprint = command.fingerprint
+        self.verification, self.fingerprint = command.verification, command.fingerprint
         self.project_id, self.session_id = command.project_id, command.session_id
         self.created_at = self.created_at or at
         self.updated_at = self.updated_at or at
@@ -81,8 +85,8 @@ class RunView:
                 self._prepared(event)
             case events.ToolCallCompleted() if self.files is not None:
                 self.files = self.files.model_copy(update={"checkpoint": event.checkpoint})
-            case events.ArtifactCreated():
-                self.artifacts.append(event.artifact)
+            case events.ArtifactCreated() | events.RunVerified():
+                self._brought(event)
             case events.InputRequired() | events.RunResumed():
                 self._waits(event)
             case events.CancelRequested():
@@ -98,9 +102,15 @@ class RunView:
         self.task, self.source = event.task, event.source
         self.agent, self.agent_version = event.agent, event.agent_version
         self.model, self.limits, self.approval_policy = event.model, event.limits, event.approvals
-        self.fingerprint, self.deadline_at = event.fingerprint, event.deadline_at
+        self.verification, self.fingerprint, self.deadline_at = event.verification, event.fingerprint, event.deadline_at
         self.project_id, self.session_id = event.project_id, event.session_id
         self.files = event.continues
+
+    def _brought(self, event: events.ArtifactCreated | events.RunVerified) -> None:
+        if isinstance(event, events.RunVerified):
+            self.verified = event
+        else:
+            self.artifacts.append(event.artifact)
 
     def _waits(self, event: events.InputRequired | events.RunResumed) -> None:
         if isinstance(event, events.InputRequired):

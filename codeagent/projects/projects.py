@@ -26,6 +26,7 @@ from codeagent.messages.project_events import (
 PREFIX = "prj"
 NONE_SUCH = "There is no such project."
 _SETTINGS = tuple(ProjectSettings.model_fields)
+_DOCUMENTS = frozenset({"limits", "verification"})
 _SELECT = """SELECT p.*, c.username AS credential_username, c.set_at AS credential_set_at
     FROM projects p LEFT JOIN git_credentials c ON c.project_id = p.id"""
 
@@ -76,8 +77,8 @@ class Projects:
             async with self._control.change(author) as change:
                 await change.row(
                     """INSERT INTO projects (id, tenant_id, version, name, repository, default_ref, agent, model,
-                           limits, image, max_concurrent_runs, max_runs_per_day, created_by, fingerprint)
-                       VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id""",
+                           limits, image, verification, max_concurrent_runs, max_runs_per_day, created_by, fingerprint)
+                       VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id""",
                     order.id,
                     author.tenant_id,
                     *_columns(order.settings),
@@ -142,9 +143,10 @@ class Projects:
             async with self._control.change(author) as change:
                 row = await change.row(
                     """UPDATE projects SET name = $3, repository = $4, default_ref = $5, agent = $6, model = $7,
-                           limits = $8, image = $9, max_concurrent_runs = $10, max_runs_per_day = $11,
-                           archived_at = CASE WHEN $12 THEN coalesce(archived_at, clock_timestamp()) END,
-                           updated_at = clock_timestamp(), version = version + $13
+                           limits = $8, image = $9, verification = $10, max_concurrent_runs = $11,
+                           max_runs_per_day = $12,
+                           archived_at = CASE WHEN $13 THEN coalesce(archived_at, clock_timestamp()) END,
+                           updated_at = clock_timestamp(), version = version + $14
                        WHERE id = $1 AND version = $2 RETURNING version""",
                     project.id,
                     project.version,
@@ -178,11 +180,15 @@ def _name_taken(settings: ProjectSettings) -> Conflict:
 
 def _columns(settings: ProjectSettings) -> tuple[object, ...]:
     values = settings.model_dump(mode="json")
-    return tuple(orjson.dumps(values[name]).decode() if name == "limits" else values[name] for name in _SETTINGS)
+    return tuple(_column(name, values.get(name)) for name in _SETTINGS)
+
+
+def _column(name: str, value: object) -> object:
+    return orjson.dumps(value).decode() if name in _DOCUMENTS and value is not None else value
 
 
 def _from_row(row: Row) -> Project:
-    values = {name: orjson.loads(row[name]) if name == "limits" else row[name] for name in _SETTINGS}
+    values = {name: orjson.loads(row[name]) if name in _DOCUMENTS and row[name] else row[name] for name in _SETTINGS}
     set_at = row["credential_set_at"]
     return Project(
         settings=ProjectSettings(**values),

@@ -59,6 +59,18 @@ def validate_patch(text: bytes, limits: Limits) -> Patch:
     return Patch(text=text, files=tuple(files), states={path: file.state for path, file in files.items()})
 
 
+def sections(text: bytes, limits: Limits) -> list[tuple[str, bytes]]:
+    """The patch, file by file: the path, and all that it says of it. Raises as `validate_patch` does."""
+    validate_patch(text, limits)
+    lines = _Lines(text.split(b"\n")[:-1])
+    found: list[tuple[str, bytes]] = []
+    while not lines.done:
+        begin = lines.position
+        path = _read_file(lines).path
+        found.append((path, b"".join(line + b"\n" for line in lines.lines[begin : lines.position])))
+    return found
+
+
 @dataclass
 class _Lines:
     """A cursor over the patch's lines."""

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from codeagent.agent import tools
 from codeagent.messages.commands import ExecuteOperation
-from codeagent.messages.values import CallTool
+from codeagent.messages.values import CallTool, VerifyPatch
+from codeagent.messages.verification import Verification
 from codeagent.quotas.reservations import Worst
 from codeagent.sandboxes.limits import BUILT_IN_POLICY, LimitPolicy
 from codeagent.sandboxes.protocol import Limits
@@ -31,12 +32,15 @@ class Bounds:
     def of(self, command: ExecuteOperation) -> Limits:
         """What an operation may use: as its run asks, and no more than the operator allows."""
         limits, operation = self.policy.of_command(command.limits), command.operation
-        if not isinstance(operation, CallTool):
-            return limits
-        return replace(limits, wall_seconds=float(min(operation.timeout_seconds, self.policy.command_seconds)))
+        match operation:
+            case CallTool(timeout_seconds=seconds) | VerifyPatch(verification=Verification(timeout_seconds=seconds)):
+                return replace(limits, wall_seconds=float(min(seconds, self.policy.command_seconds)))
+            case _:
+                return limits
 
     async def admit(self, tenant_id: str, command: ExecuteOperation, limits: Limits) -> None:
-        """To be awaited before a tool is carried out; those that run no program need no room."""
+        """To be awaited before a command is run; tools that run no program need no room."""
         operation = command.operation
-        if isinstance(operation, CallTool) and operation.call.name in tools.COMMANDS:
+        is_command = isinstance(operation, CallTool) and operation.call.name in tools.COMMANDS
+        if is_command or isinstance(operation, VerifyPatch):
             await self.reserve(tenant_id, command.effect_id, Worst.of(limits))

@@ -162,6 +162,7 @@ class Done:
     stderr: OutputTold | None = None
     changed: FilesChanged | None = None
     ended_by: str | None = None
+    restored: tuple[str, ...] | None = None
 
     @property
     def reason(self) -> str:
@@ -189,6 +190,7 @@ def done(told: Told, done: Done, limits: Limits) -> Ended:
         patch=done.patch,
         duration_seconds=told.duration_seconds,
         used=used,
+        restored=done.restored,
     )
     fact = _fact(told, done)
     if record is not None:

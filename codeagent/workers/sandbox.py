@@ -25,9 +25,12 @@ from codeagent.messages.values import (
     Files,
     Outcome,
     PrepareFiles,
+    VerifyPatch,
 )
+from codeagent.messages.verification import Verification
 from codeagent.sandboxes.changes import changes
 from codeagent.sandboxes.notes import Notes
+from codeagent.sandboxes.protected import without_protected
 from codeagent.sandboxes.protocol import ExecRecord, GitCredential, Limits, SandboxDriver, SandboxFailure
 from codeagent.workers import exec_facts
 from codeagent.workers.bounds import Bounds
@@ -92,7 +95,7 @@ class SandboxPerformer:
         command = work.message.data
         assert isinstance(command, ExecuteOperation)
         limits = self._limits.of(command)
-        if not isinstance(command.operation, CallTool):
+        if not isinstance(command.operation, CallTool | VerifyPatch):
             work.began = exec_facts.began(command, work.claim.attempt, await self._driver.probe(), limits)
         done = await self._operate(work, command, limits)
         return exec_facts.done(self._told(work, command), done, limits)
@@ -110,6 +113,8 @@ class SandboxPerformer:
                 return await self._tool(work, command, command.operation, limits)
             case CollectPatch():
                 return await self._collect(work, command)
+            case VerifyPatch(verification=verification):
+                return await self._verify(work, command, verification, limits)
 
     async def _source(self, tenant_id: str, operation: PrepareFiles, limits: Limits) -> str:
         """The digest of the plain archive the run starts from."""
@@ -153,12 +158,7 @@ class SandboxPerformer:
         work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest)
         files = Files(base=_base(command), checkpoint=command.checkpoint)
         async with self._workspace(work, files, limits, call.name) as held:
-            try:
-                done = await self._carried_out(work, command, held, arguments, limits)
-            except SandboxFailure:
-                if held.ended_by is None:
-                    raise
-                done = Done(checkpoint=command.checkpoint)
+            done = await _unless_ended(held, self._carried_out(work, command, held, arguments, limits))
             if held.ended_by is not None:
                 # Its files go with the workspace: the run goes on from the checkpoint before.
                 ended = ended_by_operator(done.tool)
@@ -168,6 +168,19 @@ class SandboxPerformer:
     async def _carried_out(
         self, work: Work, command: ExecuteOperation, held: Held, arguments: tools.ToolArguments, limits: Limits
     ) -> Done:
+        done = await self._ran(work, command, held, arguments, limits)
+        outcome = done.tool
+        if outcome is None or not outcome.changed or held.ended_by is not None:
+            return replace(done, checkpoint=held.place.checkpoint)
+        before = held.left_out
+        changed = await self._checkpoint(held, limits)
+        outcome = told_what_is_left_out(outcome, [name for name in held.left_out if name not in before])
+        return replace(done, tool=outcome, checkpoint=held.place.checkpoint, changed=changed)
+
+    async def _ran(
+        self, work: Work, command: ExecuteOperation, held: Held, arguments: tools.ToolArguments, limits: Limits
+    ) -> Done:
+        """What a tool did, and wrote. Its files are as it left them."""
         tenant_id = work.message.envelope.tenant_id
         send = self._send_delta if self._is_live(tenant_id) else unsent
         live = LiveOutput(DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id))
@@ -180,12 +193,30 @@ class SandboxPerformer:
         if outcome.whole is not None:
             await until_stored(partial(self._files.put, tenant_id, outcome.whole))
         stdout, stderr = await self._outputs(tenant_id, outcome.record)
-        changed = None
-        if outcome.changed and held.ended_by is None:
-            before = held.left_out
-            changed = await self._checkpoint(held, limits)
-            outcome = told_what_is_left_out(outcome, [name for name in held.left_out if name not in before])
-        return Done(outcome, checkpoint=held.place.checkpoint, stdout=stdout, stderr=stderr, changed=changed)
+        return Done(outcome, stdout=stdout, stderr=stderr)
+
+    async def _verify(self, work: Work, command: ExecuteOperation, asked: Verification, limits: Limits) -> Done:
+        """Runs the command that judges a patch where nothing has run before it, and where the patch has changed
+        nothing that is protected."""
+        tenant_id, run_id = work.message.envelope.tenant_id, command.run_id
+        arguments = tools.Shell(command=asked.command)
+        spec = spec_of(arguments, limits)
+        work.began = exec_facts.began(command, work.claim.attempt, await self._driver.probe(), spec.limits, spec.argv)
+        await self._limits.admit(tenant_id, command, limits)
+        patch = b""
+        if command.checkpoint != BASE_CHECKPOINT:
+            patch = await self._files.read(tenant_id, command.checkpoint)
+        patch, restored = await asyncio.to_thread(without_protected, patch, asked.protected, limits)
+        checkpoint = await until_stored(partial(self._files.put, tenant_id, patch)) if patch else BASE_CHECKPOINT
+        await self.workspaces.drop(run_id)
+        files = Files(base=_base(command), checkpoint=checkpoint)
+        async with self._workspace(work, files, limits, "verify") as held:
+            done = await _unless_ended(held, self._ran(work, command, held, arguments, limits))
+            ended_by = held.ended_by
+        await self.workspaces.drop(run_id)
+        if ended_by is not None:
+            done = replace(done, tool=ended_by_operator(done.tool), ended_by=ended_by)
+        return replace(done, checkpoint=command.checkpoint, restored=restored)
 
     async def _outputs(self, tenant_id: str, record: ExecRecord | None) -> list[OutputTold | None]:
         """What the log says of standard output and standard error. All of what does not fit there is stored."""
@@ -233,6 +264,16 @@ class SandboxPerformer:
     def _told(self, work: Work, command: ExecuteOperation) -> Told:
         driver = self._driver
         return Told(command, work.claim.attempt, driver.name, int(driver.level), work.elapsed_seconds)
+
+
+async def _unless_ended(held: Held, doing: Awaitable[Done]) -> Done:
+    """What it brings, or nothing where somebody has ended it from outside."""
+    try:
+        return await doing
+    except SandboxFailure:
+        if held.ended_by is None:
+            raise
+        return Done()
 
 
 def _base(command: ExecuteOperation) -> str:

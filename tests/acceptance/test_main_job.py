@@ -19,13 +19,17 @@ from tests.servers.model_server import ModelServer
 MODEL = "local/scripted"
 
 
-def start(api: Client, files: dict[str, str], folder: Path, key: str, **limits: object) -> str:
-    body = {
+def start(
+    api: Client, files: dict[str, str], folder: Path, key: str, verify: str | None = None, **limits: object
+) -> str:
+    body: dict[str, object] = {
         "task": "Do it.",
         "source": {"kind": "archive", "digest": upload(api, files, folder)},
         "model": MODEL,
         "limits": limits,
     }
+    if verify is not None:
+        body["verification"] = {"command": verify}
     return str(api.submit(body, key)["id"])
 
 
@@ -35,12 +39,14 @@ def test_ten_tool_calls_against_an_openai_compatible_server(
 ) -> None:
     model_server.script = ten_tool_calls()
     api = client(system)
-    watched = Watched(start(api, BROKEN, tmp_path, "ten"))
+    judge = "python3 -c 'from calc import add; assert add(1, 1) == 2'"
+    watched = Watched(start(api, BROKEN, tmp_path, "ten", verify=judge))
     watched.follow(api)
     assert watched.is_contiguous_to_its_end()
     run = api.run(watched.run_id)
     assert (run["status"], run["message"], run["steps"]) == ("completed", "add() adds again.", 10)
     assert run["usage"]["input_tokens"] == 110
+    assert (run["verdict"]["verdict"], run["verdict"]["exit_code"]) == ("passed", 0)
     patch = api.artifact(run["artifacts"][0]["digest"]).decode()
     assert "-    return a - b\n+    return a + b\n" in patch
     assert "+fixed add" in patch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codeagent.edge.examples.names import LATER, MORNING, PROJECT_ID, SESSION_ID
+from codeagent.edge.examples.names import LATER, MORNING, PROJECT_ID, SESSION_ID, VERIFICATION
 
 _PROJECT_BODY: dict[str, Any] = {
     "name": "shop",
@@ -13,6 +13,7 @@ _PROJECT_BODY: dict[str, Any] = {
     "model": "openai/gpt-5",
     "limits": {"max_steps": 20, "max_cost_usd": "1.50"},
     "quotas": {"max_concurrent_runs": 4, "max_runs_per_day": None},
+    "verification": VERIFICATION,
 }
 _PROJECT: dict[str, Any] = {
     **_PROJECT_BODY,

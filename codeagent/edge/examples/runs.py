@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from codeagent.edge.examples.names import DIGEST, LATER, MORNING, PROJECT_ID, RUN_ID, SOURCE
+from codeagent.edge.examples.names import DIGEST, LATER, MORNING, PROJECT_ID, RUN_ID, SOURCE, VERIFICATION
 
 _SUMMARY: dict[str, Any] = {
     "id": RUN_ID,
@@ -37,6 +37,15 @@ _RUN: dict[str, Any] = {
     },
     "approvals": {"tools": "all_changing", "expires_seconds": 86_400},
     "pending_approvals": [],
+    "verification": VERIFICATION,
+    "verdict": {
+        "verdict": "passed",
+        "reason": "ok",
+        "exit_code": 0,
+        "output": "exit code: 0\n3 passed",
+        "output_ref": None,
+        "restored": ["tests/conftest.py"],
+    },
     "artifacts": [
         {
             "name": "patch.diff",
@@ -70,6 +79,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "model": "builtin/repair",
         "limits": {"max_steps": 50, "max_cost_usd": "2.50", "deadline_seconds": 1_800},
         "approvals": {"tools": ["shell"], "expires_seconds": 3_600},
+        "verification": VERIFICATION,
     },
     "CancelBody": {"reason": "Superseded by another run."},
     "RunModel": _RUN,

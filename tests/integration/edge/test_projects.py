@@ -51,7 +51,12 @@ async def facts(url: str, project_id: str) -> list[str]:
 
 
 async def test_a_project_is_made_once_and_shown_as_it_was_asked_for(edge: Edge, newest_database_url: str) -> None:
-    wanted = {"default_ref": "main", "model": "openai/gpt-5", "limits": {"max_steps": 20, "max_cost_usd": "1.50"}}
+    wanted = {
+        "default_ref": "main",
+        "model": "openai/gpt-5",
+        "limits": {"max_steps": 20, "max_cost_usd": "1.50"},
+        "verification": {"command": "make check", "protected": ["tests/"], "timeout_seconds": 60},
+    }
     made = await make(edge, "k", **wanted, quotas={"max_concurrent_runs": 2})
     assert made.status_code == 201, made.text
     project = made.json()
@@ -89,6 +94,8 @@ async def test_a_repeat_is_one_whatever_has_become_of_the_agent_since(edge: Edge
         ("image", "windows", "unsupported_image"),
         ("name", "", "string_too_short"),
         ("quotas", {"max_concurrent_runs": 0}, "greater_than_equal"),
+        ("verification", {"command": ""}, "string_too_short"),
+        ("verification", {"command": "make", "protected": ["../x"]}, "value_error"),
         ("color", "red", "extra_forbidden"),
     ],
 )
@@ -123,6 +130,10 @@ async def test_a_change_is_made_by_who_has_read_the_newest_version(edge: Edge, p
     assert (changed["version"], changed["name"]) == (2, "shop")
     cleared = (await patch(edge, changed, model=None, limits={"max_steps": 3})).json()
     assert (cleared["model"], cleared["limits"]) == (None, {"max_steps": 3})
+    judged = (await patch(edge, cleared, verification={"command": "make check"})).json()
+    assert "conftest.py" in judged["verification"]["protected"]
+    cleared = (await patch(edge, judged, verification=None)).json()
+    assert (judged["version"], cleared["version"], cleared["verification"]) == (4, 5, None)
     same = await patch(edge, cleared, model=None)
     assert same.json() == cleared
     for nothing in ({}, {"name": None}):

@@ -19,6 +19,7 @@ from codeagent.messages.envelope import Envelope, Message, Payload
 from codeagent.messages.ids import derived_uuid, run_stream
 from codeagent.messages.results import ProviderResult, SandboxResult
 from codeagent.messages.values import ApprovalPolicy, Artifact, CollectPatch, Files, Outcome, PrepareFiles, RunStatus
+from codeagent.messages.verification import Verification
 from codeagent.projections.runs import RunsProjector
 from codeagent.workers.step import StepLoop
 from tests.integration.edge.another_edge import beside_a_submission
@@ -185,6 +186,19 @@ async def test_the_next_run_asks_people_about_what_the_one_before_did_unless_the
     await Work(api).whole(digest("2"), "Tested.")
     await say(api, session_id, "More.", approvals={"tools": ["edit_file"], "expires_seconds": 60})
     assert ordered(api)[1].approvals == ApprovalPolicy(tools=("edit_file",), expires_seconds=60)
+
+
+async def test_the_next_run_is_judged_as_the_one_before_unless_the_message_says_otherwise(api: Api) -> None:
+    session_id = await begin(api)
+    asked = {"command": "make check", "protected": ["tests/"], "timeout_seconds": 60}
+    first = await say(api, session_id, "Rename it.", source=SOURCE, verification=asked)
+    assert (first.json()["verification"], first.json()["verdict"]) == (asked, None)
+    await Work(api).whole(digest("1"), "Renamed.")
+    await say(api, session_id, "Test it.")
+    assert ordered(api)[1].verification == Verification.model_validate(asked)
+    await Work(api).whole(digest("2"), "Tested.")
+    await say(api, session_id, "More.", verification={"command": "true"})
+    assert ordered(api)[1].verification == Verification(command="true")
 
 
 @pytest.mark.parametrize("amount", [100_000.0, 1e-9, "2.50"])

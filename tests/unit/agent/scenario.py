@@ -23,6 +23,7 @@ from codeagent.messages.values import (
     Outcome,
     RunLimits,
 )
+from codeagent.messages.verification import Verification
 
 RUN = typed_id("run", UUID(int=7))
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,6 +41,7 @@ class Scenario:
     limits: RunLimits = field(default_factory=RunLimits)
     definition: AgentDefinition | None = None
     approvals: ApprovalPolicy | None = None
+    verification: Verification | None = None
     state: RunState = field(default_factory=RunState)
     now: datetime = START
     events: list[Event] = field(default_factory=list)
@@ -77,6 +79,7 @@ class Scenario:
             model="test/model",
             limits=self.limits,
             approvals=self.approvals,
+            verification=self.verification,
             fingerprint="f",
         )
 
