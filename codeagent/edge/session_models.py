@@ -16,6 +16,7 @@ from codeagent.edge.models import (
     ProjectId,
     RunBody,
     Strict,
+    VerificationBody,
 )
 from codeagent.projects.sessions import Session
 
@@ -49,6 +50,7 @@ class MessageBody(Strict):
     approvals: ApprovalsBody | None = Field(
         default=None, description="What people are asked about, besides what the agent demands."
     )
+    verification: VerificationBody | None = Field(default=None, description="What judges the patch.")
 
     def run(self, session_id: str) -> RunBody:
         """The run that it stands for."""

@@ -110,6 +110,8 @@ class Work:
         assert isinstance(command.operation, CollectPatch)
         patch = Artifact(name="changes.patch", media_type="text/x-diff", size_bytes=1, digest=command.checkpoint)
         await self._sandbox(patch=patch if command.checkpoint else None)
+        if self.submit.verification is not None:
+            await self._sandbox()
 
     async def whole(self, checkpoint: str, answer: str) -> None:
         await self.prepared()
