@@ -185,6 +185,7 @@ class Draft:
             checkpoint=self.state.checkpoint,
             operation=operation,
             limits=self.state.run.limits.sandbox,
+            egress=None if isinstance(operation, CollectPatch) else self.state.egress,
         )
         self._effects.append(NewEffect(effect_id, "sandbox", command))
 

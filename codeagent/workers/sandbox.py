@@ -27,6 +27,7 @@ from codeagent.messages.values import (
     PrepareFiles,
 )
 from codeagent.sandboxes.changes import changes
+from codeagent.sandboxes.commands import check_reach
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.protocol import ExecRecord, GitCredential, Limits, SandboxDriver, SandboxFailure
 from codeagent.workers import exec_facts
@@ -98,6 +99,9 @@ class SandboxPerformer:
         return exec_facts.done(self._told(work, command), done, limits)
 
     async def _operate(self, work: Work, command: ExecuteOperation, limits: Limits) -> Done:
+        # Before anything is fetched or asked of a model: what a run needs of its sandboxes, it has from the beginning.
+        reach = self._limits.reach_of(command)
+        check_reach(self._driver, reach)
         match command.operation:
             case PrepareFiles():
                 files = command.operation.continues
@@ -107,7 +111,7 @@ class SandboxPerformer:
                 async with self._workspace(work, files, limits, "prepare"):
                     return Done(base=files.base, checkpoint=files.checkpoint)
             case CallTool():
-                return await self._tool(work, command, command.operation, limits)
+                return await self._tool(work, command, command.operation, limits, reach)
             case CollectPatch():
                 return await self._collect(work, command)
 
@@ -138,7 +142,9 @@ class SandboxPerformer:
         place = Place(tenant_id, work.message.envelope.key, files.base, files.checkpoint)
         return self.workspaces.at(place, limits, load, operation, str(work.claim.effect_id))
 
-    async def _tool(self, work: Work, command: ExecuteOperation, operation: CallTool, limits: Limits) -> Done:
+    async def _tool(
+        self, work: Work, command: ExecuteOperation, operation: CallTool, limits: Limits, reach: tuple[str, ...]
+    ) -> Done:
         call = await resolve_arguments(self._files, work.message.envelope.tenant_id, operation.call)
         digest = f"sha256:{sha256(call.arguments.encode()).hexdigest()}"
         probed = await self._driver.probe()
@@ -149,12 +155,12 @@ class SandboxPerformer:
             outcome = ToolOutcome(str(error), "error", changed=False)
             return Done(tool=outcome, checkpoint=command.checkpoint, input_digest=digest)
         await self._limits.admit(work.message.envelope.tenant_id, command, limits)
-        spec = spec_of(arguments, limits)
-        work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest)
+        spec = spec_of(arguments, limits, reach)
+        work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest, spec.egress)
         files = Files(base=_base(command), checkpoint=command.checkpoint)
         async with self._workspace(work, files, limits, call.name) as held:
             try:
-                done = await self._carried_out(work, command, held, arguments, limits)
+                done = await self._carried_out(work, command, held, arguments, limits, reach)
             except SandboxFailure:
                 if held.ended_by is None:
                     raise
@@ -166,13 +172,19 @@ class SandboxPerformer:
         return replace(done, input_digest=digest)
 
     async def _carried_out(
-        self, work: Work, command: ExecuteOperation, held: Held, arguments: tools.ToolArguments, limits: Limits
+        self,
+        work: Work,
+        command: ExecuteOperation,
+        held: Held,
+        arguments: tools.ToolArguments,
+        limits: Limits,
+        reach: tuple[str, ...],
     ) -> Done:
         tenant_id = work.message.envelope.tenant_id
         send = self._send_delta if self._is_live(tenant_id) else unsent
         live = LiveOutput(DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id))
         live.begin_attempt(work.claim.attempt)
-        toolbox = Toolbox(self._driver, held.workspace, limits, live.write)
+        toolbox = Toolbox(self._driver, held.workspace, limits, live.write, reach)
         try:
             outcome = await toolbox.carry_out(arguments)
         finally:

@@ -1,4 +1,4 @@
 """The database's history, one file a version under `versions`."""
 
-HEAD = "0013"
+HEAD = "0014"
 """The newest version; a service is not ready on an older one."""
