@@ -14,7 +14,7 @@ from codeagent.messages.conversation import ToolCall
 from codeagent.messages.envelope import Event, Message, Payload
 from codeagent.messages.events import Ending
 from codeagent.messages.ids import derived_uuid
-from codeagent.messages.values import CollectPatch, Operation, PrepareFiles, RunStatus, VerifyPatch
+from codeagent.messages.values import CallTool, CollectPatch, Operation, PrepareFiles, RunStatus, VerifyPatch
 
 EffectKind = Literal["provider", "sandbox", "timer"]
 Timer = Literal["deadline", "cancel_grace", "approval_expiry"]
@@ -188,6 +188,7 @@ class Draft:
             checkpoint=self.state.checkpoint,
             operation=operation,
             limits=self.state.run.limits.sandbox,
+            egress=self.state.egress if isinstance(operation, PrepareFiles | CallTool) else None,
         )
         self._effects.append(NewEffect(effect_id, "sandbox", command))
 

@@ -16,6 +16,8 @@ UNANSWERED = Ending(
 )
 QUOTA_EXCEEDED = "quota_exceeded"
 """The tenant has used what it may of sandboxes today."""
+_OWN_REASONS = frozenset({QUOTA_EXCEEDED, "egress_refused", "egress_unsupported"})
+"""Nothing has failed: somebody's rules, or what the installation is able to, were against it."""
 _SOURCE_REASONS = {
     "url_refused": "source_refused",
     "address_refused": "source_refused",
@@ -50,6 +52,6 @@ def sandbox_reason(result: results.SandboxResult, *, preparing: bool) -> str:
     """A source that cannot be had is the source's fault, not the sandbox's."""
     if result.outcome is Outcome.WORKER_LOST:
         return "worker_lost"
-    if result.error_reason == QUOTA_EXCEEDED:
-        return QUOTA_EXCEEDED
+    if result.error_reason in _OWN_REASONS:
+        return result.error_reason
     return _SOURCE_REASONS.get(result.error_reason, "sandbox_error") if preparing else "sandbox_error"

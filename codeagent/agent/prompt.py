@@ -71,7 +71,8 @@ class Transcript:
 
 def offered(transcript: Transcript) -> tuple[ToolSpec, ...]:
     """The tools of the next call."""
-    return tools.specs() if transcript.definition is None else tools.specs(transcript.definition.tools)
+    definition = transcript.definition
+    return tools.specs() if definition is None else tools.specs(definition.tools, definition.egress)
 
 
 def build(transcript: Transcript, window_tokens: int) -> tuple[ChatMessage, ...]:

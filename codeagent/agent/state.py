@@ -74,6 +74,11 @@ class RunState:
         return tools.NAMES if definition is None else definition.tools
 
     @property
+    def egress(self) -> tuple[str, ...] | None:
+        """What the run's commands may reach, as `name:port`."""
+        return None if self.run.definition is None else self.run.definition.egress
+
+    @property
     def deadline_at(self) -> datetime:
         """It stands still while the run waits for a person."""
         return self.extended_deadline_at or self.run.deadline_at

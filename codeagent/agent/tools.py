@@ -28,7 +28,7 @@ Path = Annotated[str, Field(min_length=1, max_length=MAX_PATH, description="Path
 class Shell(ToolArguments):
     TOOL: ClassVar[str] = "shell"
     DESCRIPTION: ClassVar[str] = (
-        "Run a bash command in the repository root. There is no network. Returns the exit code and the output."
+        "Run a bash command in the repository root. {network} Returns the exit code and the output."
     )
 
     command: str = Field(min_length=1, max_length=100_000)
@@ -101,10 +101,11 @@ class BadToolCall(ValueError):
 
 
 @cache
-def specs(offered: tuple[str, ...] = NAMES) -> tuple[ToolSpec, ...]:
-    """The tools as offered to a model. Names that are none of ours offer nothing."""
+def specs(offered: tuple[str, ...] = NAMES, egress: tuple[str, ...] | None = None) -> tuple[ToolSpec, ...]:
+    """The tools as offered to a model. Names that are none of ours offer nothing; `egress` is what commands reach."""
+    network = f"The network leads to {', '.join(egress)} only, by HTTPS." if egress else "There is no network."
     return tuple(
-        ToolSpec(name=name, description=tool.DESCRIPTION, parameters=_parameters(tool))
+        ToolSpec(name=name, description=tool.DESCRIPTION.replace("{network}", network), parameters=_parameters(tool))
         for name, tool in TOOLS.items()
         if name in offered
     )

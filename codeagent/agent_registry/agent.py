@@ -10,6 +10,7 @@ from hashlib import sha256
 
 import orjson
 
+from codeagent import hosts
 from codeagent.agent import tools
 from codeagent.errors import Conflict, InvalidInput
 from codeagent.messages.ids import derived_uuid, typed_id
@@ -66,24 +67,28 @@ class Agent:
 class Content:
     """What a version says. `instructions` are added to the built-in prompt; without a `model` runs have the
     installation's default; `limits` are defaults of a run and the most that it may ask for; `approvals` are the least
-    that people are asked about."""
+    that people are asked about; `egress` is what commands may reach, as `name:port` or `*.name:port`, sorted."""
 
     instructions: str = ""
     model: str | None = None
     tools: tuple[str, ...] = tools.NAMES
     limits: LimitsAsked = ANY_LIMITS
     approvals: ApprovalPolicy | None = None
+    egress: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """Over the content's canonical JSON (RFC 8785; it has no number but integers, and ASCII names)."""
-        said = {
+        """Over the content's canonical JSON (RFC 8785; it has no number but integers, and ASCII names). `egress` is in
+        it where there is any: versions are older than that."""
+        said: dict[str, object] = {
             "approvals": None if self.approvals is None else self.approvals.model_dump(mode="json"),
             "instructions": self.instructions,
             "limits": self.limits.model_dump(mode="json"),
             "model": self.model,
             "tools": self.tools,
         }
+        if self.egress:
+            said["egress"] = self.egress
         return f"sha256:{sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()}"
 
 
@@ -111,6 +116,26 @@ def chosen_tools(names: tuple[str, ...] | None) -> tuple[str, ...]:
         if name not in tools.TOOLS:
             raise InvalidInput(f"There is no tool {name!r}.", code="unsupported_tool", pointer=f"/tools/{place}")
     return tuple(name for name in tools.NAMES if name in names or name == tools.Submit.TOOL)
+
+
+def chosen_hosts(named: tuple[str, ...]) -> tuple[str, ...]:
+    """The hosts as `name:port`, once each, sorted. Raises `InvalidInput` (`unsupported_host`)."""
+    chosen = set()
+    for place, text in enumerate(named):
+        try:
+            chosen.add(hosts.listed(text))
+        except ValueError as error:
+            detail = f"This is no host for commands to reach: {error}."
+            raise InvalidInput(detail, code="unsupported_host", pointer=f"/egress/{place}") from None
+    return tuple(sorted(chosen))
+
+
+def check_hosts(chosen: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    """Raises `InvalidInput` (`egress_refused`) for a host that the operator lets no command reach."""
+    for host in chosen:
+        if not any(hosts.covers(entry, host) for entry in allowed):
+            detail = f"The operator lets no command reach {host}."
+            raise InvalidInput(detail, code="egress_refused", pointer="/egress")
 
 
 def run_limits(asked: LimitsAsked, bounds: LimitsAsked) -> RunLimits:

@@ -70,7 +70,11 @@ class AgentResolver:
             raise Rejected(detail, code="insufficient_scope", status=403)
         content = version.content
         definition = AgentDefinition(
-            id=version.agent_id, digest=version.digest, instructions=content.instructions, tools=content.tools
+            id=version.agent_id,
+            digest=version.digest,
+            instructions=content.instructions,
+            tools=content.tools,
+            egress=content.egress or None,
         )
         return Resolved(name, version.number, content.model, content.limits, content.approvals, definition)
 

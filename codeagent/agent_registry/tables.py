@@ -12,7 +12,8 @@ from codeagent.messages.values import ApprovalPolicy, LimitsAsked
 
 _AGENT = """id, name, description, version, active_version, former_version, latest_version, created_by, created_at,
     updated_at, archived_at"""
-_VERSION = "agent_id, number, state, instructions, model, tools, limits, approvals, digest, created_by, created_at"
+_VERSION = """agent_id, number, state, instructions, model, tools, limits, approvals, egress, digest, created_by,
+    created_at"""
 
 
 async def insert_agent(
@@ -99,8 +100,8 @@ async def insert_version(
     changed = _agent(rows[0])
     row = await change.row(
         f"""INSERT INTO agent_versions (agent_id, number, tenant_id, order_id, state, instructions, model, tools,
-                                        limits, approvals, digest, created_by)
-            VALUES ($1, $2, $3, $4, 'draft', $5, $6, $7, $8, $9, $10, $11) RETURNING {_VERSION}""",  # noqa: S608  constants
+                                        limits, approvals, egress, digest, created_by)
+            VALUES ($1, $2, $3, $4, 'draft', $5, $6, $7, $8, $9, $10, $11, $12) RETURNING {_VERSION}""",  # noqa: S608  constants
         agent.id,
         changed.latest_version,
         tenant_id,
@@ -110,6 +111,7 @@ async def insert_version(
         list(content.tools),
         content.limits.model_dump_json(exclude_none=True),
         None if content.approvals is None else content.approvals.model_dump_json(),
+        list(content.egress),
         content.digest,
         author_id,
     )
@@ -172,7 +174,7 @@ async def find_for_run(
     version. One query."""
     rows = await database.fetch(
         """SELECT a.id AS agent_id, a.archived_at IS NOT NULL AS archived, v.number, v.state, v.instructions, v.model,
-                  v.tools, v.limits, v.approvals, v.digest, v.created_by, v.created_at
+                  v.tools, v.limits, v.approvals, v.egress, v.digest, v.created_by, v.created_at
            FROM agents a
            LEFT JOIN agent_versions v ON v.agent_id = a.id AND v.number = coalesce($2, a.active_version)
            WHERE a.name = $1""",
@@ -197,6 +199,7 @@ def _version(row: Row) -> AgentVersion:
         tools=tuple(row["tools"]),
         limits=LimitsAsked.model_validate_json(row["limits"]),
         approvals=None if row["approvals"] is None else ApprovalPolicy.model_validate_json(row["approvals"]),
+        egress=tuple(row["egress"]),
     )
     return AgentVersion(
         row["agent_id"],

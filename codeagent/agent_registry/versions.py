@@ -134,6 +134,7 @@ async def _record_created(change: Change, agent: Agent, version: AgentVersion) -
         tools=content.tools,
         limits=content.limits,
         approvals=content.approvals,
+        egress=content.egress or None,
     )
     await change.record(agent_stream(agent.id), agent.version, fact)
 

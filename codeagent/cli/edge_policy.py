@@ -21,4 +21,5 @@ def edge_policy(settings: Settings, trusted_hosts: tuple[TrustedHost, ...]) -> E
         trusted_proxies=tuple(str(network) for network in settings.trusted_proxies),
         security_contact=settings.security_contact,
         limits=settings.limit_policy(),
+        egress_hosts=settings.egress_hosts,
     )

@@ -54,7 +54,11 @@ def performer_of(parts: Parts, driver: OfferedDriver, send_delta: Send) -> Sandb
         LocalArtifactStore(settings.artifacts_dir),
         send_delta,
         answers_topic=SANDBOX_EVENTS,
-        limits=Bounds(settings.limit_policy(), Reservations(parts.database, settings.sandbox_quota).reserve),
+        limits=Bounds(
+            settings.limit_policy(),
+            Reservations(parts.database, settings.sandbox_quota).reserve,
+            settings.egress_hosts,
+        ),
         most_workspaces=settings.sandbox_workspaces,
         notes=Notes(settings.sandbox_dir),
         is_live=partial(parts.features.enabled, LIVE_DELTAS),

@@ -7,7 +7,16 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field
 
-from codeagent.agent_registry.agent import NAME_PATTERN, Agent, AgentVersion, Content, VersionState, chosen_tools
+from codeagent import hosts
+from codeagent.agent_registry.agent import (
+    NAME_PATTERN,
+    Agent,
+    AgentVersion,
+    Content,
+    VersionState,
+    chosen_hosts,
+    chosen_tools,
+)
 from codeagent.agent_registry.approvals import checked
 from codeagent.edge.models import ApprovalsBody, LimitsBody, Strict
 from codeagent.messages.values import ApprovalPolicy, LimitsAsked
@@ -65,12 +74,20 @@ class VersionBody(Strict):
     approvals: ApprovalsBody | None = Field(
         default=None, description="What people are asked about, at least: a run may ask for more, never for less."
     )
+    egress: tuple[Annotated[str, Field(max_length=hosts.LONGEST_HOST)], ...] = Field(
+        default=(),
+        max_length=hosts.MOST_HOSTS,
+        description="Of the hosts that the operator lists, those that commands of its runs may reach by HTTPS; none if "
+        "empty. A host is its full name, or `*.` and a name for all below that, with a port unless it is 443.",
+        examples=[["pypi.org", "*.pythonhosted.org"]],
+    )
 
     def content(self) -> Content:
-        """Raises `InvalidInput` (`unsupported_tool`)."""
+        """Raises `InvalidInput` (`unsupported_tool`, `unsupported_host`)."""
         limits = LimitsAsked.model_validate(self.limits.model_dump())
         approvals = None if self.approvals is None else checked(self.approvals.policy())
-        return Content(self.instructions, self.model, chosen_tools(self.tools), limits, approvals)
+        egress = chosen_hosts(self.egress)
+        return Content(self.instructions, self.model, chosen_tools(self.tools), limits, approvals, egress)
 
 
 class AgentModel(BaseModel):
@@ -100,7 +117,8 @@ class AgentPage(BaseModel):
 
 
 class AgentVersionModel(BaseModel):
-    """A version. `digest` is over the canonical JSON of `instructions`, `model`, `tools`, `limits` and `approvals`."""
+    """A version. `digest` is over the canonical JSON of `instructions`, `model`, `tools`, `limits`, `approvals` and,
+    unless it is empty, `egress`."""
 
     agent_id: str
     agent: str
@@ -111,6 +129,7 @@ class AgentVersionModel(BaseModel):
     tools: list[str]
     limits: LimitsAsked
     approvals: ApprovalPolicy | None
+    egress: list[str]
     digest: str
     created_by: str | None
     created_at: datetime | None
@@ -128,6 +147,7 @@ class AgentVersionModel(BaseModel):
             tools=list(content.tools),
             limits=content.limits,
             approvals=content.approvals,
+            egress=list(content.egress),
             digest=version.digest,
             created_by=version.created_by,
             created_at=version.created_at,

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
-from codeagent.agent_registry.agent import Agent
+from codeagent.agent_registry.agent import Agent, check_hosts
 from codeagent.edge.accept import idempotency_key
 from codeagent.edge.agent_models import AgentModel, AgentVersionModel, AgentVersionPage, VersionBody
 from codeagent.edge.agents import agent_response
@@ -53,6 +53,7 @@ async def create_version(
         context.policy.limits.check(body.limits)
         if body.model is not None:
             check_model(context, body.model)
+        check_hosts(content.egress, context.policy.egress_hosts)
         version, repeated = await versions.create(author_of(caller), agent, order_id, content)
     location = f"/v1/agents/{agent.id}/versions/{version.number}"
     return made(AgentVersionModel.of(agent, version), location, repeated=repeated)

@@ -85,6 +85,8 @@ class EdgePolicy:
     """A URI that security.txt names."""
     limits: LimitPolicy = BUILT_IN_POLICY
     """What runs may ask for of sandboxes."""
+    egress_hosts: tuple[str, ...] = ()
+    """What commands may reach at most, as `name:port` or `*.name:port`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class AgentVersionCreated(Event):
     tools: tuple[str, ...]
     limits: LimitsAsked
     approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
+    egress: tuple[str, ...] | None = Field(default=None, exclude_if=absent)
 
 
 class AgentVersionPromoted(Event):

@@ -95,7 +95,7 @@ class GenerateReply(Command):
 
 class ExecuteOperation(Command):
     """Do one thing in the run's sandbox, on the files of `base` with `checkpoint` applied. `limits` are the run's own,
-    which the worker lowers to what its operator allows."""
+    which the worker lowers to what its operator allows; so are the hosts of `egress`, which its commands may reach."""
 
     NAME: ClassVar[str] = "sandbox.execute"
 
@@ -105,3 +105,4 @@ class ExecuteOperation(Command):
     checkpoint: str
     operation: Operation
     limits: SandboxLimits | None = Field(default=None, exclude_if=absent)
+    egress: tuple[str, ...] | None = Field(default=None, exclude_if=absent)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from codeagent.messages.conversation import Data, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
-from codeagent.messages.executions import FilesChanged, OutputTold, ResourceUse
+from codeagent.messages.executions import EgressConnection, FilesChanged, OutputTold, ResourceUse
 from codeagent.messages.sandbox_limits import CommandUse
 from codeagent.messages.values import (
     AgentDefinition,
@@ -275,7 +275,8 @@ class CallEnded(Event):
 
 class ExecEnded(Event):
     """The recorded end of one sandbox operation, on its own stream. `memory_limit_bytes` and `output_bytes` are those
-    of its command, where it was one; `retryable` is set where it failed."""
+    of its command, where it was one; `egress` are the connections that it asked its proxy for, where it had one, in
+    their order; `retryable` is set where it failed."""
 
     NAME: ClassVar[str] = "sandbox.exec.ended"
 
@@ -302,6 +303,7 @@ class ExecEnded(Event):
     stdout: OutputTold | None = Field(default=None, exclude_if=absent)
     stderr: OutputTold | None = Field(default=None, exclude_if=absent)
     changed: FilesChanged | None = Field(default=None, exclude_if=absent)
+    egress: tuple[EgressConnection, ...] | None = Field(default=None, exclude_if=absent)
     memory_limit_bytes: int | None = Field(default=None, exclude_if=absent)
     output_bytes: int | None = Field(default=None, exclude_if=absent)
     retryable: bool | None = Field(default=None, exclude_if=absent)

@@ -51,13 +51,25 @@ class FilesChanged(Data):
     left_out: tuple[str, ...] | None = Field(default=None, exclude_if=absent)
 
 
+class EgressConnection(Data):
+    """A connection that a command asked its proxy for. `host` is as the command named it, empty where it named none;
+    `verdict` is `allowed`, or why it came to nothing or was cut off."""
+
+    host: str
+    port: int
+    verdict: str
+    sent_bytes: int
+    received_bytes: int
+
+
 class ExecStarted(Event):
     """What was about to be done in a sandbox, and under which conditions. It stands before `sandbox.exec.ended` on the
     operation's stream, in the same commit, and its time is when the operation began.
 
     `argv` is empty where no program runs, bounded, and without what looks like a secret; `argv_digest` is that of the
     whole. `limits` by name: bytes, seconds, numbers. `policy_digest` names the system call filters and the options of
-    the sandbox program, `image` the root file system, where it is not the machine's own.
+    the sandbox program, `image` the root file system, where it is not the machine's own. `egress`: the hosts that the
+    command could reach, as `name:port` or `*.name:port`; without it there was no network.
     """
 
     NAME: ClassVar[str] = "sandbox.exec.started"
@@ -79,3 +91,4 @@ class ExecStarted(Event):
     policy_digest: str = ""
     image: str | None = None
     limits: dict[str, int | float]
+    egress: tuple[str, ...] | None = Field(default=None, exclude_if=absent)

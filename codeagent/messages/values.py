@@ -130,6 +130,8 @@ class AgentDefinition(Data):
     digest: Digest
     instructions: str
     tools: tuple[str, ...]
+    egress: tuple[str, ...] | None = Field(default=None, exclude_if=absent)
+    """What its commands may reach, as `name:port` or `*.name:port`; nothing without it."""
 
 
 class Artifact(Data):

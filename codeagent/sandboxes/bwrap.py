@@ -15,7 +15,6 @@ import subprocess  # nosec: asks bubblewrap for its version
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from codeagent.sandboxes import argv, machine, processes, seccomp
 from codeagent.sandboxes.box import WORKSPACE, Box, Surroundings
@@ -153,7 +152,7 @@ class ParkedChild(ReportingChild):
 class BubblewrapDriver(LocalDriver):
     """See `LocalDriver`. `level`: `None` takes KERNEL."""
 
-    reaches_out: ClassVar[bool] = True
+    reaches_out = True
 
     def __init__(
         self,

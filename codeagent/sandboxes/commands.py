@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from codeagent.sandboxes.protocol import ExecSpec, SandboxFailure
+from codeagent.sandboxes.protocol import ExecSpec, SandboxDriver, SandboxFailure
 
 _LONGEST_ARGUMENT_BYTES = 128 << 10
 _LONGEST_COMMAND_BYTES = 1 << 20
@@ -23,6 +24,13 @@ def check_command(spec: ExecSpec) -> None:
         raise _bad_command("the command is too long")
     if any(not name or "=" in name for name in spec.env):
         raise _bad_command("an environment variable has no usable name")
+
+
+def check_reach(driver: SandboxDriver, egress: Sequence[str]) -> None:
+    """Raises `SandboxFailure` (`egress_unsupported`) where commands that have to reach a host would reach none."""
+    if egress and not driver.reaches_out:
+        detail = f"sandboxes of {driver.name} let no command reach a host"
+        raise SandboxFailure(detail, reason="egress_unsupported", retryable=False)
 
 
 def _bad_command(detail: str) -> SandboxFailure:

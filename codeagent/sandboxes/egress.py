@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from codeagent import hosts
 from codeagent.addresses import Address
 from codeagent.sandboxes.protocol import Connection, SandboxFailure, Verdict
 
@@ -25,14 +26,14 @@ _MOST_RECORDED = 250
 
 _LONGEST_HOST = 253
 
-Find = Callable[[], Awaitable[Sequence[Address]]]
-"""Looks a host up and answers with the addresses that may be dialled. Raises `SandboxFailure`."""
+Find = Callable[[str, int], Awaitable[Sequence[Address]]]
+"""Looks a host up, for a port, and answers with the addresses that may be dialled. Raises `SandboxFailure`."""
 
 
 def always(addresses: Sequence[Address]) -> Find:
     """For a host whose addresses were checked beforehand."""
 
-    async def find() -> Sequence[Address]:
+    async def find(_host: str, _port: int) -> Sequence[Address]:
         return addresses
 
     return find
@@ -50,11 +51,11 @@ class _Seen:
 
 
 class Proxy:
-    """Relays to `hosts` only, named `host:port` in lower case. `budget_bytes` bounds what goes through it, both ways
-    together."""
+    """Relays to `listed` hosts only: `host:port` in lower case, or `*.name:port` for all names below one.
+    `budget_bytes` bounds what goes through it, both ways together."""
 
-    def __init__(self, hosts: Mapping[str, Find], budget_bytes: int) -> None:
-        self._hosts = hosts
+    def __init__(self, listed: Mapping[str, Find], budget_bytes: int) -> None:
+        self._listed = listed
         self._left_bytes = budget_bytes
         self._open = 0
         self._seen: list[_Seen] = []
@@ -106,19 +107,28 @@ class Proxy:
         if method != "CONNECT":
             seen = _Seen("", 0, Verdict.NOT_CONNECT)
         else:
-            known = authority in self._hosts
+            known = self._find(host, _number(port)) is not None
             seen = _Seen(_shown(host), _number(port), Verdict.ALLOWED if known else Verdict.HOST_REFUSED)
         if seen.verdict is Verdict.ALLOWED and (self.exhausted or self._open > _MOST_CONNECTIONS):
             seen.verdict = Verdict.BYTES_USED_UP if self.exhausted else Verdict.TOO_MANY
         self._seen.append(seen)
         return seen
 
+    def _find(self, host: str, port: int) -> Find | None:
+        """How a host is looked up that may be reached. What a pattern stands for are names, and never an address."""
+        exact = None if "*" in host else self._listed.get(f"{host}:{port}")
+        if exact is not None or not hosts.is_name(host):
+            return exact
+        patterns = hosts.patterns_for(host, port)
+        return next((self._listed[entry] for entry in patterns if entry in self._listed), None)
+
     async def _found(self, seen: _Seen) -> Sequence[Address]:
         """Where an admitted connection may go: looked up once, so that what was checked is what is dialled."""
-        if seen.verdict is not Verdict.ALLOWED:
+        find = self._find(seen.host, seen.port)
+        if seen.verdict is not Verdict.ALLOWED or find is None:
             return ()
         try:
-            return await self._hosts[f"{seen.host}:{seen.port}"]()
+            return await find(seen.host, seen.port)
         except SandboxFailure as failure:
             refused = failure.reason == "address_refused"
             seen.verdict = Verdict.ADDRESS_REFUSED if refused else Verdict.UNRESOLVED

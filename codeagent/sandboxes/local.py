@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar
 
 from codeagent.sandboxes import archives, beneath, cgroup_layout, machine, outcome, outlets, repository
 from codeagent.sandboxes.box import WORKSPACE, Bind, Box
 from codeagent.sandboxes.cgroups import ControlGroups
-from codeagent.sandboxes.commands import check_command
+from codeagent.sandboxes.commands import check_command, check_reach
 from codeagent.sandboxes.egress import Proxy
 from codeagent.sandboxes.fetch import Fetcher
 from codeagent.sandboxes.launcher import Engine
@@ -58,8 +57,7 @@ class LocalDriver:
     not public. `parked`: whether the sandbox of a workspace's next command is started before there is one.
     """
 
-    reaches_out: ClassVar[bool] = False
-    """Whether it is shown that commands reach the hosts of `ExecSpec.egress`, and those alone."""
+    reaches_out = False
 
     def __init__(
         self,
@@ -140,6 +138,7 @@ class LocalDriver:
         workspaces = await self._ready()
         opened = workspaces.own(workspace)
         check_command(spec)
+        check_reach(self, spec.egress)
         below = beneath.components(spec.cwd)
         if below and not await in_thread(beneath.is_directory, opened.files, spec.cwd):
             raise SandboxFailure("the working directory does not exist", reason="bad_path", retryable=False)
@@ -155,9 +154,6 @@ class LocalDriver:
         if not spec.egress:
             seen = await workspaces.operate(opened, box, spec.limits, sink, spec.stdin)
             return outcome.record(seen, self.name, self.level)
-        if not self.reaches_out:
-            detail = f"{self.name} lets no command reach a host"
-            raise SandboxFailure(detail, reason="egress_unsupported", retryable=False)
         proxy = Proxy(outlets.hosts(spec.egress, self._trusted_hosts), spec.limits.egress_bytes)
         believed = outlets.authorities_to_believe(spec.egress, self._trusted_hosts)
         async with outlets.opened(opened.directory, opened.slot_uid, proxy, believed) as outlet:

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from codeagent.sandboxes import runtime
@@ -79,13 +78,10 @@ async def opened(directory: Path, owner: int, proxy: Proxy, certificates: Sequen
 
 
 def hosts(authorities: Sequence[str], trusted_hosts: Sequence[TrustedHost]) -> Mapping[str, Find]:
-    """How each `host:port` is looked up: only trusted ones may have an address that is not public."""
+    """How hosts of each entry are looked up: only trusted ones that are listed by name may have an address that is not
+    public."""
     trusted = {f"{known.host.lower()}:{known.port}" for known in trusted_hosts}
-    found: dict[str, Find] = {}
-    for authority in authorities:
-        host, _, port = authority.rpartition(":")
-        found[authority] = partial(resolve if authority in trusted else assert_public, host, int(port))
-    return found
+    return {authority: resolve if authority in trusted else assert_public for authority in authorities}
 
 
 def authorities_to_believe(authorities: Sequence[str], trusted_hosts: Sequence[TrustedHost]) -> tuple[Path, ...]:

@@ -62,8 +62,8 @@ class Limits:
 class ExecSpec:
     """A command to run inside. `cwd` is relative to the workspace; `env` adds to the driver's minimal environment.
 
-    `egress`: what it may reach, as `host:port` in lower case, by HTTPS through the proxy that its environment names;
-    nothing else is reachable, and nothing at all without it.
+    `egress`: what it may reach, as `name:port` or `*.name:port` in lower case, by HTTPS through the proxy that its
+    environment names; nothing else is reachable, and nothing at all without it.
     """
 
     argv: tuple[str, ...]
@@ -230,6 +230,9 @@ class SandboxDriver(Protocol):
 
     name: str
     level: IsolationLevel
+    reaches_out: bool
+    """Whether commands reach the hosts of `ExecSpec.egress`, and those alone. Where they do not, `run` refuses commands
+    that have any (`egress_unsupported`)."""
 
     async def probe(self) -> ProbeReport: ...
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from codeagent.addresses import is_public
 from codeagent.sandboxes import archives, beneath, outcome
-from codeagent.sandboxes.commands import check_command
+from codeagent.sandboxes.commands import check_command, check_reach
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.patch_text import MemoryFile, apply_patch, make_patch
 from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.protocol import (
+    Connection,
     ExecRecord,
     ExecSpec,
     GitCredential,
@@ -42,6 +43,7 @@ class Scripted:
     seconds: float = 0.0
     oom_kills: int = 0
     writes: Mapping[str, bytes | None] = field(default_factory=dict)
+    connections: tuple[Connection, ...] = ()
 
 
 Script = Callable[[ExecSpec, Mapping[str, bytes]], Scripted | Awaitable[Scripted]]
@@ -68,12 +70,20 @@ class _Memory:
 
 
 class ScriptedDriver:
-    """See `SandboxDriver`. `script` decides what each command does; `repositories` maps URLs to what `fetch` finds."""
+    """See `SandboxDriver`. `script` decides what each command does; `repositories` maps URLs to what `fetch` finds;
+    with `reaches_out` commands ask for the connections of the script."""
 
     name = "scripted"
     level = IsolationLevel.NONE
 
-    def __init__(self, script: Script = succeed, repositories: Mapping[str, Mapping[str, bytes]] | None = None) -> None:
+    def __init__(
+        self,
+        script: Script = succeed,
+        repositories: Mapping[str, Mapping[str, bytes]] | None = None,
+        *,
+        reaches_out: bool = False,
+    ) -> None:
+        self.reaches_out = reaches_out
         self._script = script
         self._repositories = dict(repositories or {})
         self._workspaces: dict[str, _Memory] = {}
@@ -94,6 +104,7 @@ class ScriptedDriver:
     async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
         memory = _own(workspace)
         check_command(spec)
+        check_reach(self, spec.egress)
         if not memory.is_directory("/".join(beneath.components(spec.cwd))):
             raise SandboxFailure("the working directory does not exist", reason="bad_path", retryable=False)
         began = time.monotonic()
@@ -129,7 +140,7 @@ class ScriptedDriver:
             cpu_seconds=0.0,
             peak_memory_bytes=0,
         )
-        return outcome.record(seen, self.name, self.level)
+        return outcome.record(seen, self.name, self.level, answer.connections)
 
     async def _perform(self, memory: _Memory, spec: ExecSpec) -> Scripted:
         answer = self._script(spec, {path: file.data for path, file in memory.files.items()})

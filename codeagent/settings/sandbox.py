@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+from codeagent import hosts
 from codeagent.messages.sandbox_limits import SandboxLimits
 from codeagent.quotas.quota import SandboxQuota
 from codeagent.sandboxes.limits import LimitPolicy
-from codeagent.settings.about import Group, parsed
+from codeagent.settings.about import About, Group, parsed
 
 
 class _Limits(SandboxLimits, extra="forbid"):
@@ -37,6 +38,19 @@ class SandboxSettings(Group):
     sandbox_quota: Annotated[_Quota, NoDecode, BeforeValidator(parsed)] = _Quota()
     """JSON object of what each tenant may use, where its own quota does not say: `concurrent` sandboxes, `cpu_seconds`
     and `gib_hours` of memory a day of UTC. One that is left out is not bounded."""
+
+    egress_hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(hosts.listed)], ...],
+        NoDecode,
+        BeforeValidator(parsed),
+        Field(max_length=500),
+        About(unit="hosts"),
+    ] = ()
+    """JSON list of hosts, as in `["pypi.org", "*.pythonhosted.org", "registry.example.org:8443"]`, that versions of
+    agents may choose from: commands of their runs reach what was chosen, by HTTPS, and nothing else. `*.` stands for
+    all names below one. A command reaches no more than what is listed when it begins, whatever its run began with.
+    With none, no command reaches anything. Only public addresses are reached, and hosts of `trusted_git_hosts` that are
+    listed by name."""
 
     def limit_policy(self) -> LimitPolicy:
         return LimitPolicy(self.sandbox_limits, self.sandbox_max_limits, self.sandbox_max_command_seconds)

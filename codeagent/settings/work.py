@@ -51,8 +51,8 @@ class WorkSettings(Group):
         tuple[TrustedGitHost, ...], NoDecode, BeforeValidator(parsed), About(unit="hosts")
     ] = ()
     """JSON list of hosts, as in `[{"host": "git.example.internal", "port": 8443, "certificates": "/etc/ssl/ca.pem"}]`,
-    that runs may fetch from although their addresses are not public. The same for edges and sandbox workers. With
-    none, only public addresses are fetched from."""
+    that runs may fetch from although their addresses are not public; commands too, where `egress_hosts` lists them. The
+    same for edges and sandbox workers. With none, only public addresses are fetched from."""
     sandbox_minimum_level: Annotated[int, About(unit="level")] = Field(ge=1, le=3)
     """Isolation without which a sandbox worker does not start: 1 namespaces and seccomp, 2 with group limits and a
     user id of its own, 3 a kernel of its own."""

@@ -1,4 +1,4 @@
-"""What the commands of a worker are held to: their limits, and the quota of their tenant."""
+"""What the commands of a worker are held to: their limits, the quota of their tenant, and the hosts they may reach."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from codeagent import hosts
 from codeagent.agent import tools
 from codeagent.messages.commands import ExecuteOperation
 from codeagent.messages.values import CallTool, VerifyPatch
 from codeagent.messages.verification import Verification
 from codeagent.quotas.reservations import Worst
 from codeagent.sandboxes.limits import BUILT_IN_POLICY, LimitPolicy
-from codeagent.sandboxes.protocol import Limits
+from codeagent.sandboxes.protocol import Limits, SandboxFailure
 
 Reserve = Callable[[str, UUID, Worst], Awaitable[None]]
 """Holds a tenant's command to its quota before it begins. Raises `SandboxFailure` (`quota_exceeded`)."""
@@ -24,10 +25,11 @@ async def unbounded(_tenant_id: str, _effect_id: UUID, _worst: Worst) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`policy` is the operator's, `reserve` knows the quotas."""
+    """`policy` and `egress` are the operator's, `reserve` knows the quotas."""
 
     policy: LimitPolicy = BUILT_IN_POLICY
     reserve: Reserve = unbounded
+    egress: tuple[str, ...] = ()
 
     def of(self, command: ExecuteOperation) -> Limits:
         """What an operation may use: as its run asks, and no more than the operator allows."""
@@ -37,6 +39,16 @@ class Bounds:
                 return replace(limits, wall_seconds=float(min(seconds, self.policy.command_seconds)))
             case _:
                 return limits
+
+    def reach_of(self, command: ExecuteOperation) -> tuple[str, ...]:
+        """What an operation's command may reach: as its run asks, and no more than the operator lists now. Raises
+        `SandboxFailure` (`egress_refused`) where nothing is left of what the run asks for."""
+        asked = command.egress or ()
+        reach = hosts.within(asked, self.egress)
+        if asked and not reach:
+            detail = "the operator lets commands reach none of the agent's hosts any more"
+            raise SandboxFailure(detail, reason="egress_refused", retryable=False)
+        return reach
 
     async def admit(self, tenant_id: str, command: ExecuteOperation, limits: Limits) -> None:
         """To be awaited before a command is run; tools that run no program need no room."""

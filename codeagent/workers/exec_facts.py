@@ -10,7 +10,14 @@ from codeagent import clock
 from codeagent.errors import CodeAgentError
 from codeagent.messages.commands import ExecuteOperation
 from codeagent.messages.events import ExecEnded
-from codeagent.messages.executions import ChangedFile, ExecStarted, FilesChanged, OutputTold, ResourceUse
+from codeagent.messages.executions import (
+    ChangedFile,
+    EgressConnection,
+    ExecStarted,
+    FilesChanged,
+    OutputTold,
+    ResourceUse,
+)
 from codeagent.messages.ids import exec_stream
 from codeagent.messages.results import SandboxResult
 from codeagent.messages.values import BASE_CHECKPOINT, Artifact, CallTool, Outcome
@@ -39,8 +46,9 @@ def began(
     limits: Limits,
     argv: Sequence[str] = (),
     input_digest: str = "",
+    egress: tuple[str, ...] = (),
 ) -> Began:
-    """What is about to be done, as of now."""
+    """What is about to be done, as of now. `egress` is what the command may reach."""
     fact = ExecStarted(
         effect_id=command.effect_id,
         run_id=command.run_id,
@@ -57,6 +65,7 @@ def began(
         level=int(report.level),
         policy_digest=report.policy_digest,
         limits=asdict(limits),
+        egress=egress or None,
     )
     return Began(fact, clock.now(), command.run_id)
 
@@ -128,6 +137,10 @@ def resources(record: ExecRecord) -> ResourceUse:
         oom_kills=record.oom_kills,
         peak_processes=record.peak_processes,
     )
+
+
+def connections(record: ExecRecord) -> tuple[EgressConnection, ...] | None:
+    return tuple(EgressConnection(**asdict(connection)) for connection in record.egress) or None
 
 
 def files_changed(found: Sequence[FileChange], left_out: Sequence[str]) -> FilesChanged:
@@ -231,6 +244,7 @@ def _measured(record: ExecRecord, limits: Limits) -> dict[str, object]:
         "cpu_seconds": record.cpu_seconds,
         "peak_memory_bytes": record.peak_memory_bytes,
         "used": resources(record),
+        "egress": connections(record),
     }
 
 

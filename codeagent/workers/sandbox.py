@@ -29,6 +29,7 @@ from codeagent.messages.values import (
 )
 from codeagent.messages.verification import Verification
 from codeagent.sandboxes.changes import changes
+from codeagent.sandboxes.commands import check_reach
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.protected import without_protected
 from codeagent.sandboxes.protocol import ExecRecord, GitCredential, Limits, SandboxDriver, SandboxFailure
@@ -103,6 +104,8 @@ class SandboxPerformer:
     async def _operate(self, work: Work, command: ExecuteOperation, limits: Limits) -> Done:
         match command.operation:
             case PrepareFiles():
+                # Before anything is fetched or asked of a model: what a run needs of its sandboxes, it has then.
+                self._reach(command)
                 files = command.operation.continues
                 if files is None:
                     tenant_id = work.message.envelope.tenant_id
@@ -110,11 +113,16 @@ class SandboxPerformer:
                 async with self._workspace(work, files, limits, "prepare"):
                     return Done(base=files.base, checkpoint=files.checkpoint)
             case CallTool():
-                return await self._tool(work, command, command.operation, limits)
+                return await self._tool(work, command, command.operation, limits, self._reach(command))
             case CollectPatch():
                 return await self._collect(work, command)
             case VerifyPatch(verification=verification):
                 return await self._verify(work, command, verification, limits)
+
+    def _reach(self, command: ExecuteOperation) -> tuple[str, ...]:
+        reach = self._limits.reach_of(command)
+        check_reach(self._driver, reach)
+        return reach
 
     async def _source(self, tenant_id: str, operation: PrepareFiles, limits: Limits) -> str:
         """The digest of the plain archive the run starts from."""
@@ -143,7 +151,9 @@ class SandboxPerformer:
         place = Place(tenant_id, work.message.envelope.key, files.base, files.checkpoint)
         return self.workspaces.at(place, limits, load, operation, str(work.claim.effect_id))
 
-    async def _tool(self, work: Work, command: ExecuteOperation, operation: CallTool, limits: Limits) -> Done:
+    async def _tool(
+        self, work: Work, command: ExecuteOperation, operation: CallTool, limits: Limits, reach: tuple[str, ...]
+    ) -> Done:
         call = await resolve_arguments(self._files, work.message.envelope.tenant_id, operation.call)
         digest = f"sha256:{sha256(call.arguments.encode()).hexdigest()}"
         probed = await self._driver.probe()
@@ -154,11 +164,11 @@ class SandboxPerformer:
             outcome = ToolOutcome(str(error), "error", changed=False)
             return Done(tool=outcome, checkpoint=command.checkpoint, input_digest=digest)
         await self._limits.admit(work.message.envelope.tenant_id, command, limits)
-        spec = spec_of(arguments, limits)
-        work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest)
+        spec = spec_of(arguments, limits, reach)
+        work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest, spec.egress)
         files = Files(base=_base(command), checkpoint=command.checkpoint)
         async with self._workspace(work, files, limits, call.name) as held:
-            done = await _unless_ended(held, self._carried_out(work, command, held, arguments, limits))
+            done = await _unless_ended(held, self._carried_out(work, command, held, arguments, limits, reach))
             if held.ended_by is not None:
                 # Its files go with the workspace: the run goes on from the checkpoint before.
                 ended = ended_by_operator(done.tool)
@@ -166,9 +176,15 @@ class SandboxPerformer:
         return replace(done, input_digest=digest)
 
     async def _carried_out(
-        self, work: Work, command: ExecuteOperation, held: Held, arguments: tools.ToolArguments, limits: Limits
+        self,
+        work: Work,
+        command: ExecuteOperation,
+        held: Held,
+        arguments: tools.ToolArguments,
+        limits: Limits,
+        reach: tuple[str, ...],
     ) -> Done:
-        done = await self._ran(work, command, held, arguments, limits)
+        done = await self._ran(work, command, held, arguments, limits, reach)
         outcome = done.tool
         if outcome is None or not outcome.changed or held.ended_by is not None:
             return replace(done, checkpoint=held.place.checkpoint)
@@ -178,14 +194,20 @@ class SandboxPerformer:
         return replace(done, tool=outcome, checkpoint=held.place.checkpoint, changed=changed)
 
     async def _ran(
-        self, work: Work, command: ExecuteOperation, held: Held, arguments: tools.ToolArguments, limits: Limits
+        self,
+        work: Work,
+        command: ExecuteOperation,
+        held: Held,
+        arguments: tools.ToolArguments,
+        limits: Limits,
+        reach: tuple[str, ...] = (),
     ) -> Done:
         """What a tool did, and wrote. Its files are as it left them."""
         tenant_id = work.message.envelope.tenant_id
         send = self._send_delta if self._is_live(tenant_id) else unsent
         live = LiveOutput(DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id))
         live.begin_attempt(work.claim.attempt)
-        toolbox = Toolbox(self._driver, held.workspace, limits, live.write)
+        toolbox = Toolbox(self._driver, held.workspace, limits, live.write, reach)
         try:
             outcome = await toolbox.carry_out(arguments)
         finally:

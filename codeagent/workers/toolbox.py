@@ -34,10 +34,18 @@ class ToolOutcome:
 
 
 class Toolbox:
-    """The tools of one workspace."""
+    """The tools of one workspace. What a shell command may reach is `egress`."""
 
-    def __init__(self, driver: SandboxDriver, workspace: Workspace, limits: Limits, on_output: OnOutput) -> None:
+    def __init__(
+        self,
+        driver: SandboxDriver,
+        workspace: Workspace,
+        limits: Limits,
+        on_output: OnOutput,
+        egress: tuple[str, ...] = (),
+    ) -> None:
         self._driver = driver
+        self._egress = egress
         self._workspace = workspace
         self._limits = limits
         self._on_output = on_output
@@ -68,7 +76,7 @@ class Toolbox:
         return await asyncio.to_thread(_from_record, record, _told(record))
 
     async def _run(self, arguments: tools.ToolArguments) -> ExecRecord:
-        spec = spec_of(arguments, self._limits)
+        spec = spec_of(arguments, self._limits, self._egress)
         record = await self._driver.run(self._workspace, spec, self._on_output)
         if record.reason == "sandbox_error":
             raise SandboxFailure(record.detail or "the command could not be started")
@@ -103,20 +111,22 @@ class Toolbox:
         return replace(await asyncio.to_thread(_from_record, record, None), changed=False)
 
 
-def spec_of(arguments: tools.ToolArguments, limits: Limits) -> ExecSpec:
-    """The command a tool runs, and its bounds, within `limits`. `argv` is empty where it runs no program."""
+def spec_of(arguments: tools.ToolArguments, limits: Limits, egress: tuple[str, ...] = ()) -> ExecSpec:
+    """The command a tool runs, and its bounds, within `limits` and `egress`. `argv` is empty where it runs no
+    program."""
     seconds = limits.wall_seconds
     argv: tuple[str, ...] = ()
+    reach: tuple[str, ...] = ()
     match arguments:
         case tools.Shell(command=command):
             seconds = min(float(arguments.timeout_seconds or seconds), seconds)
-            argv = ("/bin/bash", "-c", command)
+            argv, reach = ("/bin/bash", "-c", command), egress
         case tools.Search(pattern=pattern, path=path):
             seconds = min(_SEARCH_SECONDS, seconds)
             argv = ("grep", "-rnIE", "--exclude-dir=.git", "-m", "200", "-e", pattern, "--", path)
     # All that it may write is kept: the log names the whole of it.
     kept = limits.output_hard_bytes
-    return ExecSpec(argv, limits=replace(limits, wall_seconds=seconds, output_kept_bytes=kept))
+    return ExecSpec(argv, limits=replace(limits, wall_seconds=seconds, output_kept_bytes=kept), egress=reach)
 
 
 def ended_by_operator(outcome: ToolOutcome | None) -> ToolOutcome:

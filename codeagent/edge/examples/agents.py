@@ -26,6 +26,7 @@ _DEFINED: dict[str, Any] = {
     "tools": ["read_file", "search", "submit"],
     "limits": {"max_steps": 20, "max_cost_usd": "0.50"},
     "approvals": {"tools": ["shell"], "expires_seconds": 3_600},
+    "egress": ["*.pythonhosted.org:443", "pypi.org:443"],
 }
 _AGENT_VERSION: dict[str, Any] = {
     "agent_id": AGENT_ID,
@@ -57,7 +58,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "AgentPatch": {"description": "Reads, and reports what it finds."},
     "AgentModel": _AGENT,
     "AgentPage": {"items": [_AGENT], "next_cursor": None},
-    "VersionBody": {**_DEFINED, "tools": ["read_file", "search"]},
+    "VersionBody": {**_DEFINED, "tools": ["read_file", "search"], "egress": ["pypi.org", "*.pythonhosted.org"]},
     "AgentVersionModel": _AGENT_VERSION,
     "AgentVersionPage": {"items": [_AGENT_VERSION], "next_cursor": "3"},
     "ProviderPage": {"items": [_PROVIDER], "next_cursor": None},

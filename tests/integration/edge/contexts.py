@@ -46,6 +46,7 @@ def edge_policy(**changes: Any) -> EdgePolicy:
         "max_body_bytes": 100_000,
         "max_upload_bytes": 1 << 20,
         "submit_expiry_seconds": 60,
+        "egress_hosts": ("pypi.org:443", "*.example.org:443"),
     }
     return EdgePolicy(**{**usual, **changes})
 

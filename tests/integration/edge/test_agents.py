@@ -6,6 +6,7 @@ import asyncio
 from hashlib import sha256
 from typing import Any
 
+import pytest
 import rfc8785
 
 from codeagent.eventlog.database import Database
@@ -73,6 +74,53 @@ async def test_every_change_is_a_fact_of_the_agents_own_stream(edge: Edge, newes
     assert "approvals" not in events[2].document()
     assert [events[place].document()["former"] for place in (3, 4, 5)] == [None, 1, 2]
     assert {event.envelope().actor_id for event in events} == {"usr_owner"}
+
+
+async def test_a_version_names_hosts_that_the_operator_lists_for_its_commands(
+    edge: Edge, newest_database_url: str
+) -> None:
+    agent = await define(edge, "builder", {"egress": ["PyPI.org", "*.a.example.org:443", "pypi.org:443"]})
+    hosts = ["*.a.example.org:443", "pypi.org:443"]
+    version = (await edge.call(edge.keys.owner, "GET", "/v1/agents/builder/versions/1")).json()
+    assert version["egress"] == hosts
+    owner = Database(newest_database_url, connections=1)
+    events = await EventLog(owner).read_stream(agent_stream(agent["id"]))
+    await owner.close()
+    assert events[1].document()["egress"] == hosts
+    silent = (await post(edge, "/v1/agents/builder/versions", {})).json()
+    assert silent["egress"] == []
+    said = {name: silent[name] for name in ("instructions", "model", "tools", "limits", "approvals")}
+    assert silent["digest"] == f"sha256:{sha256(rfc8785.dumps(said)).hexdigest()}"
+    said = {name: version[name] for name in (*said, "egress")}
+    assert version["digest"] == f"sha256:{sha256(rfc8785.dumps(said)).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "code"),
+    [
+        (["pypi.org", "127.0.0.1"], "unsupported_host"),
+        (["localhost"], "unsupported_host"),
+        (["metadata.google.internal"], "unsupported_host"),
+        (["pypi.org", "files.pypi.org"], "egress_refused"),
+        (["pypi.org:8443"], "egress_refused"),
+        (["example.org"], "egress_refused"),
+        (["*.pypi.org"], "egress_refused"),
+    ],
+)
+async def test_a_version_that_asks_for_more_is_refused(edge: Edge, hosts: list[str], code: str) -> None:
+    await define(edge, "builder")
+    answer = await post(edge, "/v1/agents/builder/versions", {"egress": hosts})
+    assert refused(answer) == (422, code)
+    [problem] = answer.json()["errors"]
+    assert problem["pointer"] == ("/egress" if code == "egress_refused" else f"/egress/{len(hosts) - 1}")
+    assert (await edge.call(edge.keys.owner, "GET", "/v1/agents/builder")).json()["latest_version"] == 0
+
+
+async def test_the_list_of_hosts_is_bounded(edge: Edge) -> None:
+    await define(edge, "builder")
+    for hosts in ([f"h{number}.example.org" for number in range(51)], ["a" * 261]):
+        answer = await post(edge, "/v1/agents/builder/versions", {"egress": hosts})
+        assert refused(answer) == (422, "validation_failed")
 
 
 async def test_built_in_agents_are_listed_and_cannot_be_changed_or_shadowed(edge: Edge) -> None:

@@ -32,7 +32,7 @@ async def test_an_agent_from_a_file_is_versioned_promoted_and_rolled_back(comman
     file = tmp_path / "reader.yaml"
     file.write_text(
         "name: reader\ndescription: Reads.\ninstructions: |\n  Change nothing.\ntools: [read_file]\n"
-        "approvals: {tools: [read_file], expires_seconds: 77}\n"
+        "approvals: {tools: [read_file], expires_seconds: 77}\negress: ['*.a.example.org']\n"
     )
     made = await command("create", file)
     assert made.exit_code == 0, made.output
@@ -46,6 +46,7 @@ async def test_an_agent_from_a_file_is_versioned_promoted_and_rolled_back(comman
     shown = (await command("show", "reader")).stdout
     assert "Change nothing." in shown
     assert "expires_seconds: 77" in shown
+    assert "- '*.a.example.org:443'" in shown
     assert "state: deprecated" in shown
 
 

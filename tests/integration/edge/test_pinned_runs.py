@@ -57,6 +57,13 @@ async def ordered(owner: Database, run_id: str) -> commands.SubmitRun:
     return command
 
 
+async def test_a_run_carries_what_its_commands_may_reach(edge: Edge, owner: Database) -> None:
+    await define(edge, "builder", {"egress": ["pypi.org"]})
+    command = await ordered(owner, (await run(edge, "builder@1")).json()["id"])
+    assert command.definition is not None
+    assert command.definition.egress == ("pypi.org:443",)
+
+
 async def test_a_run_carries_all_of_the_version_it_was_given(edge: Edge, owner: Database) -> None:
     agent = await define(edge, "reader", FIRST, SECOND)
     await move(edge, "reader", "versions/1/promote")

@@ -11,7 +11,7 @@ from codeagent.agent.prompt import INSTRUCTIONS, Transcript, build, offered
 from codeagent.messages import commands, events
 from codeagent.messages.catalog import decode_data, encode_data
 from codeagent.messages.conversation import ToolCall
-from codeagent.messages.values import AgentDefinition
+from codeagent.messages.values import AgentDefinition, Outcome
 from tests.unit.agent.scenario import DIGEST, Scenario, call
 
 READER = AgentDefinition(
@@ -70,6 +70,37 @@ def test_a_tool_of_the_version_is_carried_out() -> None:
     run.prepared()
     decision = run.model(call("read_file", path="README.md"))
     assert [effect.kind for effect in decision.effects] == ["sandbox"]
+
+
+def test_what_its_commands_may_reach_goes_with_every_operation_that_needs_it_and_the_model_is_told() -> None:
+    hosts = ("*.pythonhosted.org:443", "pypi.org:443")
+    run = Scenario(definition=READER.model_copy(update={"tools": ("shell", "submit"), "egress": hosts}))
+    run.prepared()
+    run.model(call("shell", command="ls"))
+    run.sandbox()
+    run.model(call("submit", summary=""))
+    sent = [effect.command for effect in run.effects if isinstance(effect.command, commands.ExecuteOperation)]
+    told = [(command.operation.kind, command.egress) for command in sent]
+    assert told == [("prepare", hosts), ("tool", hosts), ("collect", None)]
+    [shell, _] = offered(transcript(run))
+    assert "The network leads to *.pythonhosted.org:443, pypi.org:443 only, by HTTPS." in shell.description
+
+
+def test_without_such_hosts_there_is_no_network_and_no_word_of_one_in_the_commands() -> None:
+    for definition in (None, READER.model_copy(update={"tools": ("shell",)})):
+        run = Scenario(definition=definition)
+        run.submit()
+        assert "There is no network." in offered(transcript(run))[0].description
+        assert b"egress" not in encode_data(run.open_effect.command)
+
+
+@pytest.mark.parametrize("reason", ["egress_refused", "egress_unsupported"])
+def test_a_run_whose_hosts_cannot_be_reached_ends_by_that_name(reason: str) -> None:
+    run = Scenario(definition=READER)
+    run.submit()
+    run.sandbox(Outcome.FAILED, error_reason=reason, error="why")
+    [ended] = [event for event in run.events if isinstance(event, events.RunFailed)]
+    assert (ended.status_reason, ended.message) == (reason, "why")
 
 
 def test_a_run_of_the_built_in_agent_is_stored_as_it_always_was() -> None:

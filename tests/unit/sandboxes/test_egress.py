@@ -6,12 +6,13 @@ import asyncio
 import ipaddress
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from codeagent.addresses import Address
 from codeagent.sandboxes import egress
 from codeagent.sandboxes.egress import Proxy, always, listening
 
@@ -93,6 +94,41 @@ async def test_everything_else_is_refused_without_dialling(tmp_path: Path, line:
             status, rest = await ask(tmp_path / "s", line.format(port=port).encode() + b"\r\nHost: git.example\r\n\r\n")
     assert (status, rest, heard) == (b"HTTP/1.1 403 Forbidden", b"", [])
     assert proxy.refused == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [
+        ("git.example", b"200 Connection established"),
+        ("a.names.example", b"200 Connection established"),
+        ("b.A.names.example", b"200 Connection established"),
+        ("names.example", b"403 Forbidden"),
+        ("badnames.example", b"403 Forbidden"),
+        ("a.names.example.", b"403 Forbidden"),
+        (".names.example", b"403 Forbidden"),
+        ("*.names.example", b"403 Forbidden"),
+        ("a_b.names.example", b"403 Forbidden"),
+        ("a@names.example", b"403 Forbidden"),
+        ("127.0.0.1", b"403 Forbidden"),
+    ],
+)
+async def test_a_pattern_stands_for_the_names_below_it_and_for_nothing_else(
+    tmp_path: Path, host: str, answered: bytes
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    async def find(name: str, port: int) -> Sequence[Address]:
+        asked.append((name, port))
+        return (ipaddress.ip_address("127.0.0.1"),)
+
+    async with far_server() as (port, _):
+        listed = {f"git.example:{port}": find, f"*.names.example:{port}": find, f"*.0.0.1:{port}": find}
+        proxy = Proxy(listed, 1 << 20)
+        async with listening(tmp_path / "s", proxy, os.getuid()):
+            status, _ = await ask(tmp_path / "s", f"CONNECT {host}:{port} HTTP/1.1\r\n\r\n".encode())
+            other, _ = await ask(tmp_path / "s", f"CONNECT {host}:{port + 1} HTTP/1.1\r\n\r\n".encode())
+    assert (status, other) == (b"HTTP/1.1 " + answered, b"HTTP/1.1 403 Forbidden")
+    assert asked == ([(host.lower(), port)] if answered.startswith(b"200") else [])
 
 
 async def test_only_checked_addresses_are_dialled_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

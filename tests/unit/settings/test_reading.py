@@ -82,6 +82,19 @@ def test_trusted_hosts_are_a_json_list_and_nobody_is_trusted_without_it(environm
     assert (trusted.host, trusted.port, trusted.certificates) == ("git.internal", 443, Path("/ca.pem"))
 
 
+def test_hosts_that_commands_may_reach_are_a_json_list_and_none_without_it(environment: pytest.MonkeyPatch) -> None:
+    assert read_settings().egress_hosts == ()
+    environment.setenv("CODEAGENT_EGRESS_HOSTS", '["PyPI.org", "*.pythonhosted.org", "registry.internal:8443"]')
+    assert read_settings().egress_hosts == ("pypi.org:443", "*.pythonhosted.org:443", "registry.internal:8443")
+
+
+@pytest.mark.parametrize("value", ["pypi.org", '["https://pypi.org"]', '["10.0.0.1"]', '["*"]', '["localhost"]'])
+def test_what_no_command_can_be_let_reach_is_refused_at_start(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("CODEAGENT_EGRESS_HOSTS", value)
+    with pytest.raises(Misconfigured, match="CODEAGENT_EGRESS_HOSTS"):
+        read_settings()
+
+
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
