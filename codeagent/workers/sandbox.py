@@ -238,7 +238,7 @@ class SandboxPerformer:
         await self.workspaces.drop(run_id)
         if ended_by is not None:
             done = replace(done, tool=ended_by_operator(done.tool), ended_by=ended_by)
-        return replace(done, checkpoint=command.checkpoint, restored=restored)
+        return replace(done, checkpoint=command.checkpoint, restored=restored[: exec_facts.MOST_FILES])
 
     async def _outputs(self, tenant_id: str, record: ExecRecord | None) -> list[OutputTold | None]:
         """What the log says of standard output and standard error. All of what does not fit there is stored."""
