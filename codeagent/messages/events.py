@@ -219,8 +219,8 @@ class RunEnded(Event):
 
 class RunVerified(Event):
     """The run's patch was judged in a workspace of its own. `restored` are the first of the protected files that it
-    changes: there they were as the source has them. `reason` and `exit_code` tell how the command ended, `output` what it wrote, or
-    the beginning and the end of it, whole in `output_ref`."""
+    changes: there they were as the source has them. `reason` and `exit_code` tell how the command ended, `output` what
+    it wrote, or the beginning and the end of it, whole in `output_ref`."""
 
     NAME: ClassVar[str] = "run.verified"
 
