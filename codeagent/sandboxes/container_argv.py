@@ -53,11 +53,11 @@ def inside(box: Box) -> list[str]:
 
     The shell gives 126 and 127 their usual meaning.
     """
-    variables = [f"{name}={value}" for name, value in {**_ENVIRONMENT, **box.environment}.items()]
+    variables = [f"{name}={value}" for name, value in {**ENVIRONMENT, **box.environment}.items()]
     return ["-i", *variables, "/bin/sh", "-c", 'cd -- "$0" && exec "$@"', box.directory, *box.command]
 
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": HOME,
     "USER": "agent",

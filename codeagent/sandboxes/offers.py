@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from codeagent.sandboxes.bwrap import Bubblewrap, BubblewrapDriver
+from codeagent.sandboxes.cluster import Cluster
 from codeagent.sandboxes.containers import ContainerDriver, ContainerEngine
 from codeagent.sandboxes.engine import OWN_KERNEL_RUNTIME, EngineName, EngineOptions
+from codeagent.sandboxes.kubernetes import KubernetesDriver
 from codeagent.sandboxes.local import SLOT_UIDS
 from codeagent.sandboxes.protocol import IsolationLevel, ProbeReport, SandboxDriver
 from codeagent.sandboxes.runsc import Runsc, RunscDriver
@@ -37,6 +39,7 @@ class Host:
     programs: Mapping[str, str] = field(default_factory=dict)
     parked: bool = True
     containers: Containers = Containers()
+    cluster: Cluster = field(default_factory=Cluster)
 
 
 class OfferedDriver(SandboxDriver, Protocol):
@@ -110,6 +113,20 @@ def _engine(name: EngineName, level: IsolationLevel) -> Offer:
     )
 
 
+def _kubernetes(level: IsolationLevel) -> Offer:
+    """Never chosen unasked: whether a cluster is meant for strangers' code, only its operator knows."""
+    own_kernel = level is IsolationLevel.OWN_KERNEL
+    guarantee = "a hardened pod for each workspace, of an image pinned by digest, without network"
+    return Offer(
+        "kubernetes",
+        level,
+        f"{guarantee}; under gVisor, a kernel of its own" if own_kernel else f"{guarantee}; shares the node's kernel",
+        lambda host: KubernetesDriver(host.state_dir, host.cluster, level),
+        lambda _: () if Cluster().address else ("there is no cluster around this process",),
+        automatic=False,
+    )
+
+
 OFFERS: tuple[Offer, ...] = (
     Offer(
         "bwrap",
@@ -136,5 +153,7 @@ OFFERS: tuple[Offer, ...] = (
     _engine("podman", IsolationLevel.OWN_KERNEL),
     _engine("docker", IsolationLevel.KERNEL),
     _engine("docker", IsolationLevel.OWN_KERNEL),
+    _kubernetes(IsolationLevel.KERNEL),
+    _kubernetes(IsolationLevel.OWN_KERNEL),
 )
 """In the order in which they are tried where none is named: the cheapest first of those that isolate enough."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic_settings import NoDecode
 
 from codeagent.providers.registry import ProviderSettings
+from codeagent.sandboxes.cluster import SERVICE_ACCOUNT
 from codeagent.sandboxes.engine import PINNED
 from codeagent.settings.about import About, Group, parsed
 
@@ -60,14 +61,24 @@ class WorkSettings(Group):
     """The only driver that sandbox workers use, by its name in docs/sandboxes.md; `auto` takes the cheapest that
     isolates at the minimum level."""
     sandbox_image: str = Field(default="", pattern=rf"^({PINNED})?$", max_length=500)
-    """What the drivers `docker` and `podman` make sandboxes of, pinned: `NAME@sha256:...`, or the id of an image. It is
-    never pulled."""
+    """What the drivers `docker`, `podman` and `kubernetes` make sandboxes of, pinned: `NAME@sha256:...`, or, for an
+    engine, the id of an image. An engine never pulls it, a cluster does."""
     sandbox_engine_arguments: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parsed), About(unit="words")] = ()
     """JSON list of words for every request to the container engine, as in `["--host", "unix:///run/docker.sock"]` or
     `["--cgroup-manager=cgroupfs"]`."""
     sandbox_engine_runtime: str = Field(default="", pattern="^[A-Za-z0-9._-]{0,100}$")
     """The OCI runtime of the container engine, by the name it has there; `runsc` gives sandboxes a kernel of their own.
     Empty: the engine's usual one."""
+    sandbox_kubernetes_namespace: str = Field(
+        default="codeagent-sandboxes", pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+    )
+    """Where the driver `kubernetes` makes its pods and their network policy."""
+    sandbox_kubernetes_runtime_class: str = Field(default="gvisor", pattern="^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+    """The RuntimeClass of pods with a kernel of their own. Where the cluster has none of that name, no pod is made."""
+    sandbox_kubernetes_url: str = Field(default="", pattern="^(https?://[^/?#@]+)?$", max_length=500)
+    """The API server; empty: the one of the cluster that the worker runs in."""
+    sandbox_kubernetes_credentials: Path = SERVICE_ACCOUNT
+    """Directory of `token` and `ca.crt` for the API server. Both are read again when they change."""
     lease_seconds: float = Field(default=30.0, ge=1, le=600)
     """How long a silent worker keeps an effect before another takes it. Shorter renews more often."""
     max_attempts: Annotated[int, About(unit="claims")] = Field(default=4, ge=1, le=20)

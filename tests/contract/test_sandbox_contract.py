@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -15,11 +16,13 @@ import pytest
 
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.containers import ContainerDriver
+from codeagent.sandboxes.kubernetes import KubernetesDriver
 from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.patch_text import MemoryFile, make_patch
 from codeagent.sandboxes.protocol import ExecSpec, Limits, Reason, SandboxDriver, SandboxFailure, Workspace
 from codeagent.sandboxes.runsc import RunscDriver
 from codeagent.sandboxes.scripted import Scripted, ScriptedDriver
+from tests.integration.kubernetes.support import cluster_on_this_machine
 from tests.integration.sandboxes.support import (
     LIMITS,
     Collected,
@@ -68,10 +71,18 @@ def state_dir() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["scripted", *REAL, "podman"])
+@pytest.fixture(params=["scripted", *REAL, "podman", "kubernetes"])
 async def driver(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[SandboxDriver]:
     if request.param == "scripted":
         yield cast("SandboxDriver", ScriptedDriver(shell_of_the_twin))
+        return
+    if request.param == "kubernetes":
+        if not os.environ.get("CODEAGENT_TEST_KUBERNETES"):
+            pytest.skip(
+                "a pod takes seconds: tests/integration/kubernetes has a slice; CODEAGENT_TEST_KUBERNETES=1 runs all"
+            )
+        async with cluster_on_this_machine(state_dir) as (_, pods):
+            yield pods
         return
     if request.param == "podman":
         podman: Podman = request.getfixturevalue("podman")
@@ -107,6 +118,8 @@ def patch_of(after: dict[str, bytes | None]) -> bytes:
 
 
 async def test_the_probe_reports_the_level_that_is_kept(driver: SandboxDriver) -> None:
+    if isinstance(driver, KubernetesDriver):
+        pytest.skip("a stub cluster isolates less than a probe accepts: tests/integration/kubernetes/test_probe.py")
     report = await driver.probe()
     assert (report.driver, report.level) == (driver.name, driver.level)
     assert report.facts
@@ -312,6 +325,8 @@ async def test_reaping_removes_all_but_the_kept(driver: SandboxDriver, workspace
 async def test_fetches_are_refused_alike(
     driver: SandboxDriver, tmp_path: Path, url: str, ref: str, reason: str
 ) -> None:
+    if isinstance(driver, KubernetesDriver) and reason == "address_refused":
+        reason = "fetch_unsupported"
     assert await refusal(driver.fetch(url, ref, tmp_path / "tree.tar.gz", LIMITS)) == (reason, False)
     assert not (tmp_path / "tree.tar.gz").exists()
 
