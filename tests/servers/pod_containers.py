@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ SYSTEM = [
     *("--tmpfs", "/", "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--symlink", "usr/bin", "/bin"),
     *("--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev"),
 ]
+LAUNCHERS = ("bwrap", "setpriv")
 APART = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--unshare-cgroup-try", "--as-pid-1"]
 
 
@@ -35,6 +37,9 @@ class Container:
         os.close(writes)
         with os.fdopen(reads) as told:
             self.pid = int(json.load(told)["child-pid"])
+        # Told before the file system is made: whoever entered now might find this machine's, or half of none.
+        while Path(f"/proc/{self.pid}/exe").readlink().name in LAUNCHERS:
+            time.sleep(0.002)
 
     async def start(self, words: list[str]) -> asyncio.subprocess.Process:
         """A further process in the container."""
