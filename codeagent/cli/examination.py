@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from codeagent.cli.sandbox_host import configured, host_of
 from codeagent.sandboxes.offers import OFFERS, Host, Offer
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 from codeagent.sandboxes.select import AUTO
-from codeagent.settings.reading import inspect_settings
+from codeagent.settings.problems import Misconfigured
 
 NOT_MET = 1
 
@@ -34,27 +35,31 @@ class Finding:
 def examine(minimum_level: int | None, state_dir: Path | None, *, as_json: bool) -> int:
     """Tries every driver and says what came of it. 0 if the configured driver, or one of them all, proves the minimum
     level; else 1."""
-    settings, _ = inspect_settings()  # what is wrong elsewhere is another command's matter
+    try:
+        settings = configured()
+    except Misconfigured as wrong:
+        sys.stderr.write(f"codeagent: {wrong.detail}\n")
+        return NOT_MET
     minimum = IsolationLevel(minimum_level or settings.sandbox_minimum_level)
     if state_dir is not None:
-        findings = asyncio.run(_try_all(state_dir))
+        findings = asyncio.run(_try_all(host_of(settings, state_dir)))
     else:
         with tempfile.TemporaryDirectory(prefix="codeagent-doctor-") as folder:
             Path(folder).chmod(0o711)
-            findings = asyncio.run(_try_all(Path(folder)))
+            findings = asyncio.run(_try_all(host_of(settings, Path(folder))))
     chosen = _chosen(findings, minimum, settings.sandbox_driver)
     write = _json if as_json else _text
     sys.stdout.write("\n".join(write(findings, minimum, settings.sandbox_driver, chosen)) + "\n")
     return NOT_MET if chosen is None else 0
 
 
-async def _try_all(folder: Path) -> list[Finding]:
+async def _try_all(host: Host) -> list[Finding]:
     # One after the other: they share the directory, and the probe has a time limit.
-    return [await _try(offer, folder) for offer in OFFERS]
+    return [await _try(offer, host) for offer in OFFERS]
 
 
-async def _try(offer: Offer, folder: Path) -> Finding:
-    driver = offer.make(Host(folder))
+async def _try(offer: Offer, host: Host) -> Finding:
+    driver = offer.make(host)
     try:
         return Finding(offer, version=(await driver.probe()).version)
     except SandboxUnavailable as unavailable:

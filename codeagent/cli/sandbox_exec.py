@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from codeagent.cli.sandbox_machine import reap
+from codeagent.cli.sandbox_machine import reap, reap_pods
 from codeagent.errors import CodeAgentError, InvalidInput
 from codeagent.sandboxes.bounds import limited
 from codeagent.sandboxes.exec_once import exec_once
-from codeagent.sandboxes.offers import Host
+from codeagent.sandboxes.offers import OFFERS, Host
 from codeagent.sandboxes.plain_text import PlainText
 from codeagent.sandboxes.protocol import (
     ExecRecord,
@@ -117,7 +117,9 @@ def _state_dir(given: Path | None) -> Iterator[Path]:
         return
     for left in _abandoned():
         asyncio.run(reap(left))
-        shutil.rmtree(left)
+        with suppress(CodeAgentError):  # of a cluster that cannot be asked now: the directory waits for another time
+            asyncio.run(reap_pods(left))
+            shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
@@ -153,7 +155,7 @@ async def _execute(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end, number)
-    driver = await choose_driver(IsolationLevel(request.level), None, Host(folder), request.driver)
+    driver = await choose_driver(IsolationLevel(request.level), None, _host(request.driver, folder), request.driver)
     try:
         await driver.reap(frozenset())  # what one that was killed has left here
         return await exec_once(
@@ -161,6 +163,16 @@ async def _execute(
         )
     finally:
         await driver.shutdown()
+
+
+def _host(driver: str, folder: Path) -> Host:
+    """A driver that is never chosen unasked is told by the settings where its sandboxes are made. The others do
+    without, and without the time that reading takes. Raises `Misconfigured`."""
+    if all(offer.automatic for offer in OFFERS if offer.name == driver):
+        return Host(folder)
+    from codeagent.cli.sandbox_host import configured, host_of
+
+    return host_of(configured(), folder)
 
 
 class Terminal:

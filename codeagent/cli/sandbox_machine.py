@@ -15,6 +15,7 @@ from typing import Any
 from codeagent.cli.connected import FAILED, USAGE
 from codeagent.errors import CodeAgentError
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.kubernetes import OWNER, KubernetesDriver
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
 from codeagent.sandboxes.survey import Found, Survey, survey
@@ -124,6 +125,7 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
         if before.live:
             return _told(FAILED, f"{state_dir} belongs to a worker that lives: stop it first")
         asyncio.run(reap(state_dir))
+        pods = asyncio.run(reap_pods(state_dir))
         after = survey(state_dir)
     except CodeAgentError as error:
         return _told(FAILED, *(error.reasons if isinstance(error, SandboxUnavailable) else (error.detail,)))
@@ -132,6 +134,7 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
         "processes": before.processes - after.processes,
         "mounts": before.mounted - after.mounted,
         "groups": before.groups - after.groups,
+        "pods": pods,
     }
     if as_json:
         sys.stdout.write(json.dumps({"removed": removed, "left": len(after.workspaces)}) + "\n")
@@ -141,6 +144,23 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
             sys.stdout.write(f"{found.name} of {of}: {len(found.pids)} processes\n")
         sys.stdout.write("removed " + ", ".join(f"{count} {name}" for name, count in removed.items()) + "\n")
     return FAILED if after.workspaces else 0
+
+
+async def reap_pods(state_dir: Path) -> int:
+    """Removes the pods that a worker which died has left in its cluster, and tells their number. Raises
+    `CodeAgentError` where there may be some and the cluster cannot be asked."""
+    if not (state_dir / OWNER).exists():
+        return 0
+    from codeagent.cli.sandbox_host import cluster_of, configured
+
+    cluster = cluster_of(configured())
+    if lacks := cluster.missing():
+        raise SandboxUnavailable(["pods may be left in a cluster", *lacks])
+    driver = KubernetesDriver(state_dir, cluster)
+    try:
+        return await driver.reap(frozenset())
+    finally:
+        await driver.shutdown()
 
 
 async def reap(state_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -11,12 +12,13 @@ from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.artifacts.sweep import ArtifactSweep
 from codeagent.broker.topics import SANDBOX_EVENTS
 from codeagent.cli.parts import Parts, trusted_hosts
+from codeagent.cli.sandbox_host import host_of
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.projections.artifact_references import named_among
 from codeagent.projects.git_credentials import SealedCredentials
 from codeagent.quotas.reservations import Reservations
 from codeagent.sandboxes.notes import Notes
-from codeagent.sandboxes.offers import Containers, Host, OfferedDriver
+from codeagent.sandboxes.offers import OfferedDriver
 from codeagent.sandboxes.protocol import IsolationLevel
 from codeagent.sandboxes.select import choose_driver, lacking
 from codeagent.settings import Settings
@@ -31,13 +33,10 @@ log = get_logger(__name__)
 
 async def choose(settings: Settings) -> OfferedDriver:
     """The driver that the settings ask for, proven. Raises `SandboxUnavailable`."""
-    host = Host(
-        settings.sandbox_dir,
-        trusted_hosts=tuple(trusted_hosts(settings)),
+    host = replace(
+        host_of(settings, settings.sandbox_dir),
+        trusted_hosts=trusted_hosts(settings),
         parked=settings.sandbox_parked > 0,
-        containers=Containers(
-            settings.sandbox_image, settings.sandbox_engine_arguments, settings.sandbox_engine_runtime
-        ),
     )
     driver = await choose_driver(IsolationLevel(settings.sandbox_minimum_level), None, host, settings.sandbox_driver)
     metrics.SANDBOX_LEVEL.set(driver.level)

@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from codeagent.sandboxes import beneath, machine, outcome, pod_files, pod_probe, pod_states, pods, repository
 from codeagent.sandboxes.cluster import Cluster, ClusterApi
@@ -36,6 +40,13 @@ from codeagent.sandboxes.protocol import (
 )
 from codeagent.sandboxes.sources import check_ref, parse_source
 from codeagent.sandboxes.uninterrupted import in_thread, to_the_end
+
+OWNER = "owner"
+"""The file of the state directory that a worker is known by in the cluster."""
+_NAME = re.compile(rb"[0-9a-f]{20}")
+_AT_ONCE = 16
+
+_log = logging.getLogger(__name__)
 
 
 class KubernetesDriver:
@@ -106,7 +117,8 @@ class KubernetesDriver:
                 done = await pod_files.git(self._api, workspace.pod, script, repository.ENVIRONMENT, patch, limits)
                 workspace.tree = _tree(done, patch)
             except BaseException:
-                await self.close(workspace)
+                with suppress(SandboxFailure):  # what made it fail is the answer; the pod is still known
+                    await self.close(workspace)
                 raise
         finally:
             self._opening.discard(key)
@@ -177,12 +189,20 @@ class KubernetesDriver:
         made = await self._ready()
         kept = {made.key(workspace_id) for workspace_id in keep} | self._opening
         doomed = {key: name for key, name in (await made.names()).items() if key not in kept}
-        for key, name in doomed.items():
-            if (live := self._live.get(key)) is not None:
-                await self.close(live)
-            else:
-                await to_the_end(made.remove(name))
+        await _all_tried([self._reaped(made, key, name) for key, name in doomed.items()])
+        for name in await made.abandoned():
+            await made.ask_to_end(name)
         return len(doomed)
+
+    async def _reaped(self, made: Pods, key: str, name: str) -> None:
+        live = self._live.get(key)
+        try:
+            await (to_the_end(made.remove(name)) if live is None else self.close(live))
+        except SandboxFailure as failure:
+            if failure.reason != "stuck":
+                raise
+            # Its node is out of reach. The cluster ends it when it hears of the node: no reason not to start.
+            _log.warning("a pod that was left is not gone yet: %s", name)
 
     async def fetch(
         self, url: str, ref: str, destination: Path, limits: Limits, credential: GitCredential | None = None
@@ -195,13 +215,14 @@ class KubernetesDriver:
 
     async def shutdown(self) -> None:
         """Closes every workspace and gives the state directory back. The driver can be used again afterwards."""
-        for workspace in list(self._live.values()):
-            await self.close(workspace)
-        await self._api.close()
-        self._pods = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        try:
+            await _all_tried([self.close(workspace) for workspace in self._live.values()])
+        finally:
+            await self._api.close()
+            self._pods = None
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     def _own(self, workspace: Workspace) -> PodWorkspace:
         if not isinstance(workspace, PodWorkspace) or workspace.closed.is_set():
@@ -211,20 +232,33 @@ class KubernetesDriver:
     async def _ready(self) -> Pods:
         async with self._preparing:
             if self._pods is None:
-                made = Pods(self._api, await in_thread(self._owner), self.level)
-                await made.isolate()
-                self._pods = made
+                self._pods = Pods(self._api, await in_thread(self._owner), self.level)
         return self._pods
 
     def _owner(self) -> str:
         if self._lock is None:
             self._lock = machine.lock(self._state_dir)
-        path = self._state_dir / "owner"
-        if not path.exists():
+        path = self._state_dir / OWNER
+        known = path.read_bytes() if path.exists() else b""
+        if _NAME.fullmatch(known) is None:
+            known = secrets.token_hex(10).encode()
             written = path.with_suffix(".new")
-            written.write_text(secrets.token_hex(10), encoding="ascii")
+            written.write_bytes(known)
             written.replace(path)
-        return path.read_text(encoding="ascii")
+        return known.decode("ascii")
+
+
+async def _all_tried(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Does all of it, some at a time. Raises the first `SandboxFailure` afterwards."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def in_turn(each: Coroutine[Any, Any, None]) -> None:
+        async with turns:
+            await each
+
+    answers = await asyncio.gather(*map(in_turn, work), return_exceptions=True)
+    if failures := [answer for answer in answers if answer is not None]:
+        raise failures[0]
 
 
 def _file(path: str) -> tuple[str, ...]:

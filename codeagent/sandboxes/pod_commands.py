@@ -129,7 +129,8 @@ class Command:
             work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         if self._workspace.closed.is_set():
-            return
+            async with self._workspace.closing:  # until its pod is gone
+                return
         try:
             await self._barrier()
         except SandboxFailure as failure:

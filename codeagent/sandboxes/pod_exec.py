@@ -2,14 +2,16 @@
 
 No runner listens inside: it would need a port that the pod's network policy has to open, keys that a command must not
 see, and a process that a command under the same user could kill. The API server already knows who asks. Its weaknesses
-are met so: what is run is told on standard input, not in the address, which servers log and limit in length; and
-since a connection that ends leaves the program running, the driver ends every process after each command.
+are met so: what is run, and the program that runs it, are told on standard input, not in the address, which servers log
+and limit in length; and since a connection that ends leaves the program running, the driver ends every process after
+each command.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,16 +21,33 @@ from urllib.parse import urlencode
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 
-from codeagent.sandboxes.cluster import REQUEST_SECONDS, ApiRefused, ClusterApi
+from codeagent.sandboxes.cluster import REQUEST_SECONDS, ApiRefused, ClusterApi, NoAnswer
 from codeagent.sandboxes.protocol import SandboxFailure
 
 PROTOCOL = "v5.channel.k8s.io"
-PROGRAM = (Path(__file__).with_name("inside") / "pod.py").read_text(encoding="utf-8")
+_PROGRAM = (Path(__file__).with_name("inside") / "pod.py").read_bytes()
 _STDIN, _STDOUT, _STDERR, _STATUS, _CLOSE = 0, 1, 2, 3, 255
 _STREAMS = {_STDOUT: "stdout", _STDERR: "stderr"}
 _PIECE_BYTES = 64 << 10
 _MOST_FRAME_BYTES = 1 << 20
 _STATUS_BYTES = 64 << 10
+
+# Takes the program from standard input, and leaves what follows it to the program.
+_LOADER = """import os
+p = b''
+while len(p) < SIZE:
+    b = os.read(0, SIZE - len(p))
+    if not b: raise SystemExit(4)
+    p += b
+exec(p)""".replace("SIZE", str(len(_PROGRAM)))
+_PAUSES_SECONDS = (0.1, 0.4, 1.0)
+_NOT_STARTED = frozenset({429, 500, 503})
+"""What an API server answers that is busy, or does not reach the node or the container."""
+_PING_SECONDS, _PONG_SECONDS = 15.0, 60.0
+"""Whoever reads output slowly does not see the pong behind it."""
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.INFO)  # at DEBUG the library logs the header that holds the token, and what is sent
 
 END_SECONDS = 15.0
 # Only what the shell itself can do: where the processes are used up, none could be started. It ends when nobody is left
@@ -53,7 +72,8 @@ async def perform(
 ) -> int:
     """Has `inside/pod.py` do `request`, with `data` behind it; returns the exit code. Raises `ApiRefused`, `Broken`."""
     told = json.dumps(request).encode()
-    return await execute(api, pod, container, ("python3", "-I", "-c", PROGRAM), b"%08x" % len(told) + told + data, take)
+    stdin = _PROGRAM + b"%08x" % len(told) + told + data
+    return await execute(api, pod, container, ("python3", "-I", "-c", _LOADER), stdin, take)
 
 
 async def execute(
@@ -80,9 +100,15 @@ async def end_all(api: ClusterApi, pod: str, container: str) -> bytes:
         if stream == "stdout":
             counted.extend(piece)
 
+    words = ("/bin/sh", "-c", _END_ALL)
     try:
         async with asyncio.timeout(END_SECONDS):
-            code = await execute(api, pod, container, ("/bin/sh", "-c", _END_ALL), b"", take)
+            try:
+                code = await execute(api, pod, container, words, b"", take)
+            except (Broken, NoAnswer):
+                # Once more does no harm, and a pod is not given up for a server that was replaced.
+                counted.clear()
+                code = await execute(api, pod, container, words, b"", take)
     except TimeoutError:
         raise Broken("processes could not be ended in time") from None
     if code != 0:
@@ -97,24 +123,7 @@ async def _connected(
     query = [("container", container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
     query += [("command", word) for word in words]
     address = "ws" + api.cluster.address.removeprefix("http") + api.namespaced("pods", pod) + "/exec"
-    try:
-        connection = await connect(
-            f"{address}?{urlencode(query)}",
-            subprotocols=[PROTOCOL],  # type: ignore[list-item]  # a NewType of str
-            additional_headers=await api.headers(),
-            ssl=await api.trust(),
-            open_timeout=REQUEST_SECONDS,
-            close_timeout=1.0,
-            max_size=_MOST_FRAME_BYTES,
-            max_queue=4,
-            compression=None,
-            proxy=None,
-        )
-    except InvalidStatus as error:
-        raise ApiRefused(error.response.status_code, "a program cannot be started in the pod") from None
-    except (InvalidHandshake, OSError, TimeoutError) as error:
-        why = f"the cluster does not answer ({type(error).__name__})"
-        raise SandboxFailure(why, reason="cluster_unavailable") from None
+    connection = await _connect(api, f"{address}?{urlencode(query)}")
     try:
         if connection.subprotocol != PROTOCOL:
             why = f"the cluster does not speak {PROTOCOL}: Kubernetes 1.30 does"
@@ -122,6 +131,44 @@ async def _connected(
         yield connection
     finally:
         await connection.close()
+
+
+class _Direct(connect):
+    """Follows no redirect: what runs, and the token, are for one server."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
+async def _connect(api: ClusterApi, address: str) -> ClientConnection:
+    """Tries again for a while where nothing was started. Raises `ApiRefused`, `NoAnswer`."""
+    pauses = iter(_PAUSES_SECONDS)
+    while True:
+        headers, trust = await api.headers(), await api.trust()
+        try:
+            return await _Direct(
+                address,
+                subprotocols=[PROTOCOL],  # type: ignore[list-item]  # a NewType of str
+                additional_headers=headers,
+                ssl=trust,
+                logger=_log,
+                open_timeout=REQUEST_SECONDS,
+                close_timeout=1.0,
+                ping_interval=_PING_SECONDS,
+                ping_timeout=_PONG_SECONDS,
+                max_size=_MOST_FRAME_BYTES,
+                max_queue=4,
+                compression=None,
+                proxy=None,
+            )
+        except InvalidStatus as error:
+            status = error.response.status_code
+            pause = next(pauses, None)
+            if status not in _NOT_STARTED or pause is None:
+                raise ApiRefused(status, "a program cannot be started in the pod") from None
+        except (InvalidHandshake, OSError, TimeoutError) as error:
+            raise NoAnswer(error) from None
+        await asyncio.sleep(pause)
 
 
 async def _feed(connection: ClientConnection, stdin: bytes) -> None:

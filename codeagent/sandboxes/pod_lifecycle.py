@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from codeagent.sandboxes import pod_states, pods
+from codeagent.sandboxes import pod_admission, pod_states, pods
 from codeagent.sandboxes.cluster import ApiRefused, ClusterApi
 from codeagent.sandboxes.protocol import IsolationLevel, Limits, SandboxFailure
 from codeagent.sandboxes.uninterrupted import to_the_end
@@ -15,6 +17,8 @@ from codeagent.sandboxes.uninterrupted import to_the_end
 START_SECONDS = 120.0
 GONE_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
+_GRACE_SECONDS = 3600.0
+"""Longer than any clock is wrong."""
 _POLICIES = "/apis/networking.k8s.io/v1"
 
 
@@ -32,33 +36,45 @@ class Pods:
         return hashlib.sha256(told).hexdigest()[:40]
 
     async def isolate(self) -> None:
-        """Makes the network policy of all pods to come. Raises `SandboxFailure` if another one has its name."""
-        wanted = pods.network_policy(self._owner)
+        """Sees to it that the network policy of all pods is there. Raises `SandboxFailure` if it is another one."""
+        wanted = pods.network_policy()
+        policy = await self._policy()
+        if policy is None:
+            try:
+                policy = await self._api.ask("POST", self._api.namespaced("networkpolicies", group=_POLICIES), wanted)
+            except ApiRefused as refused:
+                if refused.http_status != 409:
+                    raise
+                policy = await self._policy() or {}  # another worker was faster
+        kept = {name: value for name, value in policy.get("spec", {}).items() if value}
+        if kept != wanted["spec"]:
+            why = f"the network policy {pods.POLICY} was changed"
+            raise SandboxFailure(why, reason="policy_changed", retryable=False)
+
+    async def _policy(self) -> dict[str, Any] | None:
         try:
-            await self._api.ask("POST", self._api.namespaced("networkpolicies", group=_POLICIES), wanted)
+            return await self._api.ask("GET", self._api.namespaced("networkpolicies", pods.POLICY, _POLICIES))
         except ApiRefused as refused:
-            if refused.http_status != 409:
+            if refused.http_status != 404:
                 raise
-            path = self._api.namespaced("networkpolicies", wanted["metadata"]["name"], _POLICIES)
-            spec = (await self._api.ask("GET", path)).get("spec", {})
-            kept = {name: value for name, value in spec.items() if value}
-            if kept != wanted["spec"]:
-                why = "the network policy of the sandboxes was changed"
-                raise SandboxFailure(why, reason="policy_changed", retryable=False) from None
+            return None
 
     async def make(self, workspace_id: str, limits: Limits) -> dict[str, Any]:
-        """A pod that runs. What was left under that name is removed first. Raises `SandboxFailure`."""
+        """A pod that runs, isolated. What was left under that name is removed first. Raises `SandboxFailure`."""
         key, cluster = self.key(workspace_id), self._api.cluster
         name = f"codeagent-{key}"
+        await self.isolate()
         await self.remove(name)
         labels = {pods.OWNER_LABEL: self._owner, pods.ID_LABEL: key}
         manifest = pods.pod(name, labels, cluster.image, limits, self._level, cluster.runtime_class)
-        made = await self._api.ask("POST", self._api.namespaced("pods"), manifest)
         try:
-            _check_unweakened(manifest["spec"], made.get("spec", {}))
+            # To the end: a request that is given up may still be granted, when nobody looks any more.
+            made = await to_the_end(self._api.ask("POST", self._api.namespaced("pods"), manifest))
+            pod_admission.check(manifest["spec"], made.get("spec", {}))
             return await self.running(name)
         except BaseException:
-            await to_the_end(self.remove(name))
+            with suppress(SandboxFailure):  # what made it fail is the answer; the next reaping finds the pod
+                await to_the_end(self.remove(name))
             raise
 
     async def look(self, name: str) -> dict[str, Any]:
@@ -85,15 +101,12 @@ class Pods:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    async def remove(self, name: str) -> bool:
-        """Ends the pod and waits until it is gone; whether there was one. Raises `SandboxFailure` (`stuck`)."""
+    async def remove(self, name: str) -> None:
+        """Ends the pod, if there is one, and waits until it is gone. Raises `SandboxFailure` (`stuck`)."""
         path, pause = self._api.namespaced("pods", name), _FIRST_PAUSE_SECONDS
         end = time.monotonic() + GONE_SECONDS
-        found = False
         try:
-            # Not a grace of 0: the object would be gone before the node has ended its processes.
-            await self._api.ask("DELETE", path, query={"gracePeriodSeconds": "1"})
-            found = True
+            await self.ask_to_end(name)
             while time.monotonic() < end:
                 await self._api.ask("GET", path)
                 await asyncio.sleep(pause)
@@ -101,51 +114,39 @@ class Pods:
         except ApiRefused as refused:
             if refused.http_status != 404:
                 raise
-            return found
+            return
         raise SandboxFailure("a pod cannot be ended", reason="stuck")
+
+    async def ask_to_end(self, name: str) -> None:
+        """Ends the pod, if there is one, some time. Raises `SandboxFailure`."""
+        try:
+            # Not a grace of 0: the object would be gone before the node has ended its processes.
+            path = self._api.namespaced("pods", name)
+            await self._api.ask("DELETE", path, query={"gracePeriodSeconds": "1"})
+        except ApiRefused as refused:
+            if refused.http_status != 404:
+                raise
 
     async def names(self) -> dict[str, str]:
         """Every pod of this owner, by the key of its workspace."""
-        found: dict[str, str] = {}
-        query = {"labelSelector": f"{pods.OWNER_LABEL}={self._owner}", "limit": "500"}
+        found = {}
+        for pod in await self._all(f"{pods.OWNER_LABEL}={self._owner}"):
+            metadata = pod["metadata"]
+            found[str(metadata["labels"].get(pods.ID_LABEL, metadata["name"]))] = str(metadata["name"])
+        return found
+
+    async def abandoned(self) -> list[str]:
+        """Pods of any owner that should have ended by themselves some time ago: none is left that would remove them."""
+        before = datetime.now(UTC) - timedelta(seconds=pods.POD_SECONDS + _GRACE_SECONDS)
+        found = [pod["metadata"] for pod in await self._all(pods.OWNER_LABEL)]
+        return [str(pod["name"]) for pod in found if datetime.fromisoformat(pod["creationTimestamp"]) < before]
+
+    async def _all(self, selector: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        query = {"labelSelector": selector, "limit": "500"}
         while True:
             listed = await self._api.ask("GET", self._api.namespaced("pods"), query=query)
-            for pod in listed.get("items", []):
-                metadata = pod["metadata"]
-                found[metadata.get("labels", {}).get(pods.ID_LABEL, metadata["name"])] = metadata["name"]
+            found += listed.get("items", [])
             if not (more := listed.get("metadata", {}).get("continue")):
                 return found
             query = {**query, "continue": more}
-
-
-def _check_unweakened(asked: dict[str, Any], made: dict[str, Any]) -> None:
-    """An API server that does not know a field drops it without a word, and an admission hook may change it or add a
-    container. What the cluster adds to a security context by itself is its own default."""
-    names = ("runtimeClassName", "hostUsers", "automountServiceAccountToken", "dnsPolicy")
-    changed = [name for name in names if made.get(name) != asked.get(name)]
-    changed += [name for name in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace") if made.get(name)]
-    if not _keeps(made.get("securityContext"), asked["securityContext"]):
-        changed.append("securityContext")
-    if (
-        made.get("initContainers")
-        or len(made.get("containers", [])) != len(asked["containers"])
-        or not all(
-            _keeps(got.get(field), wanted[field])
-            for got, wanted in zip(made["containers"], asked["containers"], strict=True)
-            for field in ("name", "image", "command", "securityContext", "resources")
-        )
-    ):
-        changed.append("containers")
-    if changed:
-        why = f"the cluster does not keep what a pod was asked to be: {', '.join(changed)}"
-        raise SandboxFailure(why, reason="pod_refused", retryable=False)
-
-
-def _keeps(made: Any, asked: Any) -> bool:
-    """Amounts are compared by being there: the cluster may write them another way."""
-    if isinstance(asked, dict):
-        return isinstance(made, dict) and all(
-            name in made and (name in ("cpu", "memory", "ephemeral-storage") or _keeps(made[name], value))
-            for name, value in asked.items()
-        )
-    return bool(made == asked)

@@ -22,11 +22,16 @@ POD_SECONDS = 6 * 3600
 """A pod ends by itself after this long: its worker may be gone for good."""
 _UID = 1000
 _REPOSITORY_BYTES = 256 << 20
-_POLICY = "codeagent-sandboxes"
+POLICY = "codeagent-sandboxes"
 
-# Children that are left to it vanish without being waited for, since an ignored SIGCHLD outlives exec. The shell cannot
-# ignore it.
-_IDLE = "import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp('sleep', ['sleep', 'infinity'])"
+# Children that are left to it vanish without being waited for, since an ignored SIGCHLD outlives exec; those that came
+# before are waited for here. The shell cannot ignore it.
+_IDLE = """import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+try:
+    while os.waitpid(-1, os.WNOHANG)[0]: pass
+except ChildProcessError: pass
+os.execvp('sleep', ['sleep', 'infinity'])"""
 _FIRST_PROCESS = ["python3", "-I", "-c", _IDLE]
 
 
@@ -100,11 +105,14 @@ def _volume(name: str, size_bytes: int) -> dict[str, Any]:
     return {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": str(size_bytes)}}
 
 
-def network_policy(owner: str) -> dict[str, Any]:
-    """Nothing reaches the owner's pods, and they reach nothing."""
+def network_policy() -> dict[str, Any]:
+    """Nothing reaches the pods of whatever owner, and they reach nothing."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": f"{_POLICY}-{owner}", "labels": {OWNER_LABEL: owner}},
-        "spec": {"podSelector": {"matchLabels": {OWNER_LABEL: owner}}, "policyTypes": ["Ingress", "Egress"]},
+        "metadata": {"name": POLICY},
+        "spec": {
+            "podSelector": {"matchExpressions": [{"key": OWNER_LABEL, "operator": "Exists"}]},
+            "policyTypes": ["Ingress", "Egress"],
+        },
     }

@@ -7,9 +7,13 @@ Its pods have no limit of memory, no filter of system calls and no user namespac
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -21,6 +25,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.servers.pod_containers import PodOnThisMachine
+from tests.servers.pod_rules import complaints, covers, selected
 
 VERSION = "1.37"
 NAMESPACE = "codeagent-sandboxes"
@@ -29,89 +34,61 @@ PROTOCOL = "v5.channel.k8s.io"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 POLICIES = f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies"
 FIRST_UID = 210_000
+LOST = 1
 
 
 class Refusal(Exception):
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, kind: str = "") -> None:
         super().__init__(message)
         self.status = status
-
-
-def complaints(spec: dict[str, Any], runtime_classes: set[str]) -> list[str]:
-    """What a pod lacks of what every sandbox has to have."""
-    wanted: dict[str, Any] = {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "dnsPolicy": "None",
-    }
-    found = [name for name, value in wanted.items() if spec.get(name) != value]
-    pod = spec.get("securityContext", {})
-    if (
-        not pod.get("runAsNonRoot")
-        or not pod.get("runAsUser")
-        or pod.get("seccompProfile", {}).get("type") != "RuntimeDefault"
-    ):
-        found.append("securityContext")
-    if not spec.get("activeDeadlineSeconds") or spec.get("terminationGracePeriodSeconds", 30) > 2:
-        found.append("deadlines")
-    if "runtimeClassName" in spec and spec["runtimeClassName"] not in runtime_classes:
-        found.append(f'RuntimeClass "{spec["runtimeClassName"]}" not found')
-    if "runtimeClassName" not in spec and spec.get("hostUsers") is not False:
-        found.append("hostUsers")
-    for volume in spec.get("volumes", []):
-        room = volume.get("emptyDir", {})
-        if set(volume) != {"name", "emptyDir"} or room.get("medium") != "Memory" or not room.get("sizeLimit"):
-            found.append(f"volume {volume['name']}")
-    for box in spec["containers"]:
-        found += [f"container {box['name']}: {lack}" for lack in container_complaints(box)]
-    return found
-
-
-def container_complaints(box: dict[str, Any]) -> list[str]:
-    context, resources = box.get("securityContext", {}), box.get("resources", {})
-    checks = {
-        "allowPrivilegeEscalation": context.get("allowPrivilegeEscalation") is False,
-        "capabilities": context.get("capabilities") == {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": context.get("readOnlyRootFilesystem") is True,
-        "privileged": not context.get("privileged"),
-        "resources": bool(resources.get("limits")) and resources.get("limits") == resources.get("requests"),
-        "amounts": {"cpu", "memory", "ephemeral-storage"} <= set(resources.get("limits", {})),
-        "image": "@sha256:" in box.get("image", ""),
-        "env": not box.get("env") and not box.get("envFrom"),
-    }
-    return [name for name, holds in checks.items() if not holds]
+        self.kind = kind
 
 
 class KubernetesApi:
-    """Serves HTTP on loopback. What it is told to do wrong:
+    """Serves HTTPS on loopback. `made`: the pods it was asked for; `addresses`: where programs were started.
 
-    `refuses`: a status and a message for the next pod. `drops`: a field of pods that it forgets. `waits`: why containers
-    never start. `breaks`: what becomes of the pod instead of the next command: `OOMKilled` (its container is started
-    again), or why it ends as a whole.
+    What it is told to do wrong:
+
+    `refuses`: a status and a message for the next pod. `fails`: for the next requests in turn, a method, a status and the
+    reason it names; `LOST` as a status: it does what it was asked, and never answers; the method `EXEC` stands for
+    starting a program. `changes`: what an admission hook does to a pod. `waits`: why containers never start. `breaks`:
+    what becomes of the pod instead of the next command: `OOMKilled` (its container is started again), or why it ends as
+    a whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: Path, certificate: Path) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
         self.policies: dict[str, dict[str, Any]] = {}
         self.runtime_classes = {"gvisor"}
         self.requests: list[str] = []
+        self.addresses: list[str] = []
+        self.made: list[dict[str, Any]] = []
         self.token = TOKEN
         self.refuses: tuple[int, str] | None = None
-        self.drops = ""
+        self.fails: list[tuple[str, int, str]] = []
+        self.changes: Callable[[dict[str, Any]], object] = lambda spec: None
         self.waits = ""
         self.breaks = ""
         self._running: dict[str, PodOnThisMachine] = {}
         self._made = 0
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"https://localhost:{self._listener.getsockname()[1]}"
         app = Starlette(
             routes=[
                 WebSocketRoute(f"{PODS}/{{name}}/exec", self._exec),
                 Route("/{path:path}", self._answer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             ]
         )
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="websockets-sansio", lifespan="off"))
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            ws="websockets-sansio",
+            lifespan="off",
+            ssl_keyfile=key,
+            ssl_certfile=certificate,
+        )
+        self._server = uvicorn.Server(config)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> KubernetesApi:
@@ -133,10 +110,21 @@ class KubernetesApi:
             if request.headers.get("authorization") != f"Bearer {self.token}":
                 raise Refusal(401, "Unauthorized")
             body = json.loads(await request.body() or b"null")
-            return JSONResponse(self._handle(request, body))
+            status, kind = self._fault(request.method)
+            if status not in (0, LOST):
+                raise Refusal(status, "as told", kind)
+            answer = self._handle(request, body)
+            if status == LOST:
+                raise ConnectionAbortedError
+            return JSONResponse(answer)
         except Refusal as refusal:
             told = {"kind": "Status", "status": "Failure", "code": refusal.status, "message": str(refusal)}
-            return JSONResponse(told, refusal.status)
+            return JSONResponse({**told, "reason": refusal.kind}, refusal.status)
+
+    def _fault(self, method: str) -> tuple[int, str]:
+        if self.fails and self.fails[0][0] == method:
+            return self.fails.pop(0)[1:]
+        return 0, ""
 
     def _handle(self, request: Request, body: Any) -> dict[str, Any]:
         query = dict(request.query_params)
@@ -146,24 +134,23 @@ class KubernetesApi:
                 return {"major": "1", "minor": "37", "gitVersion": "v1.37.0"}
             case "POST", _ if path == POLICIES and not query:
                 return self._keep(self.policies, "NetworkPolicy", body)
-            case "GET", _ if path == f"{POLICIES}/{name}" and not query and name in self.policies:
-                return self.policies[name]
+            case "GET", _ if path == f"{POLICIES}/{name}" and not query:
+                return self._found(self.policies, name)
             case "POST", _ if path == PODS and not query:
                 return self._make(body)
             case "GET", _ if path == PODS and set(query) == {"labelSelector", "limit"}:
-                key, _, value = query["labelSelector"].partition("=")
-                return {
-                    "items": [p for p in self.pods.values() if p["metadata"]["labels"].get(key) == value],
-                    "metadata": {},
-                }
-            case (("GET" | "DELETE"), _) if path == f"{PODS}/{name}":
-                if name not in self.pods:
-                    raise Refusal(404, f'pods "{name}" not found')
-                if request.method == "GET" and not query:
-                    return self.pods[name]
-                if request.method == "DELETE" and set(query) <= {"gracePeriodSeconds"}:
-                    return self._remove(name)
+                return {"items": selected(self.pods.values(), query["labelSelector"]), "metadata": {}}
+            case "GET", _ if path == f"{PODS}/{name}" and not query:
+                return self._found(self.pods, name)
+            case "DELETE", _ if path == f"{PODS}/{name}" and set(query) <= {"gracePeriodSeconds"}:
+                self._found(self.pods, name)
+                return self._remove(name)
         raise Refusal(400, f"unknown: {request.method} {path} {query}")
+
+    def _found(self, where: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+        if name not in where:
+            raise Refusal(404, f'"{name}" not found', "NotFound")
+        return where[name]
 
     def _keep(self, where: dict[str, dict[str, Any]], kind: str, body: Any) -> dict[str, Any]:
         try:
@@ -174,7 +161,7 @@ class KubernetesApi:
             raise Refusal(400, f"not a {kind}")
         name = body["metadata"]["name"]
         if name in where:
-            raise Refusal(409, f"{name} already exists")
+            raise Refusal(409, f"{name} already exists", "AlreadyExists")
         where[name] = body
         return dict(body)
 
@@ -184,12 +171,12 @@ class KubernetesApi:
             raise Refusal(status, message)
         if lacks := complaints(body["spec"], self.runtime_classes):
             raise Refusal(403, f"pod is forbidden: {', '.join(lacks)}")
-        labels = body["metadata"]["labels"]
-        if not any(p["spec"]["podSelector"]["matchLabels"].items() <= labels.items() for p in self.policies.values()):
+        if not any(covers(policy, body["metadata"]["labels"]) for policy in self.policies.values()):
             raise Refusal(403, "pod is forbidden: no network policy covers it")
         self._keep(self.pods, "Pod", body)
+        self.made.append(copy.deepcopy(body))
         name = body["metadata"]["name"]
-        body["spec"].pop(self.drops, None)
+        body["metadata"]["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         body["spec"]["nodeName"] = "node"
         state = {"waiting": {"reason": self.waits, "message": "as told"}} if self.waits else {"running": {}}
         boxes = [
@@ -200,6 +187,7 @@ class KubernetesApi:
         if not self.waits:
             self._made += 1
             self._running[name] = PodOnThisMachine(body["spec"], FIRST_UID + self._made)
+        self.changes(body["spec"])
         return dict(body)
 
     def _remove(self, name: str) -> dict[str, Any]:
@@ -209,6 +197,11 @@ class KubernetesApi:
 
     async def _exec(self, connection: WebSocket) -> None:
         name, query = connection.path_params["name"], connection.query_params
+        self.addresses.append(str(connection.url))
+        status, _ = self._fault("EXEC")
+        if status not in (0, LOST):
+            await connection.send_denial_response(Response(status_code=status))
+            return
         known = {"container", "stdin", "stdout", "stderr", "command"}
         fits = set(query) == known and all(query[stream] == "true" for stream in ("stdin", "stdout", "stderr"))
         allowed = connection.headers.get("authorization") == f"Bearer {self.token}"
@@ -221,13 +214,16 @@ class KubernetesApi:
             self._break(name, running)
             await connection.close()
             return
+        if status == LOST:
+            await connection.close()
+            return
         process = await running.containers[query["container"]].start(query.getlist("command"))
         feeding = asyncio.ensure_future(feed(connection, process))
         with suppress(WebSocketDisconnect, RuntimeError):
             await asyncio.gather(carry(connection, 1, process.stdout), carry(connection, 2, process.stderr))
             code = await process.wait()
             if running.containers.get(query["container"]) is not None and name in self.pods:
-                await connection.send_bytes(b"\x03" + status(128 - code if code < 0 else code))
+                await connection.send_bytes(b"\x03" + ending(128 - code if code < 0 else code))
             await connection.close()
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
@@ -267,7 +263,7 @@ async def carry(connection: WebSocket, channel: int, stream: asyncio.StreamReade
         await connection.send_bytes(bytes([channel]) + piece)
 
 
-def status(code: int) -> bytes:
+def ending(code: int) -> bytes:
     """As the API server words the end of a program."""
     told: dict[str, Any] = {"metadata": {}, "status": "Success"}
     if code:

@@ -11,6 +11,7 @@ from codeagent.sandboxes.cluster import Cluster
 from codeagent.sandboxes.kubernetes import KubernetesDriver
 from codeagent.sandboxes.protocol import IsolationLevel
 from tests.integration.sandboxes.support import require_root_and_bwrap
+from tests.servers.git_server import make_certificate
 from tests.servers.kubernetes_api import NAMESPACE, TOKEN, KubernetesApi
 
 IMAGE = "registry.example/sandbox@sha256:" + "0" * 64
@@ -23,8 +24,10 @@ async def cluster_on_this_machine(
     require_root_and_bwrap()
     with tempfile.TemporaryDirectory() as folder:
         credentials = Path(folder)
+        key, certificate = make_certificate(credentials)
         (credentials / "token").write_text(TOKEN)
-        async with KubernetesApi() as api:
+        (credentials / "ca.crt").write_bytes(certificate.read_bytes())
+        async with KubernetesApi(key, certificate) as api:
             cluster = Cluster(image=IMAGE, namespace=NAMESPACE, url=api.url, credentials=credentials)
             driver = KubernetesDriver(state_dir, cluster, level)
             yield api, driver

@@ -11,7 +11,7 @@ from codeagent.sandboxes.kubernetes import KubernetesDriver
 from codeagent.sandboxes.protocol import ExecSpec, IsolationLevel, Reason, SandboxFailure, Workspace
 from tests.integration.kubernetes.support import cluster_on_this_machine
 from tests.integration.sandboxes.support import LIMITS, archive, ignore
-from tests.servers.kubernetes_api import KubernetesApi
+from tests.servers.kubernetes_api import TOKEN, KubernetesApi, covers
 
 RUN = ExecSpec(("true",), limits=LIMITS)
 
@@ -45,7 +45,7 @@ async def test_a_pod_is_made_as_the_published_schema_and_the_hardening_demand(
     (policy,) = api.policies.values()
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert not {"ingress", "egress"} & set(policy["spec"])
-    assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert covers(policy, pod["metadata"]["labels"])
 
 
 async def test_commands_run_files_are_reached_and_nothing_is_left(
@@ -85,7 +85,10 @@ async def test_how_a_pod_ended_is_told(cluster: tuple[KubernetesApi, KubernetesD
         ({"refuses": (403, "violates PodSecurity")}, "pod_refused", False),
         ({"refuses": (403, "exceeded quota: pods")}, "quota_exceeded", True),
         ({"refuses": (503, "no leader")}, "cluster_unavailable", True),
-        ({"drops": "hostUsers"}, "pod_refused", False),
+        ({"changes": lambda spec: spec.pop("hostUsers")}, "pod_refused", False),
+        ({"changes": lambda spec: spec["volumes"].append({"name": "aws-iam-token"})}, "pod_refused", False),
+        ({"changes": lambda spec: spec["containers"].append({"name": "sidecar"})}, "pod_refused", False),
+        ({"changes": lambda spec: spec["containers"][0].update(env=[{"name": "A"}])}, "pod_refused", False),
         ({"waits": "ErrImageNeverPull"}, "image_missing", False),
         ({"waits": "ImagePullBackOff"}, "image_missing", True),
         ({"waits": "CreateContainerConfigError"}, "start_failed", False),
@@ -123,13 +126,14 @@ async def test_a_renewed_token_is_used_and_a_policy_that_was_opened_is_refused(
     assert await refusal(driver.reap(frozenset())) == ("cluster_unavailable", True)
     token.write_text("another\n")
     assert await driver.reap(frozenset()) == 1
-    token.write_text(api.token)
     (policy,) = api.policies.values()
     policy["spec"]["egress"] = [{}]
-    await driver.shutdown()
-    assert await refusal(driver.reap(frozenset())) == ("policy_changed", False)
-    del policy["spec"]["egress"]
-    token.write_text("token-of-the-worker")
+    assert await refusal(opened(driver, tmp_path)) == ("policy_changed", False)
+    assert api.pods == {}
+    api.policies.clear()
+    await opened(driver, tmp_path)
+    assert len(api.policies) == 1
+    token.write_text(TOKEN)
 
 
 async def test_what_a_dead_worker_left_is_reaped(
