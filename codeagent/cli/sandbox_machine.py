@@ -165,10 +165,12 @@ async def reap_pods(state_dir: Path) -> int:
 
 async def reap(state_dir: Path) -> None:
     """Ends and removes all that a worker which died has left there. Raises `SandboxUnavailable`."""
-    level = IsolationLevel.KERNEL if os.geteuid() == 0 else IsolationLevel.RLIMIT
-    driver = BubblewrapDriver(state_dir, level)
-    try:
-        await driver.reap(frozenset())
-    finally:
-        await driver.shutdown()
+    # Where its sandboxes were pods, this machine may have no bubblewrap.
+    if (state_dir / "workspaces").exists() or not (state_dir / OWNER).exists():
+        level = IsolationLevel.KERNEL if os.geteuid() == 0 else IsolationLevel.RLIMIT
+        driver = BubblewrapDriver(state_dir, level)
+        try:
+            await driver.reap(frozenset())
+        finally:
+            await driver.shutdown()
     await asyncio.to_thread(Notes(state_dir).prepare)

@@ -20,7 +20,7 @@ from typing import Any
 
 from codeagent.sandboxes import beneath, machine, outcome, pod_files, pod_probe, pod_states, pods, repository
 from codeagent.sandboxes.cluster import Cluster, ClusterApi
-from codeagent.sandboxes.commands import check_command
+from codeagent.sandboxes.commands import check_command, check_reach
 from codeagent.sandboxes.outcome import last_words
 from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.pod_commands import Command, PodWorkspace
@@ -53,6 +53,7 @@ class KubernetesDriver:
     """See `SandboxDriver`. `state_dir` keeps the name under which the pods are known to be this worker's."""
 
     name = "kubernetes"
+    reaches_out = False
 
     def __init__(self, state_dir: Path, cluster: Cluster, level: IsolationLevel = IsolationLevel.OWN_KERNEL) -> None:
         self.level = level
@@ -127,9 +128,7 @@ class KubernetesDriver:
     async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
         opened = self._own(workspace)
         check_command(spec)
-        if spec.egress:
-            detail = "kubernetes lets no command reach a host"
-            raise SandboxFailure(detail, reason="egress_unsupported", retryable=False)
+        check_reach(self, spec.egress)
         below = beneath.components(spec.cwd)
         async with opened.turn:
             self._own(workspace)

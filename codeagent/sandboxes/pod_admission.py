@@ -9,7 +9,7 @@ from codeagent.sandboxes.protocol import SandboxFailure
 _AMOUNTS = frozenset({"cpu", "memory", "ephemeral-storage", "sizeLimit"})
 _POD = ("runtimeClassName", "hostUsers", "automountServiceAccountToken", "dnsPolicy", "securityContext", "volumes")
 _NEVER_IN_POD = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "initContainers", "ephemeralContainers")
-_CONTAINER = ("name", "image", "command", "securityContext", "resources", "volumeMounts")
+_CONTAINER = ("name", "image", "command", "resources", "volumeMounts")
 _NEVER_IN_CONTAINER = ("args", "env", "envFrom", "lifecycle", "livenessProbe", "startupProbe", "volumeDevices")
 
 
@@ -27,6 +27,8 @@ def check(asked: dict[str, Any], made: dict[str, Any]) -> None:
     for got, wanted in zip(containers, asked["containers"], strict=False):
         changed += [name for name in _CONTAINER if not _keeps(got.get(name), wanted.get(name))]
         changed += [name for name in _NEVER_IN_CONTAINER if got.get(name)]
+        if got.get("securityContext") != wanted["securityContext"]:  # what is added there could only weaken it
+            changed.append("securityContext")
     if changed:
         why = f"the cluster does not keep what a pod was asked to be: {', '.join(dict.fromkeys(changed))}"
         raise SandboxFailure(why, reason="pod_refused", retryable=False)

@@ -22,6 +22,7 @@ from codeagent.sandboxes.uninterrupted import in_thread, to_the_end
 _WRONG_KIND = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EMLINK)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FILE_FAILED = 3
+_FILE_SECONDS = 60.0
 
 
 class Answer:
@@ -63,9 +64,16 @@ async def ask(
     return answer
 
 
-async def reach(api: ClusterApi, pod: str, request: dict[str, Any], data: bytes = b"", most_bytes: int = 1024) -> bytes:
+async def reach(
+    api: ClusterApi,
+    pod: str,
+    request: dict[str, Any],
+    data: bytes = b"",
+    most_bytes: int = 1024,
+    seconds: float = _FILE_SECONDS,
+) -> bytes:
     """What a file access printed. Raises the failures of `SandboxDriver.read_file`."""
-    answer = await ask(api, pod, request, data, Limits(wall_seconds=60.0), most_bytes)
+    answer = await ask(api, pod, request, data, Limits(wall_seconds=seconds), most_bytes)
     if answer.code == 0:
         return answer.stdout
     word = answer.stderr.strip()
@@ -113,7 +121,8 @@ async def fill(api: ClusterApi, pod: str, archive: Path, limits: Limits) -> None
         raise
     except OSError as error:
         raise SandboxFailure(f"the archive cannot be read: {error.strerror}") from error
-    await reach(api, pod, {"do": "fill", "sizes": (len(files), len(base))}, files + base)
+    request, seconds = {"do": "fill", "sizes": (len(files), len(base))}, max(_FILE_SECONDS, limits.wall_seconds)
+    await reach(api, pod, request, files + base, seconds=seconds)
 
 
 def _packed(archive: Path, limits: Limits, canceled: threading.Event) -> tuple[bytes, bytes]:

@@ -19,6 +19,7 @@ DANGEROUS_MODULES = {"pickle", "marshal", "shelve", "telnetlib", "ftplib", "cryp
 ALLOWED = {
     ("codeagent/providers/repair/mend", "exec"): "inside a sandbox: it runs the tests of whoever asked for it",
     ("codeagent/providers/repair/mend", "compile"): "as above",
+    ("codeagent/sandboxes/inside/pod.py", "os.execvpe"): "inside a sandbox: it becomes the command it was sent for",
     ("codeagent/identity/jwt.py", "jose_jwt.encode"): "the one place that knows the library",
     ("codeagent/identity/jwt.py", "jose_jwt.decode"): "as above",
     ("codeagent/sandboxes/patch_text.py", "hashlib.sha1"): "git names its objects so, and nothing is trusted for it",

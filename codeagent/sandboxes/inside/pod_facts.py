@@ -42,6 +42,10 @@ def gvisor() -> bool:
     return size > 0 and b"Starting gVisor" in room.raw[:size]
 
 
+METADATA = "169.254.169.254"
+"""Where clouds tell a machine its secrets."""
+
+
 def connect(host: str, port: int) -> None:
     socket.create_connection((host, port), timeout=2).close()
 
@@ -58,6 +62,7 @@ def look(level: int, host: str, port: int) -> dict[str, bool]:
         "no_repository": not Path("/base.git").exists(),
         "environment_is_ours": not os.environ.keys() - KNOWN_VARIABLES,
         "cluster_unreachable": fails(lambda: connect(host, port)),
+        "metadata_unreachable": fails(lambda: connect(METADATA, 80)),
         "no_names_resolved": fails(lambda: socket.getaddrinfo("kubernetes.default.svc", 443)),
         "few_processes": sum(name.isdigit() for name in os.listdir("/proc")) < 8,  # noqa: PTH208
     }

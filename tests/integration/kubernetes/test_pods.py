@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 
 from codeagent.sandboxes.kubernetes import KubernetesDriver
 from codeagent.sandboxes.protocol import ExecSpec, IsolationLevel, Reason, SandboxFailure, Workspace
 from tests.integration.kubernetes.support import cluster_on_this_machine
 from tests.integration.sandboxes.support import LIMITS, archive, ignore
-from tests.servers.kubernetes_api import TOKEN, KubernetesApi, covers
+from tests.servers.kubernetes_api import NAMESPACE, TOKEN, VERSION, KubernetesApi
+from tests.servers.pod_rules import covers
 
+ROOT = Path(__file__).parents[3]
 RUN = ExecSpec(("true",), limits=LIMITS)
 
 
@@ -48,6 +53,39 @@ async def test_a_pod_is_made_as_the_published_schema_and_the_hardening_demand(
     assert covers(policy, pod["metadata"]["labels"])
 
 
+async def test_the_role_that_is_shipped_allows_what_the_driver_asks_and_nothing_else(
+    cluster: tuple[KubernetesApi, KubernetesDriver], tmp_path: Path
+) -> None:
+    shipped = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/sandboxes.yaml").read_text()))
+    for document in shipped:
+        kubernetes_validate.validate(document, VERSION, strict=True)
+    [role] = [document for document in shipped if document["kind"] == "Role"]
+    assert {document["metadata"].get("namespace", document["metadata"]["name"]) for document in shipped} == {NAMESPACE}
+    allowed = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    api, driver = cluster
+    await opened(driver, tmp_path)
+    await driver.reap(frozenset())
+    assert api.addresses
+    # Before 1.35 a program is started by the right to get, since then by the one to create.
+    started = {("", "pods/exec", verb) for verb in ("get", "create")}
+    assert {asked_right(request) for request in api.requests} | started == allowed
+
+
+def asked_right(request: str) -> tuple[str, str, str]:
+    """API group, resource and verb of a request."""
+    method, _, path = request.partition(" ")
+    kind, *name = path.partition(f"/namespaces/{NAMESPACE}/")[2].split("/")
+    group = path.split("/")[2] if path.startswith("/apis/") else ""
+    verb = {"POST": "create", "DELETE": "delete", "GET": "get" if name else "list"}[method]
+    return group, kind, verb
+
+
 async def test_commands_run_files_are_reached_and_nothing_is_left(
     cluster: tuple[KubernetesApi, KubernetesDriver], tmp_path: Path
 ) -> None:
@@ -79,6 +117,10 @@ async def test_how_a_pod_ended_is_told(cluster: tuple[KubernetesApi, KubernetesD
         assert api.pods == {}
 
 
+def privileged(spec: dict[str, Any]) -> None:
+    spec["containers"][0]["securityContext"]["capabilities"]["add"] = ["SYS_ADMIN"]
+
+
 @pytest.mark.parametrize(
     ("fault", "reason", "retryable"),
     [
@@ -89,6 +131,7 @@ async def test_how_a_pod_ended_is_told(cluster: tuple[KubernetesApi, KubernetesD
         ({"changes": lambda spec: spec["volumes"].append({"name": "aws-iam-token"})}, "pod_refused", False),
         ({"changes": lambda spec: spec["containers"].append({"name": "sidecar"})}, "pod_refused", False),
         ({"changes": lambda spec: spec["containers"][0].update(env=[{"name": "A"}])}, "pod_refused", False),
+        ({"changes": privileged}, "pod_refused", False),
         ({"waits": "ErrImageNeverPull"}, "image_missing", False),
         ({"waits": "ImagePullBackOff"}, "image_missing", True),
         ({"waits": "CreateContainerConfigError"}, "start_failed", False),
