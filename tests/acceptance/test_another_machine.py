@@ -11,10 +11,11 @@ import pytest
 from codeagent.broker.topics import SANDBOX_WORKER
 from tests.acceptance.checks import Watched, ledgers, problems_in_log, query, upload
 from tests.acceptance.conversations import EMPTY, line_writer
-from tests.acceptance.system import ServedSystem, client
+from tests.acceptance.system import ServedSystem, client, wait_until
 from tests.servers.model_server import ModelServer
 
 CALLS = 6
+UNDER_WAY = "SELECT 1 FROM effects WHERE kind = 'sandbox' AND token IS NOT NULL AND NOT recorded"
 AGAIN = """SELECT 1 FROM events WHERE event_type = 'sandbox.exec.ended'
     AND convert_from(data, 'UTF8')::jsonb ->> 'run_id' = '%s'
     AND (convert_from(data, 'UTF8')::jsonb ->> 'attempt')::int > 1"""
@@ -52,6 +53,7 @@ def test_the_run_completes_elsewhere_with_the_same_patch(
     for event in client(system).follow(run.run_id):
         if event.name == "tool.call.started" and event.data["data"]["tool_call_id"] == "call_2":
             break
+    wait_until(lambda: query(system.database_url, UNDER_WAY), 20, "the command to be under way")
     system.signal(SANDBOX_WORKER, signal.SIGKILL)
     system.processes[SANDBOX_WORKER].wait(10)
     # Mounts outlive the process that made them: their files go, and so does all that can.
