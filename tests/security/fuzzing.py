@@ -46,6 +46,8 @@ RULES = {
     "cursor_past_head": "it names something that is not there",
     "unknown_subject": "it names somebody who is not there",
     "weak_password": "what is guessed first is no JSON Schema",
+    "egress_refused": "which hosts commands may reach is the operator's",
+    "unsupported_host": "rules of names of hosts are no JSON Schema",
     "limit_exceeded": "how much it may be is the operator's",
     "wrong_password": "it has to be the caller's",
     "own_password": "it has to be somebody else's",
