@@ -17,7 +17,15 @@ from codeagent.messages import commands, events, results
 from codeagent.messages.conversation import FinishReason, ToolCall
 from codeagent.messages.envelope import Message, Payload
 from codeagent.messages.events import Ending
-from codeagent.messages.values import ApprovalDecision, CallTool, CollectPatch, Outcome, PrepareFiles, RunStatus
+from codeagent.messages.values import (
+    ApprovalDecision,
+    CallTool,
+    CollectPatch,
+    Outcome,
+    PrepareFiles,
+    RunStatus,
+    VerifyPatch,
+)
 
 GRACE = timedelta(seconds=30)
 """How long a canceled or overdue effect may take to answer before the run ends without it."""
@@ -268,7 +276,7 @@ def _collected(draft: Draft, result: results.SandboxResult) -> None:
             status=RunStatus.FAILED, reason="sandbox_error", message=f"The patch was not collected: {result.error}"
         )
     if ending.status is RunStatus.COMPLETED and draft.state.run.verification is not None:
-        verification.begin(draft, draft.state.run.verification, ending)
+        draft.step("verify", VerifyPatch(verification=draft.state.run.verification), ending)
     else:
         draft.end(ending)
 

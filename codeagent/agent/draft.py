@@ -130,7 +130,7 @@ class Draft:
         )
         self._effects.append(NewEffect(effect_id, "provider", command))
 
-    def tool(self, call: ToolCall, operation: Operation) -> None:
+    def tool(self, call: ToolCall, operation: CallTool) -> None:
         effect_id = self._next_effect_id()
         self.emit(
             events.ToolCallStarted(

@@ -1,4 +1,4 @@
-"""Has a run's patch judged, and lets it end as completed only if it has passed."""
+"""What a judged patch leads to: a run that asked for that ends as completed only if its patch has passed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from codeagent.agent import endings
 from codeagent.agent.draft import Draft
 from codeagent.messages import events, results
 from codeagent.messages.events import Ending
-from codeagent.messages.values import Outcome, RunStatus, VerifyPatch
-from codeagent.messages.verification import PatchVerdict, Verification
+from codeagent.messages.values import Outcome, RunStatus
+from codeagent.messages.verification import PatchVerdict
 
 NOT_VERIFIED = "verification_failed"
-
-
-def begin(draft: Draft, verification: Verification, ending: Ending) -> None:
-    """`ending` is how the run will end if its patch passes."""
-    draft.step("verify", VerifyPatch(verification=verification), ending)
 
 
 def judged(draft: Draft, result: results.SandboxResult) -> None:

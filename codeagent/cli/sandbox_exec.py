@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -115,9 +116,10 @@ def _state_dir(given: Path | None) -> Iterator[Path]:
     if given is not None:
         yield given
         return
-    for left in _abandoned():
-        asyncio.run(reap(left))
-        with suppress(CodeAgentError):  # of a cluster that cannot be asked now: the directory waits for another time
+    for left in filter(_is_abandoned, Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
+        # Another command may be faster, and a cluster may not answer now: then it waits for another time.
+        with suppress(CodeAgentError, FileNotFoundError):
+            asyncio.run(reap(left))
             asyncio.run(reap_pods(left))
             shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
@@ -125,17 +127,15 @@ def _state_dir(given: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _abandoned() -> list[Path]:
-    """Directories of such commands that were killed, with what was mounted there. One without a lock may be about to
-    get it; one of another user's is none of ours, whatever its name."""
-    return [
-        path
-        for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")
-        if path.lstat().st_uid == os.geteuid()
-        and not path.is_symlink()
-        and (path / "lock").exists()
-        and not is_owned(path)
-    ]
+def _is_abandoned(path: Path) -> bool:
+    """Whether it is the directory of such a command that was killed. One without a lock may be about to get it; one of
+    another user's is none of ours, whatever its name."""
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:  # its command has ended meanwhile
+        return False
+    is_ours = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
+    return is_ours and (path / "lock").exists() and not is_owned(path)
 
 
 async def _execute(

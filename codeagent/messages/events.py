@@ -206,17 +206,6 @@ class CancelRequested(Event):
     reason: str = ""
 
 
-class RunEnded(Event):
-    """Base of the four terminal events: exactly one ends every run."""
-
-    status_reason: str = ""
-    message: str = ""
-    steps: int = 0
-    usage: Usage = Usage()
-    cost_usd: Decimal = Decimal(0)
-    patch: Artifact | None = None
-
-
 class RunVerified(Event):
     """The run's patch was judged in a workspace of its own. `restored` are the first of the protected files that it
     changes: there they were as the source has them. `reason` and `exit_code` tell how the command ended, `output` what
@@ -234,6 +223,17 @@ class RunVerified(Event):
     restored: tuple[str, ...] = ()
     duration_seconds: float = 0.0
     used: CommandUse | None = Field(default=None, exclude_if=absent)
+
+
+class RunEnded(Event):
+    """Base of the four terminal events: exactly one ends every run."""
+
+    status_reason: str = ""
+    message: str = ""
+    steps: int = 0
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    patch: Artifact | None = None
 
 
 class RunCompleted(RunEnded):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from codeagent.sandboxes.protocol import (
 from codeagent.sandboxes.slots import SlotPool
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.sandboxes.streams import discard
-from codeagent.sandboxes.uninterrupted import in_thread
+from codeagent.sandboxes.uninterrupted import in_stoppable_thread, in_thread
 from codeagent.sandboxes.volumes import Volumes
 from codeagent.sandboxes.workspaces import OpenWorkspace, Workspaces
 
@@ -122,15 +122,9 @@ class LocalDriver:
         return workspace
 
     async def _unpack(self, workspace: OpenWorkspace, archive: Path, limits: Limits) -> None:
-        canceled = threading.Event()
         unpacker = archives.Unpacker(workspace.files, workspace.slot_uid)
-        work = asyncio.ensure_future(in_thread(unpacker.unpack, archive, limits, canceled))
         try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            canceled.set()
-            await asyncio.gather(work, return_exceptions=True)
-            raise
+            await in_stoppable_thread(partial(unpacker.unpack, archive, limits))
         except OSError as error:
             raise SandboxFailure(f"the archive cannot be read: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from codeagent.sandboxes.outcome import last_words
 from codeagent.sandboxes.pod_exec import Broken, end_all, perform
 from codeagent.sandboxes.pods import REPOSITORY
 from codeagent.sandboxes.protocol import Limits, SandboxFailure
-from codeagent.sandboxes.uninterrupted import in_thread, to_the_end
+from codeagent.sandboxes.uninterrupted import in_stoppable_thread, to_the_end
 
 _WRONG_KIND = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EMLINK)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -111,14 +112,8 @@ async def git(
 
 async def fill(api: ClusterApi, pod: str, archive: Path, limits: Limits) -> None:
     """Puts the files of `archive` into the workspace, and an empty repository beside it. Raises `SandboxFailure`."""
-    canceled = threading.Event()
-    work = asyncio.ensure_future(in_thread(_packed, archive, limits, canceled))
     try:
-        files, base = await asyncio.shield(work)
-    except asyncio.CancelledError:
-        canceled.set()
-        await asyncio.gather(work, return_exceptions=True)
-        raise
+        files, base = await in_stoppable_thread(partial(_packed, archive, limits))
     except OSError as error:
         raise SandboxFailure(f"the archive cannot be read: {error.strerror}") from error
     request, seconds = {"do": "fill", "sizes": (len(files), len(base))}, max(_FILE_SECONDS, limits.wall_seconds)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import tempfile
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 
 from codeagent.sandboxes import archives
@@ -48,13 +49,20 @@ for made in range(40):
 
 async def prove(driver: SandboxDriver, version: str) -> ProbeReport:
     """Raises `SandboxUnavailable` with everything that was not proven, within ten seconds."""
+    return await proven(driver, version, _look(driver), _PROBE_SECONDS)
+
+
+async def proven(
+    driver: SandboxDriver, version: str, looking: Awaitable[Mapping[str, bool]], seconds: float
+) -> ProbeReport:
+    """What was found within that time. Raises `SandboxUnavailable` with everything that does not hold."""
     try:
-        async with asyncio.timeout(_PROBE_SECONDS):
-            facts = await _look(driver)
+        async with asyncio.timeout(seconds):
+            facts = await looking
     except SandboxFailure as failure:
         raise SandboxUnavailable([f"a sandbox cannot be started: {failure}"]) from failure
     except TimeoutError:
-        raise SandboxUnavailable([f"a sandbox did not answer within {_PROBE_SECONDS:g} s"]) from None
+        raise SandboxUnavailable([f"a sandbox did not answer within {seconds:g} s"]) from None
     missed = [f"not proven: {name.replace('_', ' ')}" for name, holds in facts.items() if not holds]
     if missed:
         raise SandboxUnavailable(missed)
@@ -62,26 +70,33 @@ async def prove(driver: SandboxDriver, version: str) -> ProbeReport:
 
 
 async def _look(driver: SandboxDriver) -> dict[str, bool]:
-    workspace = await _open(driver)
+    workspace = await opened(driver, _ROOM)
     try:
-        program = await in_thread(_PROGRAM.read_text, encoding="utf-8")
         kernel = await in_thread(Path("/proc/version").read_text)
-        answer = await _run(driver, workspace, program, _ROOM, str(int(driver.level)), kernel)
-        if answer.reason is not Reason.OK:
-            words = answer.detail or answer.stderr.decode("utf-8", "replace")[-300:]
-            raise SandboxUnavailable([f"a sandbox does not work here ({answer.reason}): {words.strip()}"])
-        facts = {str(name): bool(holds) for name, holds in json.loads(answer.stdout).items()}
+        facts = await facts_inside(driver, workspace, _PROGRAM, _ROOM, kernel)
         return facts | await _limits(driver, workspace)
     finally:
         await driver.close(workspace)
 
 
-async def _open(driver: SandboxDriver) -> Workspace:
+async def opened(driver: SandboxDriver, room: Limits) -> Workspace:
+    """An empty workspace to look around in."""
     with tempfile.TemporaryDirectory() as folder:
-        tree, archive = Path(folder, "tree"), Path(folder, "empty.tar.gz")
-        await in_thread(tree.mkdir)
-        await in_thread(archives.pack, tree, archive, _ROOM)
-        return await driver.open(f"probe-{secrets.token_hex(8)}", archive, b"", _ROOM)
+        archive = Path(folder, "empty.tar.gz")
+        await in_thread(archives.pack_files, {}, archive, room)
+        return await driver.open(f"probe-{secrets.token_hex(8)}", archive, b"", room)
+
+
+async def facts_inside(
+    driver: SandboxDriver, workspace: Workspace, program: Path, room: Limits, *words: str
+) -> dict[str, bool]:
+    """What the program finds, told the level and `words`. Raises `SandboxUnavailable` where it cannot be run."""
+    text = await in_thread(program.read_text, encoding="utf-8")
+    answer = await run_python(driver, workspace, text, room, str(int(driver.level)), *words)
+    if answer.reason is not Reason.OK:
+        told = answer.detail or answer.stderr.decode("utf-8", "replace")[-300:]
+        raise SandboxUnavailable([f"a sandbox does not work here ({answer.reason}): {told.strip()}"])
+    return {str(name): bool(holds) for name, holds in json.loads(answer.stdout).items()}
 
 
 async def _limits(driver: SandboxDriver, workspace: Workspace) -> dict[str, bool]:
@@ -90,8 +105,8 @@ async def _limits(driver: SandboxDriver, workspace: Workspace) -> dict[str, bool
         return {"wall_time_limited": (await wall).reason is Reason.TIMEOUT}
     slow, large, many = await asyncio.gather(
         wall,
-        _run(driver, workspace, _MEMORY_PROGRAM, _MEMORY),
-        _run(driver, workspace, _PIDS_PROGRAM, _PIDS),
+        run_python(driver, workspace, _MEMORY_PROGRAM, _MEMORY),
+        run_python(driver, workspace, _PIDS_PROGRAM, _PIDS),
     )
     return {
         "wall_time_limited": slow.reason is Reason.TIMEOUT,
@@ -101,5 +116,7 @@ async def _limits(driver: SandboxDriver, workspace: Workspace) -> dict[str, bool
     }
 
 
-async def _run(driver: SandboxDriver, workspace: Workspace, program: str, limits: Limits, *words: str) -> ExecRecord:
+async def run_python(
+    driver: SandboxDriver, workspace: Workspace, program: str, limits: Limits, *words: str
+) -> ExecRecord:
     return await driver.run(workspace, ExecSpec(("python3", "-I", "-c", program, *words), limits=limits), discard)

@@ -168,7 +168,7 @@ class SandboxPerformer:
         work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest, spec.egress)
         files = Files(base=_base(command), checkpoint=command.checkpoint)
         async with self._workspace(work, files, limits, call.name) as held:
-            done = await _unless_ended(held, self._carried_out(work, command, held, arguments, limits, reach))
+            done = await _unless_ended(held, self._carried_out(work, held, arguments, limits, reach))
             if held.ended_by is not None:
                 # Its files go with the workspace: the run goes on from the checkpoint before.
                 ended = ended_by_operator(done.tool)
@@ -176,15 +176,9 @@ class SandboxPerformer:
         return replace(done, input_digest=digest)
 
     async def _carried_out(
-        self,
-        work: Work,
-        command: ExecuteOperation,
-        held: Held,
-        arguments: tools.ToolArguments,
-        limits: Limits,
-        reach: tuple[str, ...],
+        self, work: Work, held: Held, arguments: tools.ToolArguments, limits: Limits, reach: tuple[str, ...]
     ) -> Done:
-        done = await self._ran(work, command, held, arguments, limits, reach)
+        done = await self._ran(work, held, arguments, limits, reach)
         outcome = done.tool
         if outcome is None or not outcome.changed or held.ended_by is not None:
             return replace(done, checkpoint=held.place.checkpoint)
@@ -194,18 +188,12 @@ class SandboxPerformer:
         return replace(done, tool=outcome, checkpoint=held.place.checkpoint, changed=changed)
 
     async def _ran(
-        self,
-        work: Work,
-        command: ExecuteOperation,
-        held: Held,
-        arguments: tools.ToolArguments,
-        limits: Limits,
-        reach: tuple[str, ...] = (),
+        self, work: Work, held: Held, arguments: tools.ToolArguments, limits: Limits, reach: tuple[str, ...] = ()
     ) -> Done:
         """What a tool did, and wrote. Its files are as it left them."""
         tenant_id = work.message.envelope.tenant_id
         send = self._send_delta if self._is_live(tenant_id) else unsent
-        live = LiveOutput(DeltaSender(send, "tool.output.delta", command.run_id, command.effect_id))
+        live = LiveOutput(DeltaSender(send, "tool.output.delta", held.place.run_id, work.claim.effect_id))
         live.begin_attempt(work.claim.attempt)
         toolbox = Toolbox(self._driver, held.workspace, limits, live.write, reach)
         try:
@@ -223,17 +211,19 @@ class SandboxPerformer:
         tenant_id, run_id = work.message.envelope.tenant_id, command.run_id
         arguments = tools.Shell(command=asked.command)
         spec = spec_of(arguments, limits)
-        work.began = exec_facts.began(command, work.claim.attempt, await self._driver.probe(), spec.limits, spec.argv)
         await self._limits.admit(tenant_id, command, limits)
         patch = b""
         if command.checkpoint != BASE_CHECKPOINT:
             patch = await self._files.read(tenant_id, command.checkpoint)
         patch, restored = await asyncio.to_thread(without_protected, patch, asked.protected, limits)
         checkpoint = await until_stored(partial(self._files.put, tenant_id, patch)) if patch else BASE_CHECKPOINT
+        judged = command.model_copy(update={"checkpoint": checkpoint})
+        work.began = exec_facts.began(judged, work.claim.attempt, await self._driver.probe(), spec.limits, spec.argv)
+        # If another worker has collected the patch, the run's own workspace may still be here.
         await self.workspaces.drop(run_id)
         files = Files(base=_base(command), checkpoint=checkpoint)
         async with self._workspace(work, files, limits, "verify") as held:
-            done = await _unless_ended(held, self._ran(work, command, held, arguments, limits))
+            done = await _unless_ended(held, self._ran(work, held, arguments, limits))
             ended_by = held.ended_by
         await self.workspaces.drop(run_id)
         if ended_by is not None:

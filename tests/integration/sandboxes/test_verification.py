@@ -65,6 +65,8 @@ async def test_a_conftest_that_forges_a_pass_is_caught(
     assert forged.answer.reason == "ok", "the run itself believes it"
     told = await judged(worker, failing, forged.answer.checkpoint, protected=protected)
     assert (told.answer.reason, told.answer.restored) == (reason, restored)
+    assert told.answer.checkpoint == forged.answer.checkpoint, "the patch stays what it is"
+    assert told.began.checkpoint == ("" if restored else forged.answer.checkpoint), "and the log names what was judged"
 
 
 async def test_tests_that_the_patch_weakens_or_removes_are_those_of_the_source(worker: Worker, failing: str) -> None:
