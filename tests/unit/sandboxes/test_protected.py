@@ -27,6 +27,7 @@ LIMITS = Limits()
         ("a/b", ["a/b", "a/b/c"], ["x/a/b", "a"]),
         ("a/*/c", ["a/b/c", "a/x/c/d"], ["a/c", "a/b/b/c"]),
         ("a/**/c", ["a/c", "a/b/c", "a/b/b/c/d"], ["b/c", "c"]),
+        ("**/b/**/c", ["b/c/b/x", "a/b/x/c"], ["c/b", "b/x"]),
         ("**/test_*.py", ["test_a.py", "a/b/test_b.py"], ["test_a.txt"]),
         ("*.pth", ["x.pth", "a/y.pth"], ["pth"]),
         ("[ab].py", ["a.py", "d/b.py"], ["c.py", "[ab].py"]),
