@@ -198,6 +198,8 @@ class ContainerProgram:
 class ContainerDriver(LocalDriver):
     """See `LocalDriver`."""
 
+    reaches_out = True
+
     def __init__(
         self,
         state_dir: Path,

@@ -135,6 +135,18 @@ async def test_input_environment_and_directory_reach_the_command(driver: Sandbox
     assert there.stdout == b"value = 1\n"
 
 
+async def test_a_command_that_has_to_reach_a_host_has_a_way_out_or_does_not_begin(
+    driver: SandboxDriver, workspace: Workspace
+) -> None:
+    reaching = ExecSpec(("cp", "README", "copy"), limits=LIMITS, egress=("registry.example:443",))
+    if driver.reaches_out:
+        record = await driver.run(workspace, reaching, ignore)
+        assert (record.reason, record.egress) == (Reason.OK, ())
+    else:
+        assert await refusal(driver.run(workspace, reaching, ignore)) == ("egress_unsupported", False)
+        assert await refusal(driver.read_file(workspace, "copy", 100)) == ("no_such_file", False)
+
+
 async def test_time_and_output_are_limited(driver: SandboxDriver, workspace: Workspace) -> None:
     slow = await driver.run(workspace, ExecSpec(("sleep", "30"), limits=replace(LIMITS, wall_seconds=0.2)), ignore)
     assert (slow.reason, slow.exit_code) == (Reason.TIMEOUT, None)
