@@ -156,6 +156,10 @@ async def test_time_and_output_are_limited(driver: SandboxDriver, workspace: Wor
     assert some.limits_hit == ("output_truncated",)
     much = await driver.run(workspace, ExecSpec(("head", "-c", "2000", "/dev/zero"), limits=kept), ignore)
     assert (much.reason, len(much.stdout), much.exit_code) == (Reason.OUTPUT_LIMIT, 10, None)
+    # More than all pipes on the way hold.
+    more = await driver.run(workspace, ExecSpec(("head", "-c", "10000000", "/dev/zero"), limits=kept), ignore)
+    assert (more.reason, more.exit_code) == (Reason.OUTPUT_LIMIT, None)
+    assert await run(driver, workspace, "true") is Reason.OK
 
 
 async def test_a_command_can_be_cancelled(driver: SandboxDriver, workspace: Workspace) -> None:
