@@ -24,9 +24,9 @@ _SOCKET_INSIDE = "/run/egress.sock"
 _BUNDLE_INSIDE = "/run/certificates.pem"
 _FORWARDER = Path(__file__).with_name("inside") / "forward.py"
 # Where the sandbox's own programs are, not where the command's environment says.
-_OWN_PYTHON = (
-    f'python=$(PATH={runtime.INSIDE}/bin:/usr/local/bin:/usr/bin:/bin command -v python3) && exec "$python" "$@"'
-)
+_OWN_PYTHON = f"""python=$(PATH={runtime.INSIDE}/bin:/usr/local/bin:/usr/bin:/bin command -v python3) || {{
+    echo "no python3 is here, which commands need to reach hosts" >&2; exit 127; }}
+exec "$python" "$@\""""
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _BUNDLE_VARIABLES = (
     "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
