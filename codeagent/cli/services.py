@@ -28,7 +28,7 @@ from codeagent.clock import new_uuid
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.effects import EffectsLedger
 from codeagent.eventlog.facts import forget_origins
-from codeagent.eventlog.sandbox_claims import SandboxLedger
+from codeagent.eventlog.sandbox_claims import SandboxLedger, waiting_for_room
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
@@ -41,6 +41,7 @@ from codeagent.relay.budget_notices import BudgetNotices
 from codeagent.relay.retention import Forget, RetentionLoop
 from codeagent.rounds import Rounds
 from codeagent.settings import Settings
+from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 from codeagent.workers.deltas import Send
 from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
@@ -51,6 +52,7 @@ log = get_logger(__name__)
 RETENTION_SECONDS = 60.0
 TEND_SECONDS = 0.5
 """Between two looks of a sandbox worker at what its operators ask, and at workspaces that nothing runs in."""
+MEASURE_SECONDS = 15.0
 ADDRESSES_KEPT = timedelta(days=180)
 """How long the audit tells from which network address something was done."""
 
@@ -212,9 +214,17 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
         "reservations": partial(forget_reservations, parts.database),
         **deliver(parts),
     }
+
+    async def measure() -> float:
+        waiting = await waiting_for_room(parts.database, settings.sandbox_quota.concurrent_sandboxes)
+        metrics.SANDBOX_WAITING.set(waiting)
+        return MEASURE_SECONDS
+
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
+    measuring = Rounds("measure", measure)
     parts.process.start += [*(projector.start for projector in projectors), notices.start, retention.start]
-    parts.process.stop += [retention.stop, notices.stop, *(projector.stop for projector in projectors)]
+    parts.process.start.append(measuring.start)
+    parts.process.stop += [measuring.stop, retention.stop, notices.stop, *(projector.stop for projector in projectors)]
     return finish(parts, listener, measure=True)
 
 

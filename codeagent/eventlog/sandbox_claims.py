@@ -50,3 +50,19 @@ class SandboxLedger(EffectsLedger):
             self._most_of_tenant,
         )
         return [(claim_of(row), command_message(row)) for row in rows]
+
+
+async def waiting_for_room(database: Database, most_of_tenant: int | None = None) -> int:
+    """How many operations of all tenants wait because of those that are at work, whatever slots workers have."""
+    rows = await database.fetch(
+        """SELECT coalesce(sum(greatest(0, waiting - greatest(0, most - working))), 0)::bigint AS waiting
+           FROM (SELECT coalesce(q.concurrent_sandboxes, $1) AS most,
+                        count(*) FILTER (WHERE e.token IS NOT NULL AND e.due_at >= clock_timestamp()) AS working,
+                        count(*) FILTER (WHERE e.due_at < clock_timestamp()) AS waiting
+                 FROM effects e LEFT JOIN sandbox_quotas q ON q.tenant_id = e.tenant_id
+                 WHERE e.kind = 'sandbox' AND NOT e.recorded
+                 GROUP BY e.tenant_id, q.concurrent_sandboxes) counted
+           WHERE most IS NOT NULL""",
+        most_of_tenant,
+    )
+    return int(rows[0]["waiting"])

@@ -186,6 +186,9 @@ class ContainerProgram:
             self._killed = True
             if (await in_thread(self._cli.ask, "kill", "--signal", "KILL", self._name)).status == 0:
                 return
+            if await self._cli.inspect(self._name) is not None:
+                # Its processes are dead, and it waits for its client to take output that nobody reads any more.
+                self._client.kill()
 
     async def _ended_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
@@ -197,6 +200,8 @@ class ContainerProgram:
 
 class ContainerDriver(LocalDriver):
     """See `LocalDriver`."""
+
+    reaches_out = True
 
     def __init__(
         self,

@@ -23,6 +23,10 @@ _PROXY_PORT = "3128"
 _SOCKET_INSIDE = "/run/egress.sock"
 _BUNDLE_INSIDE = "/run/certificates.pem"
 _FORWARDER = Path(__file__).with_name("inside") / "forward.py"
+# Where the sandbox's own programs are, not where the command's environment says.
+_OWN_PYTHON = f"""python=$(PATH={runtime.INSIDE}/bin:/usr/local/bin:/usr/bin:/bin command -v python3) || {{
+    echo "no python3 is here, which commands need to reach hosts" >&2; exit 127; }}
+exec "$python" "$@\""""
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _BUNDLE_VARIABLES = (
     "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
@@ -40,8 +44,7 @@ class Outlet:
 
     def added_to(self, box: Box) -> Box:
         """The same sandbox with its way out. Its own environment wins; the forwarder is one more process in it."""
-        python = f"{runtime.INSIDE}/bin/python3"
-        before = (python, "-I", "-S", "-c", self.forwarder, _SOCKET_INSIDE, _PROXY_PORT)
+        before = ("/bin/sh", "-c", _OWN_PYTHON, "sh", "-I", "-S", "-c", self.forwarder, _SOCKET_INSIDE, _PROXY_PORT)
         # The shell gives 126 and 127 their usual meaning here too.
         command = (*before, "/bin/sh", "-c", 'exec "$@"', "sh", *box.command)
         return replace(
@@ -61,18 +64,19 @@ class Outlet:
 @asynccontextmanager
 async def opened(directory: Path, owner: int, proxy: Proxy, certificates: Sequence[Path] = ()) -> AsyncIterator[Outlet]:
     """An outlet to `proxy` whose files lie in `directory` as long as the body runs. `certificates`, PEM files on this
-    machine, take the place of the usual authorities. Raises `SandboxFailure` where they cannot be read."""
+    machine, take the place of its usual authorities. Raises `SandboxFailure` where they cannot be read."""
     name = f"out-{secrets.token_hex(4)}"
     socket_path, bundle = directory / name, directory / f"{name}.pem"
-    binds, inside = [Bind(socket_path, _SOCKET_INSIDE, writable=True)], CERTIFICATES_INSIDE
+    # Read-only, since its mode would be changed on the machine; connecting is no writing.
+    binds = [Bind(socket_path, _SOCKET_INSIDE)]
     try:
-        if certificates:
-            await in_thread(_write_bundle, certificates, bundle)
-            binds.append(Bind(bundle, _BUNDLE_INSIDE))
-            inside = _BUNDLE_INSIDE
+        believed = await in_thread(_believed, certificates, bundle)
+        if believed is not None:
+            # Not where an image may have its own.
+            binds.append(Bind(believed, _BUNDLE_INSIDE))
         forwarder = await in_thread(_FORWARDER.read_text, encoding="utf-8")
         async with listening(socket_path, proxy, owner):
-            yield Outlet(tuple(binds), forwarder, inside)
+            yield Outlet(tuple(binds), forwarder, CERTIFICATES_INSIDE if believed is None else _BUNDLE_INSIDE)
     finally:
         await in_thread(bundle.unlink, missing_ok=True)
 
@@ -96,10 +100,15 @@ def authorities_to_believe(authorities: Sequence[str], trusted_hosts: Sequence[T
     return () if not own else (*own, *(() if usual is None else (usual,)))
 
 
-def _write_bundle(sources: Sequence[Path], target: Path) -> None:
+def _believed(sources: Sequence[Path], target: Path) -> Path | None:
+    """The file with the authorities to believe: `target`, made of `sources` where there are any, else the machine's."""
+    if not sources:
+        usual = machine_certificates()
+        return None if usual is None else usual.resolve()
     try:
         target.write_bytes(b"\n".join(source.read_bytes() for source in sources))
         target.chmod(0o644)
     except OSError as error:
         why = f"the certificates of the trusted host cannot be copied: {error.strerror}"
         raise SandboxFailure(why, reason="fetch_failed") from error
+    return target

@@ -163,6 +163,8 @@ class _RunscProgram(Child):
 class RunscDriver(LocalDriver):
     """See `LocalDriver`."""
 
+    reaches_out = True
+
     def __init__(
         self,
         state_dir: Path,
@@ -191,7 +193,7 @@ def _confined(users: int) -> tuple[str, ...]:
 
 
 def _runsc(program: str, bundle: Path, box: Box) -> tuple[str, ...]:
-    # Sockets of the machine are within reach only where one is shown, as to a fetch.
+    # Sockets of the machine are within reach only where one is shown, as to what has a way out; none can be made.
     sockets = "open" if any(bind.source.is_socket() for bind in box.binds) else "none"
     return (
         program,

@@ -112,6 +112,9 @@ SANDBOX_OUTPUT = _counter("codeagent_sandbox_output_bytes_total", "What commands
 SANDBOX_LIMITS_HIT = _counter(
     "codeagent_sandbox_limits_hit_total", "Commands that ran into a limit, by the limit", ("provider", "limit")
 )
+SANDBOX_WAITING = _gauge(
+    "codeagent_sandbox_waiting", "Sandbox operations that wait until their tenant may have another sandbox"
+)
 SANDBOX_QUOTA_REFUSALS = _counter(
     "codeagent_sandbox_quota_refusals_total", "Runs and commands that met a tenant's used up quota", ("quota", "what")
 )

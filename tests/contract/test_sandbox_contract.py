@@ -148,6 +148,18 @@ async def test_input_environment_and_directory_reach_the_command(driver: Sandbox
     assert there.stdout == b"value = 1\n"
 
 
+async def test_a_command_that_has_to_reach_a_host_has_a_way_out_or_does_not_begin(
+    driver: SandboxDriver, workspace: Workspace
+) -> None:
+    reaching = ExecSpec(("cp", "README", "copy"), limits=LIMITS, egress=("registry.example:443",))
+    if driver.reaches_out:
+        record = await driver.run(workspace, reaching, ignore)
+        assert (record.reason, record.egress) == (Reason.OK, ())
+    else:
+        assert await refusal(driver.run(workspace, reaching, ignore)) == ("egress_unsupported", False)
+        assert await refusal(driver.read_file(workspace, "copy", 100)) == ("no_such_file", False)
+
+
 async def test_time_and_output_are_limited(driver: SandboxDriver, workspace: Workspace) -> None:
     slow = await driver.run(workspace, ExecSpec(("sleep", "30"), limits=replace(LIMITS, wall_seconds=0.2)), ignore)
     assert (slow.reason, slow.exit_code) == (Reason.TIMEOUT, None)
@@ -157,6 +169,10 @@ async def test_time_and_output_are_limited(driver: SandboxDriver, workspace: Wor
     assert some.limits_hit == ("output_truncated",)
     much = await driver.run(workspace, ExecSpec(("head", "-c", "2000", "/dev/zero"), limits=kept), ignore)
     assert (much.reason, len(much.stdout), much.exit_code) == (Reason.OUTPUT_LIMIT, 10, None)
+    # More than all pipes on the way hold.
+    more = await driver.run(workspace, ExecSpec(("head", "-c", "10000000", "/dev/zero"), limits=kept), ignore)
+    assert (more.reason, more.exit_code) == (Reason.OUTPUT_LIMIT, None)
+    assert await run(driver, workspace, "true") is Reason.OK
 
 
 async def test_a_command_can_be_cancelled(driver: SandboxDriver, workspace: Workspace) -> None:

@@ -37,7 +37,7 @@ from codeagent.workers.bounds import Bounds
 from codeagent.workers.effect import EffectLoop, EffectPolicy
 from codeagent.workers.sandbox import SandboxPerformer
 from tests.sandbox import judge
-from tests.sandbox.attack import SMALL, Attack, Step
+from tests.sandbox.attack import SMALL, WAY_OUT, Attack, Step
 from tests.sandbox.bait import Bait
 from tests.sandbox.judge import Seen, Traces
 
@@ -137,6 +137,7 @@ class Arena:
             checkpoint=place.checkpoint,
             operation=operation,
             limits=attack.limits,
+            egress=attack.egress or None,
         )
         envelope = Envelope(effect_id, command.NAME, 1, "/test", clock.now(), TENANT, place.run_id, effect_id)
         row = EffectRow(effect_id, "sandbox", command)
@@ -206,7 +207,9 @@ async def opened(driver: OfferedDriver, bait: Bait, traces: Traces, url: str, fo
     async def unsent(_key: str, _value: bytes) -> None:
         pass
 
-    performer = SandboxPerformer(driver, store, unsent, answers_topic="t", limits=Bounds(), most_workspaces=2)
+    performer = SandboxPerformer(
+        driver, store, unsent, answers_topic="t", limits=Bounds(egress=WAY_OUT), most_workspaces=2
+    )
     lease = timedelta(seconds=90)
     ledger = SandboxLedger(database, owner="arena", lease=lease, new_token=clock.new_uuid)
     loop = EffectLoop(database, ledger, performer, outbound, EffectPolicy(slots=1, lease_seconds=90, max_attempts=1))

@@ -20,6 +20,10 @@ SMALL = SandboxLimits(
 """What an attack may use unless it says otherwise."""
 
 
+WAY_OUT = ("listed.invalid:443",)
+"""What sandboxes with a way out may reach: a name that leads nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One tool call. `reason` and `limits_hit` are what the log has to say of it: one of the reasons, all of the
@@ -39,7 +43,8 @@ class Step:
 class Attack:
     """`files` are in the workspace when it begins, `members` are further ones of the archive, as its author wrote them;
     `harmless`: it does no harm where nothing holds it, so that it may run in a weakened sandbox. `quick` ones are tried
-    whenever tests run, on the first driver; those to be tried `everywhere`, on every one."""
+    whenever tests run, on the first driver; those to be tried `everywhere`, on every one. `egress` is what its commands
+    may reach."""
 
     name: str
     says: str
@@ -51,11 +56,13 @@ class Attack:
     harmless: bool = False
     quick: bool = False
     everywhere: bool = False
+    egress: tuple[str, ...] = ()
 
 
 @cache
 def attacks(*, own_kernel: bool) -> Mapping[str, Attack]:
-    """By name. `own_kernel`: as they are to end in a sandbox that has a kernel of its own."""
+    """By name. `own_kernel`: as they are to end in a sandbox that has a kernel of its own. Those on the network are
+    there twice: a way out to one host must open nothing else."""
     found: dict[str, Attack] = {}
     for path in sorted(FOLDER.glob("*.toml")):
         for entry in tomllib.loads(path.read_text(encoding="utf-8"))["attack"]:
@@ -63,6 +70,9 @@ def attacks(*, own_kernel: bool) -> Mapping[str, Attack]:
             if attack.name in found:
                 raise ValueError(f"{path.name}: there is an attack {attack.name} already")
             found[attack.name] = attack
+            if path.stem == "network" and not attack.egress:
+                beside = f"{attack.name}-beside-a-way-out"
+                found[beside] = replace(attack, name=beside, egress=WAY_OUT, quick=False, everywhere=False)
     return found
 
 
@@ -79,8 +89,9 @@ def _attack(category: str, entry: dict[str, Any], *, own_kernel: bool) -> Attack
     members = tuple(entry.pop("members", ()))
     words = {name: entry.pop(name) for name in ("name", "says")}
     flags = {name: entry.pop(name, False) for name in ("harmless", "quick", "everywhere")}
-    steps = tuple(_steps(entry))
-    return Attack(**words, **flags, category=category, steps=steps, files=files, limits=limits, members=members)
+    egress = WAY_OUT if entry.pop("way_out", False) else ()
+    about = {"category": category, "files": files, "limits": limits, "members": members, "egress": egress}
+    return Attack(**words, **flags, **about, steps=tuple(_steps(entry)))
 
 
 def _steps(entry: dict[str, Any]) -> Iterator[Step]:

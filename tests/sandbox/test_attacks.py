@@ -23,6 +23,8 @@ FULLY = DRIVERS if WHOLE else DRIVERS[:1]
 
 async def contained(request: pytest.FixtureRequest, arena: Arena, name: str) -> None:
     attack = attacks(own_kernel=arena.own_kernel)[name]
+    if attack.egress and not arena.driver.reaches_out:
+        pytest.skip(f"{arena.driver.name} lets no command reach a host")
     told = {"name": name, "category": attack.category, "driver": request.node.callspec.params["arena"]}
     request.node.user_properties.append(("attack", told))
     assert await arena.attacked(attack) == [], attack.says

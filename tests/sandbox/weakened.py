@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from codeagent.sandboxes import cgroups, mounts
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.egress import Proxy, always
 from codeagent.sandboxes.protocol import IsolationLevel, Limits, Patch, ProbeReport, Workspace
 from tests.sandbox import drivers
 from tests.sandbox.bait import Bait
@@ -103,6 +105,10 @@ def _large_workspaces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(mounts, "mount_tmpfs", larger)
 
 
+def _open_proxy(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Proxy, "_find", lambda *_: always((ip_address("127.0.0.1"),)))
+
+
 WEAKNESSES = (
     Weakness(
         "no filters of system calls",
@@ -123,6 +129,7 @@ WEAKNESSES = (
         ("loopback-tcp", "loopback-udp", "unix-sockets", "metadata-and-world"),
         'without("--unshare-net")',
     ),
+    Weakness("a way out that leads everywhere", ("by-the-way-out",), patch=_open_proxy),
     Weakness(
         "the machine's processes",
         ("kill-others", "see-others", "descriptors-of-others"),

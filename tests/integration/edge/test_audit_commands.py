@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,7 +14,8 @@ from codeagent.messages.conversation import ToolCall
 from codeagent.messages.envelope import Envelope
 from codeagent.messages.ids import exec_stream
 from codeagent.messages.values import CallTool
-from codeagent.sandboxes.protocol import ExecRecord, IsolationLevel, Limits, ProbeReport, Reason
+from codeagent.sandboxes import protocol
+from codeagent.sandboxes.protocol import Connection, ExecRecord, IsolationLevel, Limits, ProbeReport, Reason
 from codeagent.workers import exec_facts
 from codeagent.workers.exec_facts import Done, Told
 from codeagent.workers.toolbox import ToolOutcome
@@ -29,8 +31,10 @@ async def command_of_a_run(url: str) -> UUID:
     call = CallTool(call=ToolCall(id="c", name="shell", arguments="{}"), timeout_seconds=1)
     command = ExecuteOperation(effect_id=effect_id, run_id=RUN, base=None, checkpoint="", operation=call)
     report = ProbeReport("bwrap", "1", IsolationLevel.KERNEL, {})
-    began = exec_facts.began(command, 1, report, Limits(), ("/bin/bash", "-c", "cat canary"))
+    words, hosts = ("/bin/bash", "-c", "cat canary"), ("pypi.org:443",)
+    began = exec_facts.began(command, 1, report, Limits(), words, egress=hosts)
     record = ExecRecord(Reason.EXIT, 1, None, b"canary\n", b"", 7, 0, (), 0.1, 0.1, 1, "bwrap", IsolationLevel.KERNEL)
+    record = replace(record, egress=(Connection("pypi.org", 443, protocol.Verdict.ALLOWED, 1, 2),))
     done = Done(ToolOutcome("canary", "exit", 1, record=record), stdout=exec_facts.output_told(record.stdout, 7))
     ended = exec_facts.done(Told(command, 1, "bwrap", 2, 0.1), done, Limits())
     cause = Envelope(effect_id, command.NAME, 1, "/test", clock.now(), MINE, RUN, clock.new_uuid())
@@ -55,6 +59,9 @@ async def test_commands_are_found_by_their_run_without_what_they_have_written(
         assert (line["authtype"], line["authid"], line["outcome"]) == ("system", RUN, "success")
         assert line["time"]
     assert started["data"]["argv"] == ["/bin/bash", "-c", "cat canary"]
+    assert started["data"]["egress"] == ["pypi.org:443"]
+    [seen] = ended["data"]["egress"]
+    assert (seen["host"], seen["port"], seen["verdict"]) == ("pypi.org", 443, "allowed")
     assert (ended["data"]["exit_code"], ended["data"]["stdout"]["seen_bytes"]) == (1, 7)
     assert "excerpt" not in ended["data"]["stdout"]
     path = f"/v1/audit/verify?stream_id={exec_stream(effect_id)}"

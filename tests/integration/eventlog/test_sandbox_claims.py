@@ -10,7 +10,7 @@ from uuid import UUID
 from codeagent import clock
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import Claim
-from codeagent.eventlog.sandbox_claims import SandboxLedger
+from codeagent.eventlog.sandbox_claims import SandboxLedger, waiting_for_room
 from codeagent.eventlog.step import EffectRow
 from codeagent.messages.commands import ExecuteOperation
 from codeagent.messages.values import CollectPatch
@@ -111,3 +111,20 @@ async def test_what_a_dead_worker_held_is_taken_over_in_its_own_place(database: 
     assert await ledger(database, 1, owner="dead", lease=0.0).claim(first) is not None
     found = await ledger(database, 1, owner="b").claim_due(10, fresh=True)
     assert [(claim.effect_id, claim.attempt) for claim, _ in found] == [(first, 2)]
+
+
+async def test_those_that_wait_for_a_tenants_own_are_counted_and_those_for_a_worker_are_not(database: Database) -> None:
+    effects = await asked(database, BUSY, 5)
+    await asked(database, CALM, 5)
+    worker = ledger(database, 2)
+    assert len(await claimed(worker)) == 2 + 2
+    assert await waiting_for_room(database, 2) == 0, "their workers have just been told"
+    await database.write("UPDATE effects SET due_at = clock_timestamp() WHERE token IS NULL")
+    assert await waiting_for_room(database, 2) == 3 + 3
+    assert await waiting_for_room(database, 4) == 1 + 1, "the others have room, and no worker yet"
+    assert await waiting_for_room(database) == 0
+    row = "INSERT INTO sandbox_quotas (tenant_id, version, concurrent_sandboxes) VALUES ($1, 1, 2)"
+    await database.write(row, BUSY)
+    assert await waiting_for_room(database) == 3
+    await answered(database, effects)
+    assert await waiting_for_room(database) == 0

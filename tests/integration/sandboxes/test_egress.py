@@ -15,11 +15,15 @@ import pytest
 from codeagent.addresses import Address
 from codeagent.sandboxes import addresses, outlets
 from codeagent.sandboxes.bwrap import BubblewrapDriver
+from codeagent.sandboxes.containers import ContainerDriver
+from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.protocol import ExecRecord, Limits, Reason, Verdict, Workspace
+from codeagent.sandboxes.runsc import RunscDriver
 from codeagent.sandboxes.sources import TrustedHost
 from tests.conftest import unavailable
-from tests.integration.sandboxes.support import LIMITS, archive, run, shell
+from tests.integration.sandboxes.support import LIMITS, archive, require_root_and_runsc, run, shell
 from tests.servers.git_server import make_certificate
+from tests.services.podman import Podman
 
 HOST = "registry.example"
 
@@ -80,17 +84,25 @@ def registry(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) ->
     thread.join()
 
 
-@pytest.fixture
-async def reaching(state_dir: Path, registry: Registry, tmp_path: Path) -> AsyncIterator[BubblewrapDriver]:
+@pytest.fixture(params=["bwrap", "runsc", "podman"])
+async def reaching(request: pytest.FixtureRequest, state_dir: Path, registry: Registry) -> AsyncIterator[LocalDriver]:
     """A driver whose operator vouches for the registry."""
-    driver = BubblewrapDriver(state_dir, trusted_hosts=[TrustedHost(HOST, registry.port, registry.certificates)])
+    trusted = [TrustedHost(HOST, registry.port, registry.certificates)]
+    if request.param == "podman":
+        podman: Podman = request.getfixturevalue("podman")
+        driver: LocalDriver = ContainerDriver(state_dir, podman.options, trusted_hosts=trusted)
+    elif request.param == "runsc":
+        require_root_and_runsc()
+        driver = RunscDriver(state_dir, trusted_hosts=trusted)
+    else:
+        driver = BubblewrapDriver(state_dir, trusted_hosts=trusted)
     yield driver
     await driver.shutdown()
     assert list((state_dir / "workspaces").iterdir()) == []
 
 
 @pytest.fixture
-async def opened(reaching: BubblewrapDriver, tmp_path: Path) -> Workspace:
+async def opened(reaching: LocalDriver, tmp_path: Path) -> Workspace:
     return await reaching.open("egress", archive(tmp_path, {"README": b"hello\n"}), b"", LIMITS)
 
 
@@ -105,7 +117,7 @@ for url in sys.argv[1:]:
 
 
 async def fetch(
-    driver: BubblewrapDriver, workspace: Workspace, *urls: str, egress: tuple[str, ...] = (), limits: Limits = LIMITS
+    driver: LocalDriver, workspace: Workspace, *urls: str, egress: tuple[str, ...] = (), limits: Limits = LIMITS
 ) -> ExecRecord:
     return await run(driver, workspace, ("python3", "-I", "-c", FETCH, *urls), limits, egress=egress)
 
@@ -115,7 +127,7 @@ def verdicts(record: ExecRecord) -> list[tuple[str, int, str]]:
 
 
 async def test_a_listed_host_is_reached_by_its_name_and_the_traffic_is_counted(
-    reaching: BubblewrapDriver, opened: Workspace, registry: Registry
+    reaching: LocalDriver, opened: Workspace, registry: Registry
 ) -> None:
     record = await fetch(reaching, opened, f"https://{registry.authority}/pkg", egress=(registry.authority,))
     assert (record.reason, record.stdout, record.limits_hit) == (Reason.OK, b"10\n", ())
@@ -126,16 +138,16 @@ async def test_a_listed_host_is_reached_by_its_name_and_the_traffic_is_counted(
 
 
 async def test_without_a_list_there_is_no_way_out_at_all(
-    reaching: BubblewrapDriver, opened: Workspace, registry: Registry
+    reaching: LocalDriver, opened: Workspace, registry: Registry
 ) -> None:
-    script = "ls /run; env | grep -ic proxy; exit 0"
-    assert (await shell(reaching, opened, script)).stdout == b"0\n"
+    script = "ls /run | grep -c -e egress -e certificates; env | grep -ic proxy; exit 0"
+    assert (await shell(reaching, opened, script)).stdout == b"0\n0\n"
     record = await fetch(reaching, opened, f"https://{registry.authority}/pkg")
     assert (record.egress, registry.asked) == ((), [])
 
 
 async def test_every_other_host_is_refused_and_the_refusal_is_recorded(
-    reaching: BubblewrapDriver, opened: Workspace, registry: Registry
+    reaching: LocalDriver, opened: Workspace, registry: Registry
 ) -> None:
     urls = (
         f"https://127.0.0.2:{registry.port}/",
@@ -156,14 +168,14 @@ async def test_every_other_host_is_refused_and_the_refusal_is_recorded(
 
 
 async def test_a_listed_name_that_stands_for_a_private_address_is_refused(
-    reaching: BubblewrapDriver, opened: Workspace, registry: Registry
+    reaching: LocalDriver, opened: Workspace, registry: Registry
 ) -> None:
     record = await fetch(reaching, opened, "https://rebinding.example/", egress=("rebinding.example:443",))
     assert verdicts(record) == [("rebinding.example", 443, "address_refused")]
     assert record.limits_hit == ("egress_denied",)
 
 
-async def test_what_goes_through_is_limited(reaching: BubblewrapDriver, opened: Workspace, registry: Registry) -> None:
+async def test_what_goes_through_is_limited(reaching: LocalDriver, opened: Workspace, registry: Registry) -> None:
     registry.body = b"x" * 2_000_000
     limits = replace(LIMITS, egress_bytes=500_000)
     url = f"https://{registry.authority}/large"
@@ -173,9 +185,7 @@ async def test_what_goes_through_is_limited(reaching: BubblewrapDriver, opened: 
     assert record.limits_hit == ("egress_denied",)
 
 
-async def test_direct_connections_lead_nowhere(
-    reaching: BubblewrapDriver, opened: Workspace, registry: Registry
-) -> None:
+async def test_direct_connections_lead_nowhere(reaching: LocalDriver, opened: Workspace, registry: Registry) -> None:
     program = f"import socket; socket.create_connection(('127.0.0.1', {registry.port}), 2)"
     record = await run(reaching, opened, ("python3", "-c", program), egress=(registry.authority,))
     assert b"ConnectionRefusedError" in record.stderr
@@ -194,15 +204,35 @@ async def test_direct_connections_lead_nowhere(
     ],
 )
 async def test_a_command_behaves_as_it_does_without_a_way_out(
-    reaching: BubblewrapDriver, opened: Workspace, registry: Registry, script: str, said: bytes, code: int
+    reaching: LocalDriver, opened: Workspace, registry: Registry, script: str, said: bytes, code: int
 ) -> None:
     for egress in ((), (registry.authority,)):
         record = await run(reaching, opened, ("bash", "-c", script), stdin=b"given\n", egress=egress)
         assert (record.stdout, record.exit_code) == (said, code)
 
 
+async def test_the_way_out_cannot_be_changed_from_inside(
+    reaching: LocalDriver, opened: Workspace, registry: Registry
+) -> None:
+    """Its mode least of all: it is a socket of the machine, where others may be."""
+    program = """
+import os
+for change in (lambda: os.chmod(path, 0o777), lambda: os.chown(path, -1, 0), lambda: os.unlink(path),
+               lambda: os.rename(path, path + "2"), lambda: os.link(path, "/workspace/link")):
+    try:
+        change()
+        print("changed")
+    except OSError as error:
+        pass
+print(oct(os.stat(path).st_mode))
+"""
+    program = program.replace("path", "'/run/egress.sock'")
+    record = await run(reaching, opened, ("python3", "-c", program), egress=(registry.authority,))
+    assert (record.reason, record.stdout) == (Reason.OK, b"0o140600\n")
+
+
 async def test_nothing_of_the_way_out_is_left(
-    reaching: BubblewrapDriver, opened: Workspace, registry: Registry, state_dir: Path
+    reaching: LocalDriver, opened: Workspace, registry: Registry, state_dir: Path
 ) -> None:
     await fetch(reaching, opened, f"https://{registry.authority}/pkg", egress=(registry.authority,))
     assert list(state_dir.glob("workspaces/*/out-*")) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -161,3 +162,38 @@ async def test_a_kernel_that_breaks_down_ends_the_command_and_leaves_nothing(
     os.kill(found, number)
     assert (await running).reason is reason
     assert left(workspace) == []
+
+
+async def test_with_a_way_out_no_socket_of_the_machine_is_made_or_reached_but_that_one(
+    driver: LocalDriver, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Showing it one lets gVisor connect to those of the machine at all."""
+    program = """
+import os, socket, stat, sys
+for path in ("/workspace/bound", "/tmp/bound", "/home/agent/bound"):
+    socket.socket(socket.AF_UNIX).bind(path)
+    print(stat.S_ISSOCK(os.stat(path).st_mode))
+os.mknod("/workspace/made", 0o777 | stat.S_IFSOCK)
+os.symlink(sys.argv[1], "/tmp/link")
+for path in ("/tmp/link", sys.argv[1], "/proc/1/root" + sys.argv[1], "\\0codeagent-of-the-machine", "/workspace/made"):
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+        print("reached", path)
+    except OSError:
+        pass
+"""
+    tmp_path.chmod(0o755)
+    with socket.socket(socket.AF_UNIX) as named, socket.socket(socket.AF_UNIX) as abstract:
+        named.bind(str(tmp_path / "socket"))
+        (tmp_path / "socket").chmod(0o777)
+        abstract.bind("\0codeagent-of-the-machine")
+        for listener in (named, abstract):
+            listener.listen()
+            listener.setblocking(False)
+        words = ("python3", "-c", program, str(tmp_path / "socket"))
+        record = await run(driver, workspace, words, egress=("registry.example:443",))
+        assert (record.reason, record.stdout) == (Reason.OK, b"True\n" * 3)
+        for listener in (named, abstract):
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+    assert [path.name for path in workspace.files.iterdir()] == ["README"]  # type: ignore[attr-defined]

@@ -133,6 +133,7 @@ class LineDriver:
 
     name = "lines"
     level = IsolationLevel.NONE
+    reaches_out = False
 
     def __init__(self, process: Process, accuse: Callable[[str], None]) -> None:
         self._process = process
