@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := bubblewrap
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security test-sandbox lint fmt types schemas compose-check bench-quick bench-sandbox lock clean
+.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security test-sandbox test-providers test-log golden lint fmt types schemas compose-check bench-quick bench-sandbox lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -52,6 +52,19 @@ test-security: setup ## Attacks on the edge and the sandboxes, and a report of t
 
 test-sandbox: setup ## Every attack on every sandbox driver that runs here, then weakened ones, and a report (DRIVERS="bwrap runsc" have to run)
 	@CODEAGENT_TEST_DRIVERS="$(DRIVERS)" $(BIN)/python -m tests.sandbox
+
+golden: setup ## Record the golden runs of tests/golden again, after a change of what agents decide
+	@CODEAGENT_TEST_RECORD=1 $(BIN)/python -m pytest -q tests/integration/workers/test_golden_recordings.py
+
+test-providers: setup ## Every fault of vendors on every adapter, and a table of what it became
+	@$(BIN)/python -m tests.providers
+
+test-log: EVENTS ?= 20000
+test-log: EXAMPLES ?= 100
+test-log: setup ## The event log and what is kept from it on PostgreSQL 15 and 18, every tampering, proofs against another implementation (with Go)
+	@CODEAGENT_TEST_GO=1 CODEAGENT_TEST_EVENTS=$(EVENTS) CODEAGENT_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n 2 \
+		tests/integration/backups tests/integration/eventlog tests/integration/projections tests/integration/transparency tests/unit/transparency \
+		tests/integration/edge/test_log_tiles.py
 
 lint: setup ## Style, types, import contracts, generated files, compose files
 	@$(BIN)/ruff check .

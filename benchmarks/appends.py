@@ -12,7 +12,7 @@ import orjson
 
 from benchmarks.ground import Ground
 from codeagent import clock
-from codeagent.eventlog.database import Database
+from codeagent.eventlog.database import SERVICE_ROLE, Database
 from codeagent.eventlog.step import Step, Steps
 from codeagent.eventlog.stored import metadata_for, prepare
 from codeagent.messages.envelope import Envelope
@@ -68,7 +68,7 @@ async def _rate(write: Callable[[str, int], Awaitable[None]]) -> float:
 
 
 async def _ours(url: str) -> float:
-    database = Database(url, connections=WRITERS)
+    database = Database(url, connections=WRITERS, role=SERVICE_ROLE)
     steps = Steps(database)
 
     async def write(run_id: str, version: int) -> None:

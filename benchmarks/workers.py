@@ -16,9 +16,13 @@ from codeagent.cli.parts import assemble, finish
 from codeagent.cli.process import Process, run_process
 from codeagent.cli.services import agent_worker, ask_models, deltas, run_commands
 from codeagent.messages.conversation import AssistantMessage, ToolCall, Usage
-from codeagent.providers.protocol import ModelReply, ModelRequest, TextSink
+from codeagent.providers.breaker import Breaker
+from codeagent.providers.pricing import FREE
+from codeagent.providers.protocol import ModelReply, ModelRequest, Price, TextSink
+from codeagent.providers.retry import ResilientProvider
 from codeagent.quotas.reservations import Reservations
 from codeagent.sandboxes.protocol import (
+    DEFAULT_TOOLCHAIN,
     ExecRecord,
     ExecSpec,
     IsolationLevel,
@@ -27,6 +31,7 @@ from codeagent.sandboxes.protocol import (
     Patch,
     ProbeReport,
     Reason,
+    Toolchain,
     Workspace,
 )
 from codeagent.settings import Settings
@@ -47,7 +52,13 @@ class InstantModel:
     def context_window(self, model: str) -> int:
         return 128_000
 
-    async def generate(self, request: ModelRequest, on_text: TextSink, on_attempt: object = None) -> ModelReply:
+    def price(self, model: str) -> Price | None:
+        return FREE
+
+    async def close(self) -> None:
+        pass
+
+    async def generate(self, request: ModelRequest, on_text: TextSink) -> ModelReply:
         turn = sum(message.role == "assistant" for message in request.messages)
         if turn < TOOL_CALLS:
             call = ToolCall(id=f"call_{turn}", name="shell", arguments=json.dumps({"command": f"echo {turn}"}))
@@ -57,7 +68,7 @@ class InstantModel:
 
 
 class Nothing:
-    id = "nothing"
+    id = name = "nothing"
 
 
 class InstantDriver:
@@ -69,13 +80,23 @@ class InstantDriver:
     async def probe(self) -> ProbeReport:
         return ProbeReport(self.name, "", self.level, {})
 
-    async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
+    async def open(
+        self,
+        workspace_id: str,
+        archive: Path,
+        patch: bytes,
+        limits: Limits,
+        toolchain: Toolchain = DEFAULT_TOOLCHAIN,
+    ) -> Workspace:
         return Nothing()
 
     async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
         return ExecRecord(
             Reason.OK, 0, None, b"ok\n", b"", 3, 0, (), 0.0, 0.0, 0, self.name, IsolationLevel.NONE
         )  # fmt: skip
+
+    async def install(self, workspace: Workspace, spec: ExecSpec, destination: Path, sink: OutputSink) -> ExecRecord:
+        raise AssertionError("nothing is installed here")
 
     async def diff(self, workspace: Workspace, limits: Limits) -> Patch:
         return Patch(b"", ())
@@ -97,10 +118,13 @@ class NoFiles:
     async def put_file(self, tenant_id: str, path: Path) -> tuple[str, int]:
         raise AssertionError("nothing is fetched here")
 
+    async def size(self, tenant_id: str, digest: str) -> int | None:
+        raise AssertionError("nothing is installed here")
+
 
 async def provider_worker(settings: Settings) -> Process:
     parts = await assemble(PROVIDER_WORKER, settings)
-    model = InstantModel()
+    model = ResilientProvider(InstantModel(), Breaker(InstantModel.name))
     performer = ProviderPerformer(
         parts.log, NoFiles(), lambda name: (model, name), deltas(parts), answers_topic=PROVIDER_EVENTS
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -28,6 +30,13 @@ pytest_plugins = ["tests.side_by_side", "tests.services.fixtures"]
 
 SEED = int(os.environ.get("CODEAGENT_TEST_SEED", "7"))
 """Of every test that draws what happens."""
+
+
+def let_everyone_pass(directory: Path) -> None:
+    """Other users reach what is below it, as far as its own mode lets them. pytest keeps its directories to one."""
+    for folder in (directory, *directory.parents):
+        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to(tempfile.gettempdir()):
+            folder.chmod(folder.stat().st_mode | 0o011)
 
 
 def unavailable(reason: str) -> NoReturn:

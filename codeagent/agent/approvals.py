@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
-from codeagent.agent import tools
+from codeagent.agent import mcp, tools
 from codeagent.agent.draft import Draft, arguments_digest
 from codeagent.agent.state import RunState
 from codeagent.messages import events
@@ -22,14 +22,19 @@ def needed(state: RunState, call: ToolCall) -> bool:
     policy = state.run.approvals
     if policy is None or call.name in state.always_allowed:
         return False
-    return call.name in (tools.CHANGING if policy.tools == "all_changing" else policy.tools)
+    if policy.tools == "all_changing":
+        return call.name in tools.CHANGING | mcp.changing(state.run.definition)
+    return call.name in policy.tools
 
 
 def ask(draft: Draft, call: ToolCall) -> None:
-    """The run waits, until its answer or the end of the request. Its deadline stands still meanwhile."""
+    """The run waits, until its answer or the end of the request. Its deadline stands still meanwhile, but not that of a
+    child: its parent waits, whose does not."""
     policy = draft.state.run.approvals
     assert policy is not None
     expires_at = draft.now + timedelta(seconds=policy.expires_seconds)
+    if draft.state.run.parent is not None:
+        expires_at = min(expires_at, draft.state.deadline_at)
     number = str(draft.state.version + 1)
     request = ApprovalRequest(
         approval_id=typed_id("apr", derived_uuid(draft.run_id, "approval", number)),
@@ -48,9 +53,9 @@ def ask(draft: Draft, call: ToolCall) -> None:
 
 
 def resume(draft: Draft, request: ApprovalRequest) -> None:
-    """The run goes on, with as much time as it had left when it asked."""
+    """The run goes on, with as much time as it had left when it asked; a child, with what is left of it."""
     waited = max(draft.now - request.requested_at, timedelta(0))
-    deadline_at = draft.state.deadline_at + waited
+    deadline_at = draft.state.deadline_at + (waited if draft.state.run.parent is None else timedelta(0))
     draft.stop_timer("approval_expiry")
     draft.emit(events.RunResumed(deadline_at=deadline_at))
     draft.timer("deadline", deadline_at)

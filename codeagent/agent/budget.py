@@ -10,20 +10,18 @@ from codeagent.messages.values import RunStatus
 def exceeded(state: RunState) -> Ending | None:
     """The ending that a used-up limit demands before another model call, or None."""
     limits = state.run.limits
-    if state.model_calls >= limits.max_steps:
+    if state.steps >= limits.max_steps:
         return _failed("max_turns_exceeded", f"The run used its {limits.max_steps} model calls.")
-    tokens = state.usage.input_tokens + state.usage.output_tokens
-    if tokens >= limits.max_tokens:
-        return _failed("max_tokens_exceeded", f"The run used {tokens} of its {limits.max_tokens} tokens.")
-    if limits.max_cost_usd is not None and state.cost_usd >= limits.max_cost_usd:
-        return _failed("budget_exceeded", f"The run spent {state.cost_usd} of its {limits.max_cost_usd} USD.")
+    if state.tokens >= limits.max_tokens:
+        return _failed("max_tokens_exceeded", f"The run used {state.tokens} of its {limits.max_tokens} tokens.")
+    if limits.max_cost_usd is not None and state.spent_usd >= limits.max_cost_usd:
+        return _failed("budget_exceeded", f"The run spent {state.spent_usd} of its {limits.max_cost_usd} USD.")
     return None
 
 
 def output_tokens(state: RunState, most: int) -> int:
     """Tokens the next reply may have: `most`, or what is left of the run's own limit."""
-    used = state.usage.input_tokens + state.usage.output_tokens
-    return max(1, min(most, state.run.limits.max_tokens - used))
+    return max(1, min(most, state.run.limits.max_tokens - state.tokens))
 
 
 def commands_exceeded(state: RunState) -> Ending | None:

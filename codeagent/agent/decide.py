@@ -1,8 +1,8 @@
 """What the agent does next: `decide(state, message, now)` returns facts and effects, and touches nothing.
 
-The whole life of a run: prepare its files, think (a model call, then the tools it asks for, one by one, some of them
-once a person has allowed them), collect the patch, have it judged where that was asked for, end. Time comes in as
-`now`, ids are derived, so the same stream always leads to the same decisions.
+The whole life of a run: prepare its files and what they depend on, think (a model call, then the tools it asks for,
+one by one, some of them once a person has allowed them), collect the patch, have it judged where that was asked for,
+end. Time comes in as `now`, ids are derived, so the same stream always leads to the same decisions.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from codeagent.agent import approvals, budget, endings, tools, verification
+from codeagent.agent import approvals, budget, calls, delegation, endings, mcp_calls, stuck, verification
+from codeagent.agent.charges import charge
 from codeagent.agent.draft import Decision, Draft
-from codeagent.agent.state import RunState
+from codeagent.agent.state import Pending, RunState
 from codeagent.messages import commands, events, results
-from codeagent.messages.conversation import FinishReason, ToolCall
+from codeagent.messages.conversation import FinishReason
 from codeagent.messages.envelope import Message, Payload
 from codeagent.messages.events import Ending
+from codeagent.messages.loop_events import RunGuidanceFound
+from codeagent.messages.mcp_calls import McpResult
+from codeagent.messages.subagents import SubagentResult
 from codeagent.messages.values import (
     ApprovalDecision,
-    CallTool,
     CollectPatch,
+    InstallDependencies,
     Outcome,
     PrepareFiles,
     RunStatus,
@@ -39,6 +43,7 @@ def decide(state: RunState, message: Message, now: datetime) -> Decision:
     draft = Draft(state, message, now)
     if not state.status.terminal:
         _HANDLERS[type(message.data)](draft, message.data)
+        delegation.tell_others(draft)
     return draft.decision()
 
 
@@ -48,10 +53,13 @@ def _submit(draft: Draft, command: Payload) -> None:
         return
     canceled_first = draft.state.cancel is not None
     deadline_at = draft.now + timedelta(seconds=command.limits.deadline_seconds)
+    principal = draft.message.envelope.actor_id
+    if (parent := command.parent) is not None:
+        deadline_at, principal = min(deadline_at, parent.deadline_at), parent.principal
     draft.emit(
         events.RunSubmitted(
             **{name: getattr(command, name) for name in commands.SubmitRun.model_fields},
-            principal=draft.message.envelope.actor_id,
+            principal=principal,
             deadline_at=deadline_at,
         )
     )
@@ -98,7 +106,7 @@ def _answer(draft: Draft, command: Payload) -> None:
         draft.tool_failed(call, approvals.REJECTED, approvals.refusal(command.comment))
         _advance(draft)
     else:
-        _carry_out(draft, call)
+        calls.start(draft, call)
 
 
 def _timer(draft: Draft, command: Payload) -> None:
@@ -111,6 +119,9 @@ def _timer(draft: Draft, command: Payload) -> None:
             draft.end(endings.canceled(draft.state))
     elif command.timer == "approval_expiry":
         _expire(draft)
+    elif command.timer == "child":
+        if delegation.lost(draft):
+            _advance(draft)
     elif state.approval is not None:
         # The deadline stands still: this is its timer from before, which was still on its way.
         return
@@ -130,12 +141,14 @@ def _expire(draft: Draft) -> None:
 
 def _model_answered(draft: Draft, result: Payload) -> None:
     assert isinstance(result, results.ProviderResult)
-    if not draft.answers(result.effect_id):
+    if draft.answers(result.effect_id) is None:
         return
+    if draft.state.cancel is not None or result.outcome is not Outcome.DONE:
+        charge(draft, result)
     if draft.state.cancel is not None:
         draft.end(endings.canceled(draft.state))
     elif result.outcome is Outcome.DONE and result.message is not None:
-        _record_message(draft, result)
+        draft.message_completed(result)
         _advance(draft)
     elif result.outcome is Outcome.CANCELED:
         _collect(draft, endings.DEADLINE)
@@ -146,28 +159,10 @@ def _model_answered(draft: Draft, result: Payload) -> None:
         _collect(draft, Ending(status=RunStatus.FAILED, reason=reason, message=result.error))
 
 
-def _record_message(draft: Draft, result: results.ProviderResult) -> None:
-    assert result.message is not None
-    draft.emit(
-        events.MessageCompleted(
-            effect_id=result.effect_id,
-            step=draft.state.step,
-            attempt=result.attempt,
-            text=result.message.text,
-            text_ref=result.text_ref,
-            tool_calls=result.message.tool_calls,
-            finish_reason=result.finish_reason,
-            model=result.model,
-            usage=result.usage,
-            cost_usd=result.cost_usd,
-        )
-    )
-
-
 def _sandbox_answered(draft: Draft, result: Payload) -> None:
     assert isinstance(result, results.SandboxResult)
-    pending = draft.state.pending
-    if not draft.answers(result.effect_id) or pending is None:
+    pending = draft.answers(result.effect_id)
+    if pending is None:
         return
     if draft.state.cancel is not None:
         draft.end(endings.canceled(draft.state))
@@ -178,80 +173,86 @@ def _sandbox_answered(draft: Draft, result: Payload) -> None:
     elif result.outcome is Outcome.CANCELED:
         _collect(draft, endings.DEADLINE)
     elif result.outcome is not Outcome.DONE:
-        reason = endings.sandbox_reason(result, preparing=pending.name == "prepare")
+        reason = endings.sandbox_reason(result, pending.name)
         if pending.call is not None:
             draft.tool_failed(pending.call, result.error_reason or reason, result.error or NOT_CARRIED_OUT, result)
         _collect(draft, Ending(status=RunStatus.FAILED, reason=reason, message=result.error))
     elif pending.name == "prepare":
-        draft.emit(
-            events.StepCompleted(step=pending.step, name="prepare", base=result.base, checkpoint=result.checkpoint)
-        )
-        _think(draft)
+        _prepared(draft, pending, result)
+    elif pending.name == "install":
+        _installed(draft, pending, result)
     else:
         assert pending.call is not None
-        draft.emit(_tool_completed(pending.call, pending.step, result))
+        draft.tool_completed(pending.call, result)
         _advance(draft)
 
 
-def _tool_completed(call: ToolCall, step: int, result: results.SandboxResult) -> events.ToolCallCompleted:
-    return events.ToolCallCompleted(
-        tool_call_id=call.id,
-        name=call.name,
-        step=step,
-        effect_id=result.effect_id,
-        attempt=result.attempt,
-        output=result.output,
-        output_ref=result.output_ref,
-        reason=result.reason,
-        exit_code=result.exit_code,
-        duration_seconds=result.duration_seconds,
-        checkpoint=result.checkpoint,
-        used=result.used,
-    )
+def _prepared(draft: Draft, pending: Pending, result: results.SandboxResult) -> None:
+    draft.emit(events.StepCompleted(step=pending.step, name="prepare", base=result.base, checkpoint=result.checkpoint))
+    if result.guidance is not None:
+        draft.emit(RunGuidanceFound(guidance=result.guidance))
+    _install(draft)
+
+
+def _mcp_answered(draft: Draft, result: Payload) -> None:
+    assert isinstance(result, McpResult)
+    pending = draft.answers(result.effect_id)
+    if pending is None:
+        return
+    if draft.state.cancel is not None:
+        draft.end(endings.canceled(draft.state))
+    elif result.outcome is Outcome.CANCELED:
+        _collect(draft, endings.DEADLINE)
+    else:
+        mcp_calls.answered(draft, pending, result)
+        _advance(draft)
+
+
+def _child_answered(draft: Draft, result: Payload) -> None:
+    assert isinstance(result, SubagentResult)
+    if delegation.answered(draft, result):
+        _advance(draft)
+
+
+def _install(draft: Draft) -> None:
+    """What the prepared files depend on, where their project says how that is had; then the run begins to think."""
+    dependencies = draft.state.run.dependencies
+    if dependencies is None:
+        _think(draft)
+    elif draft.now >= draft.state.deadline_at:
+        _collect(draft, endings.DEADLINE)
+    else:
+        draft.step("install", InstallDependencies(dependencies=dependencies))
+
+
+def _installed(draft: Draft, pending: Pending, result: results.SandboxResult) -> None:
+    if result.dependencies is None:
+        _collect(draft, endings.not_installed(result))
+        return
+    draft.emit(events.StepCompleted(step=pending.step, name="install", dependencies=result.dependencies))
+    _think(draft)
 
 
 def _advance(draft: Draft) -> None:
-    """The next queued tool call, or the next model call, or the end."""
+    """The next tool calls, or the next model call, or the end."""
     if draft.now >= draft.state.deadline_at:
         _collect(draft, endings.DEADLINE)
         return
-    spoke_only = not draft.state.queue and draft.state.pending is None and draft.just_spoke
-    while draft.state.queue:
-        call = draft.state.queue[0]
-        try:
-            arguments = _arguments(draft.state, call)
-        except tools.BadToolCall as error:
-            draft.tool_failed(call, error.code, str(error))
-            continue
-        if isinstance(arguments, tools.Submit):
-            _collect(draft, Ending(status=RunStatus.COMPLETED, reason="", message=arguments.summary))
-        elif call.name in tools.COMMANDS and (ending := budget.commands_exceeded(draft.state)) is not None:
-            _collect(draft, ending)
-        elif approvals.needed(draft.state, call):
-            approvals.ask(draft, call)
-        else:
-            _carry_out(draft, call)
+    spoke_only = draft.just_spoke
+    if (ending := calls.carry_on(draft)) is not None:
+        _collect(draft, ending)
+    elif draft.state.open or draft.state.approval is not None:
         return
-    if spoke_only and draft.state.finish_reason is not FinishReason.LENGTH:
+    elif spoke_only and draft.state.finish_reason is not FinishReason.LENGTH:
         _collect(draft, endings.spoken(draft.state))
     else:
         _think(draft)
 
 
-def _arguments(state: RunState, call: ToolCall) -> tools.ToolArguments | None:
-    """None where they are too long to travel: whoever carries the call out reads them. Raises `BadToolCall`."""
-    tools.check_offered(call.name, state.tools)
-    return None if call.arguments_ref else tools.parse(call)
-
-
-def _carry_out(draft: Draft, call: ToolCall) -> None:
-    draft.tool(call, CallTool(call=call, timeout_seconds=budget.command_seconds(draft.state)))
-
-
 def _think(draft: Draft) -> None:
     if draft.now >= draft.state.deadline_at:
         _collect(draft, endings.DEADLINE)
-    elif (ending := budget.exceeded(draft.state)) is not None:
+    elif (ending := budget.exceeded(draft.state) or stuck.ending(draft)) is not None:
         _collect(draft, ending)
     else:
         draft.think(budget.output_tokens(draft.state, MAX_OUTPUT_TOKENS))
@@ -273,7 +274,7 @@ def _collected(draft: Draft, result: results.SandboxResult) -> None:
         draft.emit(events.StepCompleted(step=draft.state.step, name="collect"))
     elif ending.status is RunStatus.COMPLETED:
         ending = Ending(
-            status=RunStatus.FAILED, reason="sandbox_error", message=f"The patch was not collected: {result.error}"
+            status=RunStatus.FAILED, reason="sandbox_error", message=f"{endings.NOT_COLLECTED}{result.error}"
         )
     if ending.status is RunStatus.COMPLETED and draft.state.run.verification is not None:
         draft.step("verify", VerifyPatch(verification=draft.state.run.verification), ending)
@@ -281,7 +282,7 @@ def _collected(draft: Draft, result: results.SandboxResult) -> None:
         draft.end(ending)
 
 
-_OWN_REASONS = frozenset({"content_filtered", "worker_lost"})
+_OWN_REASONS = frozenset({"budget_exceeded", "budget_exhausted", "content_filtered", "price_unknown", "worker_lost"})
 
 _HANDLERS: dict[type[Payload], Callable[[Draft, Payload], None]] = {
     commands.SubmitRun: _submit,
@@ -290,6 +291,8 @@ _HANDLERS: dict[type[Payload], Callable[[Draft, Payload], None]] = {
     commands.FireTimer: _timer,
     results.ProviderResult: _model_answered,
     results.SandboxResult: _sandbox_answered,
+    McpResult: _mcp_answered,
+    SubagentResult: _child_answered,
 }
 HANDLED = frozenset(_HANDLERS)
 """The messages an agent worker takes."""

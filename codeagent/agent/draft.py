@@ -8,26 +8,38 @@ from hashlib import sha256
 from typing import Literal
 from uuid import UUID
 
-from codeagent.agent.state import RunState, evolve
+from codeagent.agent.state import Pending, RunState, evolve
 from codeagent.messages import commands, events, results
 from codeagent.messages.conversation import ToolCall
 from codeagent.messages.envelope import Event, Message, Payload
 from codeagent.messages.events import Ending
 from codeagent.messages.ids import derived_uuid
-from codeagent.messages.values import CallTool, CollectPatch, Operation, PrepareFiles, RunStatus, VerifyPatch
+from codeagent.messages.loop_events import RunCompacted
+from codeagent.messages.mcp_calls import McpResult
+from codeagent.messages.values import CallTool, Operation, PrepareFiles, RunStatus
 
-EffectKind = Literal["provider", "sandbox", "timer"]
-Timer = Literal["deadline", "cancel_grace", "approval_expiry"]
+EffectKind = Literal["provider", "sandbox", "mcp", "timer", "child"]
 
 
 @dataclass(frozen=True, slots=True)
 class NewEffect:
-    """Something to be done and answered. A timer is an effect that is due at a moment; others are due at once."""
+    """Something to be done and answered. What is due at a moment is a timer, or a child run, which should have answered
+    by then; all else is due at once."""
 
     id: UUID
     kind: EffectKind
     command: Payload
     due_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A message to another run, its parent or its child: sent again until that has handled it."""
+
+    id: UUID
+    run_id: str
+    data: Payload
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,7 @@ class Decision:
     effects: tuple[NewEffect, ...]
     settled: tuple[UUID, ...]
     cancel_effects: bool
+    orders: tuple[Order, ...] = ()
 
     @property
     def ends_run(self) -> bool:
@@ -66,55 +79,64 @@ class Draft:
         self._events: list[Event] = []
         self._effects: list[NewEffect] = []
         self._settled: list[UUID] = []
-        self._cancel_effects = False
+        self._orders: list[Order] = []
+        self.stops_effects = False
 
     @property
     def run_id(self) -> str:
         return self.message.envelope.key
 
     @property
+    def newest(self) -> Event | None:
+        """The last fact that was decided."""
+        return self._events[-1] if self._events else None
+
+    @property
     def just_spoke(self) -> bool:
         """Whether a model's message without tool calls is the newest fact."""
-        newest = self._events[-1] if self._events else None
-        return isinstance(newest, events.MessageCompleted) and not newest.tool_calls
+        return isinstance(self.newest, events.MessageCompleted) and not self.newest.tool_calls
 
     def emit(self, event: Event) -> None:
         self._events.append(event)
         self.state = evolve(self.state, event)
 
-    def answers(self, effect_id: UUID) -> bool:
-        """Whether the run waits for this effect; its ledger row then goes with this decision."""
-        pending = self.state.pending
-        if pending is None or pending.effect_id != effect_id:
-            return False
-        self._settled.append(effect_id)
-        return True
+    def answers(self, effect_id: UUID) -> Pending | None:
+        """What the run waits for, if it is this effect; its ledger row then goes with this decision."""
+        pending = next((pending for pending in self.state.open if pending.effect_id == effect_id), None)
+        if pending is not None:
+            self._settled.append(effect_id)
+        return pending
 
     def cancel_effects(self) -> None:
-        self._cancel_effects = True
+        self.stops_effects = True
 
-    def timer(self, timer: Timer, due_at: datetime) -> None:
+    def order(self, order: Order) -> None:
+        self._orders.append(order)
+
+    def timer(self, timer: commands.Timer, due_at: datetime) -> None:
         timer_id = self._timer_id(timer)
         command = commands.FireTimer(run_id=self.run_id, timer_id=timer_id, timer=timer)
         self._effects.append(NewEffect(timer_id, "timer", command, due_at))
 
-    def stop_timer(self, timer: Timer) -> None:
+    def stop_timer(self, timer: commands.Timer) -> None:
         """Its ledger row goes with this decision, or is not written at all."""
         timer_id = self._timer_id(timer)
         self._effects = [effect for effect in self._effects if effect.id != timer_id]
         self._settled.append(timer_id)
 
-    def _timer_id(self, timer: Timer) -> UUID:
+    def _timer_id(self, timer: commands.Timer) -> UUID:
         return derived_uuid(self.run_id, timer)
 
     def step(
         self,
-        name: Literal["prepare", "collect", "verify"],
-        operation: PrepareFiles | CollectPatch | VerifyPatch,
+        name: Literal["prepare", "install", "collect", "verify"],
+        operation: Operation,
         ending: Ending | None = None,
     ) -> None:
+        """Nothing else is waited for any more: the ledger rows of what is still open go."""
+        self._settled += [pending.effect_id for pending in self.state.open]
         effect_id = self._next_effect_id()
-        number = 0 if name == "prepare" else self.state.step + 1
+        number = 0 if name in {"prepare", "install"} else self.state.step + 1
         self.emit(events.StepStarted(step=number, name=name, effect_id=effect_id, ending=ending))
         self._sandbox(effect_id, operation)
 
@@ -127,10 +149,15 @@ class Draft:
             at_version=self.state.version,
             model=self.state.run.model,
             max_output_tokens=max_output_tokens,
+            fallbacks=self.state.run.fallbacks,
         )
-        self._effects.append(NewEffect(effect_id, "provider", command))
+        self.effect(effect_id, "provider", command)
 
     def tool(self, call: ToolCall, operation: CallTool) -> None:
+        self._sandbox(self.call_started(call), operation)
+
+    def call_started(self, call: ToolCall) -> UUID:
+        """The id of the effect that the call is carried out as."""
         effect_id = self._next_effect_id()
         self.emit(
             events.ToolCallStarted(
@@ -141,10 +168,52 @@ class Draft:
                 arguments_digest=arguments_digest(call),
             )
         )
-        self._sandbox(effect_id, operation)
+        return effect_id
 
-    def tool_failed(self, call: ToolCall, code: str, error: str, result: results.SandboxResult | None = None) -> None:
-        """`result` is given where the sandbox was asked, and did not carry the call out."""
+    def effect(self, effect_id: UUID, kind: EffectKind, command: Payload, due_at: datetime | None = None) -> None:
+        self._effects.append(NewEffect(effect_id, kind, command, due_at))
+
+    def message_completed(self, result: results.ProviderResult) -> None:
+        assert result.message is not None
+        if result.compaction is not None:
+            self.emit(RunCompacted(effect_id=result.effect_id, compaction=result.compaction))
+        self.emit(
+            events.MessageCompleted(
+                effect_id=result.effect_id,
+                step=self.state.step,
+                attempt=result.attempt,
+                text=result.message.text,
+                text_ref=result.text_ref,
+                tool_calls=result.message.tool_calls,
+                finish_reason=result.finish_reason,
+                model=result.model,
+                usage=result.usage,
+                cost_usd=result.cost_usd,
+            )
+        )
+
+    def tool_completed(self, call: ToolCall, result: results.SandboxResult) -> None:
+        self.emit(
+            events.ToolCallCompleted(
+                tool_call_id=call.id,
+                name=call.name,
+                step=self.state.step,
+                effect_id=result.effect_id,
+                attempt=result.attempt,
+                output=result.output,
+                output_ref=result.output_ref,
+                reason=result.reason,
+                exit_code=result.exit_code,
+                duration_seconds=result.duration_seconds,
+                checkpoint=result.checkpoint,
+                used=result.used,
+            )
+        )
+
+    def tool_failed(
+        self, call: ToolCall, code: str, error: str, result: results.SandboxResult | McpResult | None = None
+    ) -> None:
+        """`result` is given where somebody was asked, and did not carry the call out."""
         self.emit(
             events.ToolCallFailed(
                 tool_call_id=call.id,
@@ -154,7 +223,7 @@ class Draft:
                 attempt=0 if result is None else result.attempt,
                 code=code,
                 error=error,
-                retryable=None if result is None else result.retryable,
+                retryable=result.retryable if isinstance(result, results.SandboxResult) else None,
             )
         )
 
@@ -173,9 +242,9 @@ class Draft:
         )
 
     def decision(self) -> Decision:
-        return Decision(
-            self.state, tuple(self._events), tuple(self._effects), tuple(self._settled), self._cancel_effects
-        )
+        settled = tuple(dict.fromkeys(self._settled))
+        facts, effects, orders = tuple(self._events), tuple(self._effects), tuple(self._orders)
+        return Decision(self.state, facts, effects, settled, self.stops_effects, orders)
 
     def _next_effect_id(self) -> UUID:
         return derived_uuid(self.run_id, "effect", str(self.state.version + 1))
@@ -189,8 +258,10 @@ class Draft:
             operation=operation,
             limits=self.state.run.limits.sandbox,
             egress=self.state.egress if isinstance(operation, PrepareFiles | CallTool) else None,
+            image=self.state.run.image,
+            dependencies=self.state.dependencies,
         )
-        self._effects.append(NewEffect(effect_id, "sandbox", command))
+        self.effect(effect_id, "sandbox", command)
 
 
 def arguments_digest(call: ToolCall) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from codeagent.agent.state import RunState
 from codeagent.messages import results
 from codeagent.messages.conversation import FinishReason
-from codeagent.messages.events import Ending
+from codeagent.messages.events import Ending, StepName
 from codeagent.messages.values import Outcome, RunStatus
 
 DEADLINE = Ending(
@@ -14,10 +14,16 @@ DEADLINE = Ending(
 UNANSWERED = Ending(
     status=RunStatus.FAILED, reason="approval_expired", message="Nobody answered the run's request in time."
 )
+NOT_COLLECTED = "The patch was not collected: "
+"""What a run is told by that had done its work, and has no patch to show for it. The reason follows."""
 QUOTA_EXCEEDED = "quota_exceeded"
 """The tenant has used what it may of sandboxes today."""
-_OWN_REASONS = frozenset({QUOTA_EXCEEDED, "egress_refused", "egress_unsupported"})
+_OWN_REASONS = frozenset(
+    {QUOTA_EXCEEDED, "egress_refused", "egress_unsupported", "image_unsupported", "dependencies_unsupported"}
+)
 """Nothing has failed: somebody's rules, or what the installation is able to, were against it."""
+DEPENDENCIES_FAILED = "dependencies_failed"
+_INSTALL_REASONS = frozenset({"lock_file_unusable", "registry_unreachable", "dependencies_too_large"})
 _SOURCE_REASONS = {
     "url_refused": "source_refused",
     "address_refused": "source_refused",
@@ -34,7 +40,7 @@ def spoken(state: RunState) -> Ending:
     """A message without a tool call is the model's last word."""
     if state.finish_reason is FinishReason.CONTENT_FILTER:
         return Ending(status=RunStatus.FAILED, reason="content_filtered", message="The provider withheld the reply.")
-    return Ending(status=RunStatus.COMPLETED, reason="", message=state.last_text)
+    return Ending(status=RunStatus.COMPLETED, reason="", message=state.last_text[:2_000])
 
 
 def overdue(state: RunState) -> Ending:
@@ -44,14 +50,39 @@ def overdue(state: RunState) -> Ending:
 
 
 def canceled(state: RunState) -> Ending:
-    reason = state.cancel.reason if state.cancel is not None else ""
-    return Ending(status=RunStatus.CANCELED, reason="canceled_by_user", message=reason)
+    cancel, parent = state.cancel, None if state.submitted is None else state.submitted.parent
+    reason = cancel.reason if cancel is not None else ""
+    by_parent = cancel is not None and parent is not None and cancel.principal == parent.run_id
+    told = "canceled_by_parent" if by_parent else "canceled_by_user"
+    return Ending(status=RunStatus.CANCELED, reason=told, message=reason)
 
 
-def sandbox_reason(result: results.SandboxResult, *, preparing: bool) -> str:
-    """A source that cannot be had is the source's fault, not the sandbox's."""
+def not_installed(result: results.SandboxResult) -> Ending:
+    """The command that installs was carried out, and brought nothing that could be used."""
+    how = result.reason if result.exit_code is None else f"exit code {result.exit_code}"
+    message = f"The dependencies could not be installed ({how}).\n{result.output}"
+    return Ending(status=RunStatus.FAILED, reason=DEPENDENCIES_FAILED, message=message.rstrip())
+
+
+def sandbox_reason(result: results.SandboxResult, step: StepName) -> str:
+    """What cannot be had is the fault of its source, not of the sandbox."""
     if result.outcome is Outcome.WORKER_LOST:
         return "worker_lost"
     if result.error_reason in _OWN_REASONS:
         return result.error_reason
-    return _SOURCE_REASONS.get(result.error_reason, "sandbox_error") if preparing else "sandbox_error"
+    if step == "install" and result.error_reason in _INSTALL_REASONS:
+        return DEPENDENCIES_FAILED
+    return _SOURCE_REASONS.get(result.error_reason, "sandbox_error") if step == "prepare" else "sandbox_error"
+
+
+def outcome(reason: str) -> Outcome:
+    """How what was asked for ended, by the reason that the run was told."""
+    known = {"deadline_exceeded": Outcome.CANCELED, "canceled": Outcome.CANCELED, "worker_lost": Outcome.WORKER_LOST}
+    return known.get(reason, Outcome.FAILED)
+
+
+def error_reason(reason: str) -> str:
+    """What went wrong in a sandbox, of a run that ended with `reason`: the first error that is told so."""
+    if reason == DEPENDENCIES_FAILED:
+        return min(_INSTALL_REASONS)
+    return next((error for error, told in _SOURCE_REASONS.items() if told == reason), reason)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import ClassVar
 
-from codeagent.agent import tools
+from codeagent.agent import compaction as compacting
+from codeagent.agent import delegates, exchanges, guidance, mcp, tools
+from codeagent.errors import CodeAgentError
 from codeagent.messages import events
 from codeagent.messages.conversation import (
     AssistantMessage,
@@ -15,7 +19,10 @@ from codeagent.messages.conversation import (
     UserMessage,
 )
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import AgentDefinition, Turn
+from codeagent.messages.guidance import Guidance
+from codeagent.messages.loop_events import Compaction, RunCompacted, RunGuidanceFound, RunNudged
+from codeagent.messages.subagents import SubagentEnded
+from codeagent.messages.values import BASE_CHECKPOINT, AgentDefinition, Turn
 
 INSTRUCTIONS = """\
 You are a software engineer working on a repository, which is your current directory. Use the tools to look, change \
@@ -30,12 +37,15 @@ The operator of this agent adds the following guidance to the above:
 {}
 </guidance>\
 """
-CHARACTERS_PER_TOKEN = 3.5
-"""A cautious estimate: it may cut a little early, never too late by much."""
-
 EARLIER = "Earlier in this session, oldest first. The files are as that work has left them."
-ELIDED = "[output left out to keep the conversation within the model's window]"
-INTERRUPTED = "[no output: the call was interrupted]"
+_LEAST = 2_000
+"""Characters that a conversation needs beside the instructions."""
+
+
+class WindowTooSmall(CodeAgentError):
+    """The instructions alone fill the model's window."""
+
+    code: ClassVar[str] = "context_overflow"
 
 
 @dataclass(slots=True)
@@ -43,52 +53,114 @@ class Transcript:
     """The conversation so far. Grows by one event at a time, so that a worker can keep it between calls."""
 
     version: int = 0
+    counts_from: int = 0
+    """Versions before its own: of the run that it replays."""
+    submitted: events.RunSubmitted | None = None
     task: str = ""
     definition: AgentDefinition | None = None
     history: tuple[Turn, ...] = ()
-    turns: list[AssistantMessage | ToolMessage] = field(default_factory=list)
+    turns: list[tuple[int, exchanges.Turn]] = field(default_factory=list)
+    checkpoint: str = BASE_CHECKPOINT
+    guidance: Guidance = field(default_factory=Guidance)
+    """The repository's own."""
+    compaction: Compaction | None = None
+    """As the run's stream has it."""
+    delegated_usd: Decimal = Decimal(0)
+    """What its children have spent."""
+
+    @property
+    def spender(self) -> events.RunSubmitted | None:
+        """The run as its calls are held to it: its limit in dollars is less by what its children have spent."""
+        run = self.submitted
+        if run is None or run.limits.max_cost_usd is None or not self.delegated_usd:
+            return run
+        limits = run.limits.model_copy(update={"max_cost_usd": run.limits.max_cost_usd - self.delegated_usd})
+        return run.model_copy(update={"limits": limits})
 
     def add(self, event: Event) -> None:
         """Takes the next event of the run's stream."""
         self.version += 1
         match event:
             case events.RunSubmitted():
+                self.submitted = event
                 self.task, self.definition, self.history = event.task, event.definition, event.history or ()
             case events.MessageCompleted():
-                self.turns.append(AssistantMessage(text=event.text, tool_calls=event.tool_calls))
+                self._say(AssistantMessage(text=event.text, tool_calls=event.tool_calls))
             case events.ToolCallCompleted():
+                self.checkpoint = event.checkpoint
                 failed = event.exit_code not in {None, 0} or event.reason not in {"ok", "exit"}
-                self.turns.append(
+                self._say(
                     ToolMessage(tool_call_id=event.tool_call_id, name=event.name, text=event.output, is_error=failed)
                 )
             case events.ToolCallFailed():
-                self.turns.append(
+                self._say(
                     ToolMessage(tool_call_id=event.tool_call_id, name=event.name, text=event.error, is_error=True)
                 )
+            case SubagentEnded():
+                self.delegated_usd += event.cost_usd
+            case RunNudged():
+                self._say(UserMessage(text=event.message))
+            case RunGuidanceFound():
+                self.guidance = event.guidance
+            case RunCompacted():
+                self.compaction = event.compaction
             case _:
                 pass
+
+    def follow(self, replayed: Transcript) -> None:
+        """Begins with what was said in the run that this one replays, as it was; its task and guidance are its own."""
+        self.counts_from = replayed.counts_from + replayed.version
+        self.turns, self.checkpoint = list(replayed.turns), replayed.checkpoint
+
+    def _say(self, turn: exchanges.Turn) -> None:
+        self.turns.append((self.counts_from + self.version, turn))
 
 
 def offered(transcript: Transcript) -> tuple[ToolSpec, ...]:
     """The tools of the next call."""
     definition = transcript.definition
-    return tools.specs() if definition is None else tools.specs(definition.tools, definition.egress)
+    if definition is None:
+        return tools.specs()
+    own = tools.specs(definition.tools, definition.egress)
+    return (*own, *mcp.specs(definition), *delegates.specs(definition))
 
 
-def build(transcript: Transcript, window_tokens: int) -> tuple[ChatMessage, ...]:
-    """The messages of the next call, at most about `window_tokens` long.
+def compaction(transcript: Transcript, window_tokens: int) -> Compaction | None:
+    """What the next call has to leave out that was not left out before; None where the conversation fits."""
+    room = compacting.characters(window_tokens)
+    told = exchanges.exchanges(transcript.turns)
+    head = exchanges.size(_head(transcript, room))
+    found = compacting.compacted(told, transcript.compaction, head, room)
+    return None if found is None else found.model_copy(update={"checkpoint": transcript.checkpoint})
 
-    Every tool call is followed by an answer: where none was recorded, one says that it was interrupted, since
-    vendors refuse a history with a call left open. The oldest outputs go first, then the oldest exchanges.
-    """
-    room = int(window_tokens * CHARACTERS_PER_TOKEN)
-    system, before = SystemMessage(text=_instructions(transcript)), _remembered(transcript.history, room // 4)
-    head: tuple[ChatMessage, ...] = (system, *before, UserMessage(text=transcript.task))
-    turns = _answered(transcript.turns)
-    budget = room - sum(_size(message) for message in head)
-    turns = _elide(turns, budget)
-    turns = _drop(turns, budget)
-    return (*head, *turns)
+
+def build(
+    transcript: Transcript, window_tokens: int, compaction: Compaction | None = None, diff: str = ""
+) -> tuple[ChatMessage, ...]:
+    """The messages of the next call, at most about `window_tokens` long. `compaction` is that of this call, where it is
+    another than the stream's, and `diff` that of its checkpoint. Raises `WindowTooSmall`."""
+    room, now = compacting.characters(window_tokens), compaction or transcript.compaction or Compaction()
+    told = exchanges.exchanges(transcript.turns)
+    head = _head(transcript, room)
+    left = room - exchanges.size(head)
+    if exchanges.size(head[:1]) + _LEAST > room:
+        raise WindowTooSmall("The instructions leave no room for a conversation in the model's window.")
+    recap = compacting.recap(told, now, diff, left)
+    turns = [compacting.kept(exchange, now) for exchange in told if compacting.is_kept(exchange, now)]
+    if turns:
+        others = exchanges.size(recap) + sum(exchanges.size(turn) for turn in turns[:-1])
+        turns[-1] = compacting.fitted(turns[-1], left - others)
+    return (*head, *recap, *(message for turn in turns for message in turn))
+
+
+def _head(transcript: Transcript, room: int) -> tuple[ChatMessage, ...]:
+    """What every call begins with: instructions, what was said before, the repository's guidance, the task."""
+    system = SystemMessage(text=_instructions(transcript))
+    left = max(room - exchanges.size((system,)), 0)
+    before = _remembered(transcript.history, left // 8)
+    reads = any(tool.name == tools.ReadFile.TOOL for tool in offered(transcript))
+    found = guidance.told(transcript.guidance, left // 6, reads=reads)
+    return (system, *before, *found, UserMessage(text=compacting.cut(transcript.task, max(left // 3, _LEAST // 2))))
 
 
 def _instructions(transcript: Transcript) -> str:
@@ -107,53 +179,3 @@ def _remembered(history: tuple[Turn, ...], room: int) -> tuple[UserMessage, ...]
             break
         told.insert(0, text)
     return (UserMessage(text="\n\n".join((EARLIER, *told))),) if told else ()
-
-
-def _answered(turns: list[AssistantMessage | ToolMessage]) -> list[AssistantMessage | ToolMessage]:
-    answered: list[AssistantMessage | ToolMessage] = []
-    open_calls: dict[str, str] = {}
-    for turn in turns:
-        if isinstance(turn, AssistantMessage):
-            answered.extend(_interrupted(open_calls))
-            open_calls = {call.id: call.name for call in turn.tool_calls}
-            answered.append(turn)
-        elif open_calls.pop(turn.tool_call_id, None) is not None:
-            answered.append(turn)
-    answered.extend(_interrupted(open_calls))
-    return answered
-
-
-def _interrupted(open_calls: dict[str, str]) -> list[AssistantMessage | ToolMessage]:
-    return [
-        ToolMessage(tool_call_id=call_id, name=name, text=INTERRUPTED, is_error=True)
-        for call_id, name in open_calls.items()
-    ]
-
-
-def _elide(turns: list[AssistantMessage | ToolMessage], budget: int) -> list[AssistantMessage | ToolMessage]:
-    excess = sum(_size(turn) for turn in turns) - budget
-    kept: list[AssistantMessage | ToolMessage] = []
-    for turn in turns:
-        if excess > 0 and isinstance(turn, ToolMessage) and len(turn.text) > len(ELIDED):
-            excess -= len(turn.text) - len(ELIDED)
-            kept.append(turn.model_copy(update={"text": ELIDED}))
-        else:
-            kept.append(turn)
-    return kept
-
-
-def _drop(turns: list[AssistantMessage | ToolMessage], budget: int) -> list[AssistantMessage | ToolMessage]:
-    """Leaves out whole exchanges, an assistant's message with its answers, from the oldest on."""
-    starts = [index for index, turn in enumerate(turns) if isinstance(turn, AssistantMessage)]
-    sizes = [_size(turn) for turn in turns]
-    for start in starts:
-        if sum(sizes[start:]) <= budget or start == starts[-1]:
-            return turns[start:]
-    return turns
-
-
-def _size(message: ChatMessage) -> int:
-    size = len(message.text) + 20
-    if isinstance(message, AssistantMessage):
-        size += sum(len(call.name) + len(call.arguments) + 20 for call in message.tool_calls)
-    return size

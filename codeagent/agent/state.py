@@ -8,22 +8,46 @@ from decimal import Decimal
 from functools import singledispatch
 from uuid import UUID
 
-from codeagent.agent import tools
+from codeagent.agent import delegates, mcp, tools
+from codeagent.agent.progress import Progress
 from codeagent.messages import events
+from codeagent.messages.calls import MessageFailed
 from codeagent.messages.conversation import FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
+from codeagent.messages.loop_events import RunNudged
 from codeagent.messages.sandbox_limits import CommandUse
+from codeagent.messages.subagents import SubagentCompleted, SubagentEnded, SubagentFailed, SubagentStarted
 from codeagent.messages.values import BASE_CHECKPOINT, ApprovalDecision, ApprovalRequest, Artifact, RunStatus
+
+LONGEST_WORDS = 16_000
+"""Characters of a message that a run's end, or its parent, may be told."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The one effect a run waits for: which step asked, and for which tool call."""
+    """An effect that a run waits for: which step asked, and for which tool call."""
 
     effect_id: UUID
     step: int
     name: events.StepName
     call: ToolCall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delegated:
+    """What a run has handed to others: to so many children, which have used so much of what it may use itself.
+    `child` is the one that it waits for."""
+
+    children: int = 0
+    steps: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: Decimal = Decimal(0)
+    child: SubagentStarted | None = None
+
+    def without(self, ended: SubagentEnded) -> Delegated:
+        """With the child counted in that has ended."""
+        spent = self.cost_usd + ended.cost_usd
+        return replace(self, steps=self.steps + ended.steps, usage=self.usage + ended.usage, cost_usd=spent, child=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +58,10 @@ class RunState:
     status: RunStatus = RunStatus.SUBMITTED
     submitted: events.RunSubmitted | None = None
     step: int = 0
-    pending: Pending | None = None
+    open: tuple[Pending, ...] = ()
+    """What the run waits for: one effect, or several tool calls that only read."""
     queue: tuple[ToolCall, ...] = ()
-    """Tool calls of the last message that have not started. They run one after the other."""
+    """Tool calls of the last message that have not started."""
     approval: ApprovalRequest | None = None
     """What the run asks a person, about the first call of the queue. Nothing is pending meanwhile."""
     always_allowed: frozenset[str] = frozenset()
@@ -45,12 +70,18 @@ class RunState:
     """The deadline since the run last went on after it had waited for a person."""
     base: str | None = None
     checkpoint: str = BASE_CHECKPOINT
+    dependencies: str | None = None
+    """The archive of what was installed."""
     usage: Usage = field(default_factory=Usage)
     cost_usd: Decimal = Decimal(0)
     model_calls: int = 0
     used: CommandUse = field(default_factory=CommandUse)
     """What the run's commands have used together."""
+    delegated: Delegated = field(default_factory=Delegated)
+    progress: Progress = field(default_factory=Progress)
     last_text: str = ""
+    """The beginning of the newest message, of which the whole may be the artifact `last_text_ref`."""
+    last_text_ref: str | None = None
     finish_reason: FinishReason = FinishReason.STOP
     cancel: events.CancelRequested | None = None
     ending: events.Ending | None = None
@@ -62,6 +93,11 @@ class RunState:
         return self.version > 0
 
     @property
+    def pending(self) -> Pending | None:
+        """What the run waits for, the longest of several."""
+        return self.open[0] if self.open else None
+
+    @property
     def run(self) -> events.RunSubmitted:
         if self.submitted is None:
             raise ValueError("the run has not been submitted")
@@ -71,7 +107,23 @@ class RunState:
     def tools(self) -> tuple[str, ...]:
         """Names of the tools that the run's agent may call."""
         definition = self.run.definition
-        return tools.NAMES if definition is None else definition.tools
+        if definition is None:
+            return tools.NAMES
+        return (*definition.tools, *mcp.names(definition), *delegates.names(definition))
+
+    @property
+    def steps(self) -> int:
+        """Model calls that count against the run's limit, as what follows does: those of its children as well."""
+        return self.model_calls + self.delegated.steps
+
+    @property
+    def tokens(self) -> int:
+        usage = self.usage + self.delegated.usage
+        return usage.input_tokens + usage.output_tokens
+
+    @property
+    def spent_usd(self) -> Decimal:
+        return self.cost_usd + self.delegated.cost_usd
 
     @property
     def egress(self) -> tuple[str, ...] | None:
@@ -107,16 +159,17 @@ def _(event: events.RunStarted, state: RunState) -> RunState:
 @_apply.register
 def _(event: events.StepStarted, state: RunState) -> RunState:
     pending = Pending(event.effect_id, event.step, event.name)
-    return replace(state, step=event.step, pending=pending, ending=event.ending, queue=())
+    return replace(state, step=event.step, open=(pending,), ending=event.ending, queue=())
 
 
 @_apply.register
 def _(event: events.StepCompleted, state: RunState) -> RunState:
     return replace(
         state,
-        pending=None,
+        open=(),
         base=event.base if event.base is not None else state.base,
         checkpoint=event.checkpoint if event.checkpoint is not None else state.checkpoint,
+        dependencies=event.dependencies if event.dependencies is not None else state.dependencies,
     )
 
 
@@ -124,36 +177,66 @@ def _(event: events.StepCompleted, state: RunState) -> RunState:
 def _(event: events.MessageCompleted, state: RunState) -> RunState:
     return replace(
         state,
-        pending=None,
+        open=(),
         queue=event.tool_calls,
         usage=state.usage + event.usage,
         cost_usd=state.cost_usd + (event.cost_usd or Decimal(0)),
         model_calls=state.model_calls + 1,
-        last_text=event.text[:2_000],
+        progress=state.progress.begun(event),
+        last_text=event.text[:LONGEST_WORDS],
+        last_text_ref=event.text_ref,
         finish_reason=event.finish_reason,
     )
 
 
 @_apply.register
+def _(event: MessageFailed, state: RunState) -> RunState:
+    cost = state.cost_usd + (event.cost_usd or Decimal(0))
+    return replace(state, open=(), usage=state.usage + event.usage, cost_usd=cost)
+
+
+@_apply.register
 def _(event: events.ToolCallStarted, state: RunState) -> RunState:
-    call = _queued(state, event.tool_call_id)
-    return replace(state, pending=Pending(event.effect_id, event.step, "think", call))
+    call = _call(state, event.tool_call_id)
+    pending = Pending(event.effect_id, event.step, "think", call)
+    return replace(state, open=(*state.open, pending), queue=_without(state, event.tool_call_id))
 
 
 @_apply.register
 def _(event: events.ToolCallCompleted, state: RunState) -> RunState:
     return replace(
         state,
-        pending=None,
-        queue=_without(state, event.tool_call_id),
+        open=_others(state, event.tool_call_id),
         checkpoint=event.checkpoint,
         used=state.used if event.used is None else state.used + event.used,
+        progress=state.progress.completed(event, _call(state, event.tool_call_id)),
     )
 
 
 @_apply.register
 def _(event: events.ToolCallFailed, state: RunState) -> RunState:
-    return replace(state, pending=None, queue=_without(state, event.tool_call_id))
+    return replace(
+        state,
+        open=_others(state, event.tool_call_id),
+        queue=_without(state, event.tool_call_id),
+        progress=state.progress.failed(event, _call(state, event.tool_call_id)),
+    )
+
+
+@_apply.register
+def _(event: SubagentStarted, state: RunState) -> RunState:
+    return replace(state, delegated=replace(state.delegated, children=state.delegated.children + 1, child=event))
+
+
+@_apply.register(SubagentCompleted)
+@_apply.register(SubagentFailed)
+def _(event: SubagentEnded, state: RunState) -> RunState:
+    return replace(state, delegated=state.delegated.without(event), used=state.used + event.used)
+
+
+@_apply.register
+def _(_: RunNudged, state: RunState) -> RunState:
+    return replace(state, progress=state.progress.nudged())
 
 
 @_apply.register
@@ -191,11 +274,17 @@ def _(event: events.CancelRequested, state: RunState) -> RunState:
 @_apply.register
 def _(event: events.RunEnded, state: RunState) -> RunState:
     status = RunStatus(event.NAME.removeprefix("run."))
-    return replace(state, status=status, status_reason=event.status_reason, pending=None, approval=None, queue=())
+    return replace(state, status=status, status_reason=event.status_reason, open=(), approval=None, queue=())
 
 
-def _queued(state: RunState, tool_call_id: str) -> ToolCall | None:
-    return next((call for call in state.queue if call.id == tool_call_id), None)
+def _call(state: RunState, tool_call_id: str) -> ToolCall | None:
+    """A call that is open or queued."""
+    known = (*(pending.call for pending in state.open if pending.call is not None), *state.queue)
+    return next((call for call in known if call.id == tool_call_id), None)
+
+
+def _others(state: RunState, tool_call_id: str) -> tuple[Pending, ...]:
+    return tuple(pending for pending in state.open if pending.call is not None and pending.call.id != tool_call_id)
 
 
 def _without(state: RunState, tool_call_id: str) -> tuple[ToolCall, ...]:

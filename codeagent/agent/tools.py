@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from codeagent.messages.conversation import ToolCall, ToolSpec
+from codeagent.messages.mcp import PREFIX
 
 MAX_PATH = 1024
 
@@ -76,6 +78,26 @@ class Submit(ToolArguments):
     summary: str = Field(max_length=20_000)
 
 
+Arguments = TypeVar("Arguments", bound=ToolArguments)
+
+
+class DelegateBudget(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cost_usd: Decimal | None = Field(default=None, gt=0, le=100_000)
+    max_steps: int | None = Field(default=None, ge=1, le=1_000)
+
+
+class Delegate(ToolArguments):
+    """Offered where an agent's version names others (`agent.delegates`)."""
+
+    TOOL: ClassVar[str] = "delegate"
+
+    task: str = Field(min_length=1, max_length=32_000, pattern=r"^[^\x00]*$")
+    agent: str | None = Field(default=None, max_length=100)
+    budget: DelegateBudget = DelegateBudget()
+
+
 TOOLS: dict[str, type[ToolArguments]] = {
     tool.TOOL: tool for tool in (Shell, ReadFile, WriteFile, EditFile, Search, Submit)
 }
@@ -84,7 +106,9 @@ TOOLS: dict[str, type[ToolArguments]] = {
 NAMES = tuple(TOOLS)
 SANDBOXED = frozenset(TOOLS) - {Submit.TOOL}
 """The tools that do something, which a person may be asked about."""
-CHANGING = SANDBOXED - {ReadFile.TOOL, Search.TOOL}
+READING = frozenset({ReadFile.TOOL, Search.TOOL})
+"""The tools that change nothing, so that several may be carried out at once."""
+CHANGING = SANDBOXED - READING
 """The tools that may change files: whichever is not known to only read them."""
 
 
@@ -121,14 +145,18 @@ def _parameters(tool: type[ToolArguments]) -> dict[str, Any]:
 
 def check_offered(name: str, offered: tuple[str, ...] = NAMES) -> None:
     """Raises `BadToolCall`: to a model, a tool that it is not offered is none."""
-    if name not in offered or name not in TOOLS:
+    if name not in offered or not (name in TOOLS or name == Delegate.TOOL or name.startswith(PREFIX)):
         raise BadToolCall("unsupported_tool", f"There is no tool {name!r}. Tools: {', '.join(offered)}.")
 
 
 def parse(call: ToolCall) -> ToolArguments:
     """The call's arguments, typed. Raises `BadToolCall` for an unknown tool or arguments that do not fit."""
     check_offered(call.name)
-    tool = TOOLS[call.name]
+    return read(TOOLS[call.name], call)
+
+
+def read(tool: type[Arguments], call: ToolCall) -> Arguments:
+    """The call's arguments as those of `tool`. Raises `BadToolCall` where they do not fit."""
     try:
         document = from_json(call.arguments or "{}")
     except ValueError as error:

@@ -10,6 +10,8 @@ from codeagent.messages.values import Outcome, RunStatus
 from codeagent.messages.verification import PatchVerdict
 
 NOT_VERIFIED = "verification_failed"
+NOT_JUDGED = "The patch was not judged: "
+"""What a run is told by whose patch could not be judged. The reason follows."""
 
 
 def judged(draft: Draft, result: results.SandboxResult) -> None:
@@ -38,8 +40,8 @@ def judged(draft: Draft, result: results.SandboxResult) -> None:
         message = "The patch does not apply without its changes to protected files."
         draft.end(Ending(status=RunStatus.FAILED, reason=NOT_VERIFIED, message=message))
     else:
-        reason = endings.sandbox_reason(result, preparing=False)
-        message = f"The patch was not judged: {result.error or result.outcome}"
+        reason = endings.sandbox_reason(result, "verify")
+        message = f"{NOT_JUDGED}{result.error or result.outcome}"
         draft.end(Ending(status=RunStatus.FAILED, reason=reason, message=message))
 
 

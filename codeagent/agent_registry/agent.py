@@ -12,12 +12,22 @@ import orjson
 
 from codeagent import hosts
 from codeagent.agent import tools
+from codeagent.agent_registry.canary import Canary, RolledBack
 from codeagent.errors import Conflict, InvalidInput
 from codeagent.messages.ids import derived_uuid, typed_id
+from codeagent.messages.mcp import McpTools
 from codeagent.messages.sandbox_limits import SandboxLimits
-from codeagent.messages.values import ApprovalPolicy, LimitsAsked, RunLimits
+from codeagent.messages.values import (
+    AgentDefinition,
+    ApprovalPolicy,
+    Assignment,
+    CachePolicy,
+    LimitsAsked,
+    RunLimits,
+)
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+REFERENCE_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(@[1-9][0-9]{0,8})?$"
 ANY_LIMITS = LimitsAsked()
 DEFAULT_LIMITS = RunLimits()
 NAME = re.compile(NAME_PATTERN)
@@ -26,9 +36,11 @@ NO_VERSION = "The agent has no such version."
 
 
 class VersionState(StrEnum):
-    """A draft has never been active, a deprecated version was. Both can be promoted; a retired one never again."""
+    """A draft was never given to runs that do not name it, a deprecated version was: as the active one, or as a canary.
+    Both can be promoted; a retired one never again."""
 
     DRAFT = "draft"
+    CANARY = "canary"
     ACTIVE = "active"
     DEPRECATED = "deprecated"
     RETIRED = "retired"
@@ -39,7 +51,8 @@ class Agent:
     """`version` is that of its stream and changes with everything below, its versions' states included.
 
     `former_version` was active before `active_version`: what a rollback returns to. `latest_version` is the highest
-    number. Times and author are None for an agent that is built in.
+    number. `canary` is the one that runs, `rolled_back` the end of the newest one that broke its bounds. Times and
+    author are None for an agent that is built in.
     """
 
     id: str
@@ -49,6 +62,8 @@ class Agent:
     active_version: int | None = None
     former_version: int | None = None
     latest_version: int = 0
+    canary: Canary | None = None
+    rolled_back: RolledBack | None = None
     builtin: bool = False
     created_by: str | None = None
     created_at: datetime | None = None
@@ -67,7 +82,10 @@ class Agent:
 class Content:
     """What a version says. `instructions` are added to the built-in prompt; without a `model` runs have the
     installation's default; `limits` are defaults of a run and the most that it may ask for; `approvals` are the least
-    that people are asked about; `egress` is what commands may reach, as `name:port` or `*.name:port`, sorted."""
+    that people are asked about; `egress` is what commands may reach, as `name:port` or `*.name:port`, sorted;
+    `fallbacks` are models that stand in for the version's own, or for the default; `mcp` are tools of servers outside,
+    by server; `cache` lets models' replies be given again; `delegates` are agents that its runs may hand work to, as
+    `name` or `name@number`."""
 
     instructions: str = ""
     model: str | None = None
@@ -75,11 +93,16 @@ class Content:
     limits: LimitsAsked = ANY_LIMITS
     approvals: ApprovalPolicy | None = None
     egress: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    mcp: tuple[McpTools, ...] = ()
+    cache: CachePolicy | None = None
+    delegates: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """Over the content's canonical JSON (RFC 8785; it has no number but integers, and ASCII names). `egress` is in
-        it where there is any: versions are older than that."""
+        """Over the content's canonical JSON (RFC 8785; it has no number but integers, and ASCII names). `egress`,
+        `fallbacks`, `delegates`, `cache` and the digests of `mcp` are in it where there are any: versions are older
+        than those."""
         said: dict[str, object] = {
             "approvals": None if self.approvals is None else self.approvals.model_dump(mode="json"),
             "instructions": self.instructions,
@@ -87,8 +110,11 @@ class Content:
             "model": self.model,
             "tools": self.tools,
         }
-        if self.egress:
-            said["egress"] = self.egress
+        said |= {name: value for name in ("egress", "fallbacks", "delegates") if (value := getattr(self, name))}
+        if self.cache is not None:
+            said["cache"] = self.cache.model_dump(mode="json")
+        if self.mcp:
+            said["mcp"] = {offer.server: offer.digest for offer in self.mcp}
         return f"sha256:{sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()}"
 
 
@@ -103,6 +129,21 @@ class AgentVersion:
     digest: str
     created_by: str | None = None
     created_at: datetime | None = None
+
+
+def definition_of(version: AgentVersion, assignment: Assignment | None = None) -> AgentDefinition:
+    """What a run keeps of its version for good."""
+    content = version.content
+    return AgentDefinition(
+        id=version.agent_id,
+        digest=version.digest,
+        instructions=content.instructions,
+        tools=content.tools,
+        egress=content.egress or None,
+        assignment=assignment,
+        mcp=content.mcp or None,
+        cache=content.cache,
+    )
 
 
 def chosen_tools(names: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -138,6 +179,16 @@ def check_hosts(chosen: tuple[str, ...], allowed: tuple[str, ...]) -> None:
             raise InvalidInput(detail, code="egress_refused", pointer="/egress")
 
 
+def chosen_delegates(named: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises `InvalidInput` (`unsupported_delegate`) for an agent that is there twice: it is called by its name."""
+    names = [reference.partition("@")[0] for reference in named]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            detail = f"Agent {name!r} is there twice."
+            raise InvalidInput(detail, code="unsupported_delegate", pointer=f"/delegates/{place}")
+    return named
+
+
 def run_limits(asked: LimitsAsked, bounds: LimitsAsked) -> RunLimits:
     """A run's limits: as asked for, else as its agent has them, else the defaults. Raises `InvalidInput`
     (`limit_exceeded`) for more than the agent allows."""
@@ -168,7 +219,9 @@ def _above(name: str, most: object) -> InvalidInput:
 
 _CODER_ID = typed_id("agt", derived_uuid("agent", "builtin", "coder"))
 BUILTIN = {
-    "coder": Agent(_CODER_ID, "coder", "Works on a repository with every tool.", 1, 1, None, 1, builtin=True),
+    "coder": Agent(
+        _CODER_ID, "coder", "Works on a repository with every tool.", 1, 1, None, latest_version=1, builtin=True
+    ),
 }
 """By name. Each has one version, which says nothing beside the built-in prompt."""
 BUILTIN_CONTENT = Content()

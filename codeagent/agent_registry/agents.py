@@ -11,6 +11,7 @@ import orjson
 from codeagent import clock
 from codeagent.agent_registry import tables
 from codeagent.agent_registry.agent import BUILTIN, NAME, NONE_SUCH, Agent
+from codeagent.agent_registry.canaries import end_canary
 from codeagent.cursors import malformed_cursor
 from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database
@@ -103,9 +104,12 @@ class Agents:
         if agent.archived_at is not None:
             return
         agent.check_open()
+        canary = agent.canary
         async with self._control.change(author) as change:
-            agent = await tables.update_agent(change, agent, archived_at=clock.now())
-            await change.record(agent_stream(agent.id), agent.version, AgentArchived(agent_id=agent.id))
+            agent = await tables.update_agent(change, agent, archived_at=clock.now(), canary=None)
+            ended = await end_canary(change, agent.id, canary)
+            fact = AgentArchived(agent_id=agent.id, canary=ended)
+            await change.record(agent_stream(agent.id), agent.version, fact)
 
 
 def _taken(name: str) -> Conflict:

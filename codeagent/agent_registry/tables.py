@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from codeagent.agent_registry.agent import NAME, Agent, AgentVersion, Content, VersionState
+from pydantic import TypeAdapter
+
+from codeagent.agent_registry.agent import NAME, NO_VERSION, Agent, AgentVersion, Content, VersionState
+from codeagent.agent_registry.canary import Canary, RolledBack
+from codeagent.errors import NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Change
 from codeagent.messages.ids import parse_typed_id
-from codeagent.messages.values import ApprovalPolicy, LimitsAsked
+from codeagent.messages.mcp import McpTools
+from codeagent.messages.values import ApprovalPolicy, CachePolicy, LimitsAsked
 
-_AGENT = """id, name, description, version, active_version, former_version, latest_version, created_by, created_at,
-    updated_at, archived_at"""
-_VERSION = """agent_id, number, state, instructions, model, tools, limits, approvals, egress, digest, created_by,
-    created_at"""
+_OFFERS = TypeAdapter(tuple[McpTools, ...])
+_AGENT = """id, name, description, version, active_version, former_version, latest_version, canary, rolled_back,
+    created_by, created_at, updated_at, archived_at"""
+_VERSION = """agent_id, number, state, instructions, model, tools, limits, approvals, egress, fallbacks, mcp, cache,
+    delegates, digest, created_by, created_at"""
 
 
 async def insert_agent(
@@ -71,6 +78,12 @@ async def agents_after(database: Database, tenant_id: str, name: str, limit: int
     return [_agent(row) for row in rows]
 
 
+async def agents_with_canary(database: Database) -> Sequence[tuple[str, Agent]]:
+    """Of all tenants, each with its tenant, where `database` sees them."""
+    rows = await database.fetch(f"SELECT tenant_id, {_AGENT} FROM agents WHERE canary IS NOT NULL ORDER BY id")  # noqa: S608
+    return [(row["tenant_id"], _agent(row)) for row in rows]
+
+
 async def update_agent(change: Change, agent: Agent, **values: object) -> Agent:
     """Gives columns new values, one version on. Raises `VersionMismatch` where the agent has changed since it was
     read. `values` are named by us, never by a client."""
@@ -100,8 +113,10 @@ async def insert_version(
     changed = _agent(rows[0])
     row = await change.row(
         f"""INSERT INTO agent_versions (agent_id, number, tenant_id, order_id, state, instructions, model, tools,
-                                        limits, approvals, egress, digest, created_by)
-            VALUES ($1, $2, $3, $4, 'draft', $5, $6, $7, $8, $9, $10, $11, $12) RETURNING {_VERSION}""",  # noqa: S608  constants
+                                        limits, approvals, egress, fallbacks, mcp, cache, delegates, digest,
+                                        created_by)
+            VALUES ($1, $2, $3, $4, 'draft', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+            RETURNING {_VERSION}""",  # noqa: S608  constants
         agent.id,
         changed.latest_version,
         tenant_id,
@@ -112,6 +127,10 @@ async def insert_version(
         content.limits.model_dump_json(exclude_none=True),
         None if content.approvals is None else content.approvals.model_dump_json(),
         list(content.egress),
+        list(content.fallbacks),
+        _OFFERS.dump_json(content.mcp).decode(),
+        None if content.cache is None else content.cache.model_dump_json(),
+        list(content.delegates),
         content.digest,
         author_id,
     )
@@ -153,9 +172,12 @@ async def versions_before(
     return [_version(row) for row in rows]
 
 
-async def state_of(change: Change, agent_id: str, number: int) -> VersionState | None:
+async def state_of(change: Change, agent_id: str, number: int) -> VersionState:
+    """To be read once the agent's row is locked, so that it stays so. Raises `NotFound`."""
     rows = await change.rows("SELECT state FROM agent_versions WHERE agent_id = $1 AND number = $2", agent_id, number)
-    return VersionState(rows[0]["state"]) if rows else None
+    if not rows:
+        raise NotFound(NO_VERSION)
+    return VersionState(rows[0]["state"])
 
 
 async def set_state(change: Change, agent_id: str, number: int, state: VersionState) -> None:
@@ -167,16 +189,29 @@ async def set_state(change: Change, agent_id: str, number: int, state: VersionSt
     )
 
 
-async def find_for_run(
-    database: Database, tenant_id: str, name: str, number: int | None
-) -> tuple[bool, AgentVersion | None] | None:
-    """Of the agent of this name: whether it is archived, and its version of this number or, without one, its active
-    version. One query."""
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What new runs of an agent can have: the version that is asked for and, where none is and a canary runs, that of
+    the canary. `version` is None where there is none."""
+
+    archived: bool
+    description: str
+    version: AgentVersion | None
+    canary: Canary | None = None
+    canary_version: AgentVersion | None = None
+
+
+async def find_for_run(database: Database, tenant_id: str, name: str, number: int | None) -> Offered | None:
+    """Of the agent of this name: its version of this number or, without one, its active version. One query."""
     rows = await database.fetch(
-        """SELECT a.id AS agent_id, a.archived_at IS NOT NULL AS archived, v.number, v.state, v.instructions, v.model,
-                  v.tools, v.limits, v.approvals, v.egress, v.digest, v.created_by, v.created_at
+        """SELECT a.id AS agent_id, a.archived_at IS NOT NULL AS archived, a.description,
+                  coalesce($2, a.active_version) AS wanted,
+                  CASE WHEN $2::integer IS NULL THEN a.canary END AS canary, v.number, v.state, v.instructions, v.model,
+                  v.tools, v.limits, v.approvals, v.egress, v.fallbacks, v.mcp, v.cache, v.delegates, v.digest,
+                  v.created_by, v.created_at
            FROM agents a
-           LEFT JOIN agent_versions v ON v.agent_id = a.id AND v.number = coalesce($2, a.active_version)
+           LEFT JOIN agent_versions v ON v.agent_id = a.id AND v.number IN (
+               coalesce($2, a.active_version), CASE WHEN $2::integer IS NULL THEN (a.canary ->> 'number')::integer END)
            WHERE a.name = $1""",
         name,
         number,
@@ -184,12 +219,17 @@ async def find_for_run(
     )
     if not rows:
         return None
-    [row] = rows
-    return row["archived"], None if row["number"] is None else _version(row)
+    first, versions = rows[0], {row["number"]: _version(row) for row in rows if row["number"] is not None}
+    canary = None if first["canary"] is None else Canary.model_validate_json(first["canary"])
+    in_canary = None if canary is None else versions.get(canary.number)
+    return Offered(first["archived"], first["description"], versions.get(first["wanted"]), canary, in_canary)
 
 
 def _agent(row: Row) -> Agent:
-    return Agent(**{name: row[name] for name in Agent.__dataclass_fields__ if name != "builtin"})
+    values = {name: row[name] for name in Agent.__dataclass_fields__ if name != "builtin"}
+    for name, kind in (("canary", Canary), ("rolled_back", RolledBack)):
+        values[name] = None if row[name] is None else kind.model_validate_json(row[name])
+    return Agent(**values)
 
 
 def _version(row: Row) -> AgentVersion:
@@ -200,6 +240,10 @@ def _version(row: Row) -> AgentVersion:
         limits=LimitsAsked.model_validate_json(row["limits"]),
         approvals=None if row["approvals"] is None else ApprovalPolicy.model_validate_json(row["approvals"]),
         egress=tuple(row["egress"]),
+        fallbacks=tuple(row["fallbacks"]),
+        mcp=_OFFERS.validate_json(row["mcp"]),
+        cache=None if row["cache"] is None else CachePolicy.model_validate_json(row["cache"]),
+        delegates=tuple(row["delegates"]),
     )
     return AgentVersion(
         row["agent_id"],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from codeagent.agent_registry import tables
 from codeagent.agent_registry.agent import NO_VERSION, Agent, AgentVersion, Content, VersionState, builtin_version
+from codeagent.agent_registry.canaries import end_canary
 from codeagent.cursors import malformed_cursor
 from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database
@@ -67,7 +68,7 @@ class AgentVersions:
         self, tenant_id: str, agent: Agent, *, after: str | None, limit: int
     ) -> tuple[Sequence[AgentVersion], str | None]:
         """Versions, newest first, and the next page's cursor. Raises `Rejected` for a cursor that is none."""
-        below = _BEYOND if after is None else _parse(after)
+        below = _BEYOND if after is None else parse_version_cursor(after)
         if agent.builtin:
             found: Sequence[AgentVersion] = [builtin_version(agent)] if below > 1 else []
         else:
@@ -76,41 +77,45 @@ class AgentVersions:
         return page, str(page[-1].number) if len(found) > limit else None
 
     async def promote(self, author: Author, agent: Agent, number: int) -> Agent:
-        """Makes a version the active one; the former becomes deprecated. Raises `NotFound`, and `Conflict` for a
-        retired version."""
+        """Makes a version the active one; the former becomes deprecated, and a canary ends. Raises `NotFound`, and
+        `Conflict` for a retired version."""
         agent.check_open()
         if agent.active_version == number:
             return agent
-        former = agent.active_version
+        former, canary = agent.active_version, agent.canary
         async with self._control.change(author) as change:
-            agent = await tables.update_agent(change, agent, active_version=number, former_version=former)
-            if await _state(change, agent, number) is VersionState.RETIRED:
+            agent = await tables.update_agent(change, agent, active_version=number, former_version=former, canary=None)
+            if await tables.state_of(change, agent.id, number) is VersionState.RETIRED:
                 raise Conflict("The version is retired.", code="invalid_state_transition")
+            ended = await end_canary(change, agent.id, canary)
             await _activate(change, agent, number, former)
-            fact = AgentVersionPromoted(agent_id=agent.id, number=number, former=former)
+            fact = AgentVersionPromoted(agent_id=agent.id, number=number, former=former, canary=ended)
             await change.record(agent_stream(agent.id), agent.version, fact)
         return agent
 
     async def rollback(self, author: Author, agent: Agent) -> Agent:
-        """Makes the former version active again, once: from there the way on is to promote one. Raises `Conflict`
-        where there is no former version, or it has been retired."""
+        """Makes the former version active again, once: from there the way on is to promote one. A canary ends. Raises
+        `Conflict` where there is no former version, or it has been retired."""
         agent.check_open()
-        former, active = agent.former_version, agent.active_version
+        former, active, canary = agent.former_version, agent.active_version, agent.canary
         if former is None or active is None:
             raise Conflict("There is no former version to go back to.", code="invalid_state_transition")
         async with self._control.change(author) as change:
-            agent = await tables.update_agent(change, agent, active_version=former, former_version=None)
+            agent = await tables.update_agent(change, agent, active_version=former, former_version=None, canary=None)
+            ended = await end_canary(change, agent.id, canary)
             await _activate(change, agent, former, active)
-            fact = AgentRolledBack(agent_id=agent.id, number=former, former=active)
+            fact = AgentRolledBack(agent_id=agent.id, number=former, former=active, canary=ended)
             await change.record(agent_stream(agent.id), agent.version, fact)
         return agent
 
     async def retire(self, author: Author, agent: Agent, number: int) -> Agent:
         """For good: no new run takes it, no rollback returns to it. Raises `NotFound`, and `Conflict` for the active
-        version."""
+        version and for one whose canary runs."""
         agent.check_open()
         if agent.active_version == number:
             raise Conflict("The version is active: promote another one first.", code="invalid_state_transition")
+        if agent.canary is not None and agent.canary.number == number:
+            raise Conflict("The version is a canary: stop it first.", code="invalid_state_transition")
         version = await self.find(author.tenant_id, agent, number)
         if version.state is VersionState.RETIRED:
             return agent
@@ -135,16 +140,12 @@ async def _record_created(change: Change, agent: Agent, version: AgentVersion) -
         limits=content.limits,
         approvals=content.approvals,
         egress=content.egress or None,
+        fallbacks=content.fallbacks or None,
+        mcp=content.mcp or None,
+        cache=content.cache,
+        delegates=content.delegates or None,
     )
     await change.record(agent_stream(agent.id), agent.version, fact)
-
-
-async def _state(change: Change, agent: Agent, number: int) -> VersionState:
-    """Read once the agent's row is locked, so that it stays so. Raises `NotFound`."""
-    state = await tables.state_of(change, agent.id, number)
-    if state is None:
-        raise NotFound(NO_VERSION)
-    return state
 
 
 async def _activate(change: Change, agent: Agent, number: int, former: int | None) -> None:
@@ -154,7 +155,8 @@ async def _activate(change: Change, agent: Agent, number: int, former: int | Non
     await tables.set_state(change, agent.id, number, VersionState.ACTIVE)
 
 
-def _parse(cursor: str) -> int:
+def parse_version_cursor(cursor: str) -> int:
+    """The number that a page of versions ends with. Raises `Rejected`."""
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 9):
         raise malformed_cursor()
     return int(cursor)

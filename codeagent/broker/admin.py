@@ -12,10 +12,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.publisher import MOST_BYTES
 from codeagent.broker.topics import Profile, TopicDefinition
 from codeagent.errors import Unavailable
 
-DEAD_LETTER_CONFIG = {"cleanup.policy": "delete", "retention.ms": "2592000000", "max.message.bytes": "1148576"}
+DEAD_LETTER_CONFIG = {"cleanup.policy": "delete", "retention.ms": "2592000000", "max.message.bytes": str(MOST_BYTES)}
 
 
 @dataclass(frozen=True, slots=True)

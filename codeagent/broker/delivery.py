@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 
 from aiokafka import ConsumerRecord
 
+from codeagent.broker.dead_letters import error_type, failure_headers
 from codeagent.broker.publisher import Publisher, raw_headers
 from codeagent.broker.topics import dead_letter_topic
 from codeagent.errors import Unavailable, Unreadable
 from codeagent.messages.catalog import decode
-from codeagent.messages.envelope import Headers, Message
+from codeagent.messages.envelope import Message
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
@@ -91,23 +92,13 @@ class Delivery:
     async def _dead_letter(self, record: ConsumerRecord, error: Exception, attempts: int) -> None:
         """Until the broker has it: a record that is neither handled nor kept would be lost."""
         topic = dead_letter_topic(record.topic, self._group)
-        kind = getattr(error, "code", type(error).__name__)
-        facts: Headers = [
-            ("dlq-topic", record.topic.encode()),
-            ("dlq-partition", str(record.partition).encode()),
-            ("dlq-offset", str(record.offset).encode()),
-            ("dlq-timestamp", str(record.timestamp).encode()),
-            ("dlq-group", self._group.encode()),
-            ("dlq-error-type", kind.encode()),
-            ("dlq-error-message", str(getattr(error, "detail", ""))[:500].encode()),
-            ("dlq-attempts", str(attempts).encode()),
-        ]
+        said = failure_headers(record, self._group, error, attempts)
         key = (record.key or b"").decode(errors="replace")
-        log.error("message.dead_lettered", topic=record.topic, offset=record.offset, error=kind)
-        metrics.DEAD_LETTERS.labels(record.topic, kind).inc()
+        log.error("message.dead_lettered", topic=record.topic, offset=record.offset, error=error_type(error))
+        metrics.DEAD_LETTERS.labels(record.topic, error_type(error)).inc()
         while True:
             try:
-                await self._publisher.send(topic, key, [*raw_headers(record.headers), *facts], record.value or b"")
+                await self._publisher.send(topic, key, [*raw_headers(record.headers), *said], record.value or b"")
             except Unavailable as unavailable:
                 log.warning("dead_letter.waits", error=unavailable.detail)
                 await asyncio.sleep(1.0)

@@ -17,6 +17,9 @@ from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
+MOST_BYTES = 1_148_576
+"""As dead-letter topics take it: the largest record of any other topic, and what is said of its failure."""
+
 
 class Publisher:
     """Sends records. Connects by itself, also after the broker was away; `ready` says whether it has."""
@@ -49,7 +52,7 @@ class Publisher:
                 request_timeout_ms=int(self._timeout * 1_000),
                 metadata_max_age_ms=30_000,
                 retry_backoff_ms=50,
-                max_request_size=1_048_576,
+                max_request_size=MOST_BYTES,
             )
             try:
                 async with asyncio.timeout(self._timeout):

@@ -15,6 +15,7 @@ PROVIDER_COMMANDS = "codeagent.provider.commands.v1"
 PROVIDER_EVENTS = "codeagent.provider.events.v1"
 SANDBOX_COMMANDS = "codeagent.sandbox.commands.v1"
 SANDBOX_EVENTS = "codeagent.sandbox.events.v1"
+AUDIT_CHECKPOINTS = "codeagent.audit.checkpoints.v1"
 
 AGENT_WORKER = "agent-worker"
 PROVIDER_WORKER = "provider-worker"
@@ -23,8 +24,14 @@ SANDBOX_WORKER = "sandbox-worker"
 AGENT_INPUTS = (RUN_COMMANDS, PROVIDER_EVENTS, SANDBOX_EVENTS)
 """Equal in partitions, so that a run's commands and replies reach the same worker."""
 
-EFFECT_TOPICS = {"provider": PROVIDER_COMMANDS, "sandbox": SANDBOX_COMMANDS, "timer": RUN_COMMANDS}
-"""Where the command of an effect of each kind goes."""
+EFFECT_TOPICS = {
+    "provider": PROVIDER_COMMANDS,
+    "mcp": PROVIDER_COMMANDS,
+    "sandbox": SANDBOX_COMMANDS,
+    "timer": RUN_COMMANDS,
+}
+"""Where the command of an effect of each kind goes. What asks servers outside goes to the workers that have the keys to
+them."""
 
 Profile = Literal["dev", "medium", "large"]
 

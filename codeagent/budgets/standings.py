@@ -1,7 +1,7 @@
 """What budgets have left, by what the projection of usage knows.
 
-A call counts once its event has been folded, a moment after it was recorded. Open runs with a limit on their cost
-count with all of that limit: what they have not spent of it is reserved.
+A call counts once its event has been folded, a moment after it was recorded; until then, what it has reserved does.
+Open runs with a limit on their cost count with all of that limit: what they have not spent of it is reserved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WHOSE = """CASE b.scope WHEN 'project' THEN {0}.project_id = b.scope_id
 # $1 today, $2 the first of the month.
 STANDINGS = f"""
     SELECT {_LISTED}, b.noticed_from, b.noticed_percent, coalesce(u.spent, 0) AS spent,
-           coalesce(o.reserved, 0) AS reserved
+           coalesce(o.reserved, 0) + coalesce(c.reserved, 0) AS reserved
     FROM budgets b
     CROSS JOIN LATERAL (
         SELECT CASE b.unit WHEN 'usd' THEN sum(d.cost_usd) ELSE sum(d.input_tokens + d.output_tokens) END AS spent
@@ -33,6 +33,11 @@ STANDINGS = f"""
         FROM usage_runs r
         WHERE b.unit = 'usd' AND r.tenant_id = b.tenant_id AND r.open AND r.max_cost_usd IS NOT NULL
               AND {_WHOSE.format("r")}) o
+    CROSS JOIN LATERAL (
+        SELECT sum(CASE b.unit WHEN 'usd' THEN h.usd ELSE h.tokens END) AS reserved
+        FROM call_reservations h LEFT JOIN usage_runs m ON m.run_id = h.run_id AND m.max_cost_usd IS NOT NULL
+        WHERE h.tenant_id = b.tenant_id AND h.expires_at > clock_timestamp()
+              AND (b.unit = 'tokens' OR m.run_id IS NULL) AND {_WHOSE.format("h")}) c
     """  # noqa: S608  constants
 
 

@@ -18,7 +18,7 @@ THRESHOLDS = (80, 100)
 
 
 async def announce_thresholds(database: Database, day: date | None = None) -> int:
-    """Writes the facts that are due, of all tenants; returns how many. `database` owns the tables. Any number may do
+    """Writes the facts that are due, of all tenants; returns how many. `database` sees all tenants. Any number may do
     this at once: the row's lock lets one write each fact."""
     day = day or today()
     rows = await database.fetch(STANDINGS, day, began_on(Period.MONTH, day))
@@ -41,7 +41,6 @@ async def _announce(database: Database, standing: Standing, percent: int, day: d
     began = began_on(budget.period, day)
     author = Author(budget.tenant_id, "system", "budgets", new_uuid())
     async with ControlPlane(database).change(author) as change:
-        await change.rows("SELECT set_config('codeagent.tenant_id', $1, true)", budget.tenant_id)
         # Not at another version: with another limit it may not have been reached.
         rows = await change.rows(
             """UPDATE budgets SET noticed_from = $3, noticed_percent = $4, notices = notices + 1

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from codeagent.cli.databases import command_database
 from codeagent.cli.identity import rotation, secret_box
 from codeagent.cli.operate import guarded, load_settings, say
-from codeagent.cli.secrets import database_address, open_secrets, resolved
+from codeagent.cli.secrets import open_secrets, resolved
 from codeagent.clock import new_uuid
 from codeagent.encryption import SecretBox
 from codeagent.errors import Rejected
-from codeagent.eventlog.database import Database
+from codeagent.eventlog.database import SERVICE_ROLE, Database
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.passwords import Passwords
 from codeagent.identity.sessions import SessionPolicy
@@ -35,22 +36,19 @@ class BootstrapOrder:
 
 
 @asynccontextmanager
-async def _opened(data_dir: Path | None, role: str | None = None) -> AsyncIterator[tuple[Database, Settings]]:
+async def opened(data_dir: Path | None, role: str = SERVICE_ROLE) -> AsyncIterator[tuple[Database, Settings]]:
     """The database, and the settings with their secrets in place of references."""
     settings = load_settings(data_dir)
     secrets = await open_secrets("edge", settings)
-    database = Database(database_address(secrets), connections=2, role=role)
-    try:
+    await secrets.stop()
+    async with command_database(settings, connections=2, role=role) as database:
         yield database, resolved(settings, secrets)
-    finally:
-        await database.close()
-        await secrets.stop()
 
 
-def _box(settings: Settings) -> SecretBox:
+def box_of(settings: Settings) -> SecretBox:
     box = secret_box(settings)
     if box is None:
-        raise Rejected("CODEAGENT_KEK is not set: users' secrets could not be sealed")
+        raise Rejected("CODEAGENT_KEK is not set: secrets could not be sealed")
     return box
 
 
@@ -59,8 +57,8 @@ def bootstrap_installation(data_dir: Path | None, order: BootstrapOrder) -> int:
         first = FirstTenant(order.tenant_id or typed_id("ten", new_uuid()), order.name, order.email, order.password)
         passwords = Passwords()
         try:
-            async with _opened(data_dir) as (database, settings):
-                owner = await bootstrap(database, _box(settings), passwords, first)
+            async with opened(data_dir) as (database, settings):
+                owner = await bootstrap(database, box_of(settings), passwords, first)
         finally:
             await passwords.close()
         say(f"tenant {first.id}")
@@ -75,7 +73,7 @@ def bootstrap_installation(data_dir: Path | None, order: BootstrapOrder) -> int:
 
 def change_tenant(data_dir: Path | None, tenant_id: str, *, suspended: bool) -> int:
     async def change() -> int:
-        async with _opened(data_dir) as (database, _):
+        async with opened(data_dir) as (database, _):
             if suspended:
                 await suspend_tenant(database, tenant_id, SessionPolicy())
             else:
@@ -88,8 +86,8 @@ def change_tenant(data_dir: Path | None, tenant_id: str, *, suspended: bool) -> 
 
 def rotate_keys(data_dir: Path | None, *, revoke: bool) -> int:
     async def rotate() -> int:
-        async with _opened(data_dir, EDGE_ROLE) as (database, settings):
-            keys = SigningKeys(database, _box(settings), rotation(settings))
+        async with opened(data_dir, EDGE_ROLE) as (database, settings):
+            keys = SigningKeys(database, box_of(settings), rotation(settings))
             done = await (keys.replace_all() if revoke else keys.publish_successor())
         say(f"a new key signs from {done.publish:%Y-%m-%d %H:%M:%S} UTC on")
         say(f"{len(done.remove)} keys removed")

@@ -11,10 +11,14 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from codeagent.cli.audit_log import new_key, verify_log
 from codeagent.cli.connected import FAILED, DataDir, connected, failure
 
 app = typer.Typer(no_args_is_help=True, help="Who did what, from where, when.")
 ENDED = "io.codeagent.audit.export.ended.v1"
+
+app.command("verify")(verify_log)
+app.command("key")(new_key)
 
 Actor = Annotated[str | None, typer.Option(help="Id of the user, account or key owner.")]
 Action = Annotated[str | None, typer.Option(help="Event type, as in api_key.created.")]
@@ -69,6 +73,7 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of standard output.")] = None,
     since: Since = None,
     until: Until = None,
+    proofs: Annotated[bool, typer.Option("--proofs", help="With what `audit verify --export` needs.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Write the audit as JSON Lines, oldest first, and check that all of it has come.
@@ -76,7 +81,7 @@ def export(
     Exit status 1 when it was cut short or its digest does not hold.
     """
     with connected(data_dir) as client:
-        pieces = client.audit_export(_asked(since=since, until=until))
+        pieces = client.audit_export(_asked(since=since, until=until, proofs="true" if proofs else None))
         if output is None:
             count = copy_checked(pieces, sys.stdout.buffer)
         else:
@@ -85,6 +90,16 @@ def export(
     if count is None:
         raise failure("the export was cut short, or its digest does not hold", FAILED)
     typer.echo(f"{count} lines, digest holds", err=True)
+
+
+@app.command()
+def proof(
+    event_id: Annotated[str, typer.Argument(help="Id of the event, as in a line of the audit.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Show the proof that an event is in the log, as c2sp.org/tlog-proof@v1."""
+    with connected(data_dir) as client:
+        typer.echo(client.audit_proof(event_id), nl=False)
 
 
 def copy_checked(lines: Iterator[bytes], file: BinaryIO) -> int | None:

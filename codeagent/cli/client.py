@@ -124,6 +124,15 @@ class Client:
             _checked(answer)
         return answer.content
 
+    def recorded(self, run_id: str) -> Iterator[dict[str, Any]]:
+        """Every event that a run has so far, page by page."""
+        after: int | None = 0
+        while after is not None:
+            path = f"/v1/runs/{run_id}/events?limit=500&after={after}"
+            page = _checked(_patiently(lambda path=path: self._http.get(path)))  # type: ignore[misc]  # bound at once
+            yield from page["items"]
+            after = page["next_after"]
+
     def follow(self, run_id: str) -> Iterator[ServerEvent]:
         """A run's events to its end, each durable one once, whatever drops in between."""
         newest, wait, ended = 0, 0.5, False
@@ -167,6 +176,20 @@ class Client:
             if page["next_cursor"] is None:
                 return
             cursor = {"cursor": page["next_cursor"]}
+
+    def audit_proof(self, event_id: str) -> str:
+        """The proof that an event is in the log, as a text."""
+        return self.download(f"/v1/audit/events/{event_id}/proof").decode()
+
+    def download(self, path: str) -> bytes:
+        """What is no JSON of ours, as it comes. Raises `ApiError`."""
+        try:
+            answer = self._http.get(path)
+        except httpx2.TransportError as error:
+            raise ApiError(0, "unreachable", f"the server does not answer: {error}") from error
+        if answer.status_code != 200:
+            _checked(answer)
+        return answer.content
 
     def audit_export(self, wanted: dict[str, str]) -> Iterator[bytes]:
         """Lines of the export, each with its end. Ends early, without its last line, where the connection does."""

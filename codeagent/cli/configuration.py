@@ -26,6 +26,7 @@ from codeagent.settings.http import LEAST_PEPPER
 from codeagent.settings.policy import Facts, judge
 from codeagent.settings.variables import deprecations
 from codeagent.telemetry.logs import get_logger
+from codeagent.transparency.keys import parse_log_keys
 
 log = get_logger(__name__)
 
@@ -139,6 +140,8 @@ class _Examiner:
         if self._role in {None, PROVIDER_WORKER}:
             held = [item.api_key_file for item in self._providers if item.api_key_file is not None]
             files += [(variable("providers_file"), path) for path in held]
+            tokens = [item.bearer_token_file for item in self._settings.mcp_servers]
+            files += [(variable("mcp_servers"), path) for path in tokens if path is not None]
         for name, path in dict.fromkeys(files):
             try:
                 if stat.S_IMODE(path.stat().st_mode) & stat.S_IRWXO:
@@ -167,3 +170,8 @@ def _malformed(secrets: Mapping[str, str]) -> Iterator[Problem]:
             SecretBox(parse_keys(text.splitlines()))
         except ValueError as error:
             yield Problem(variable("kek"), f"is wrong: {error}", "run `codeagent kek new`")
+    if text := secrets.get("audit_signing_key"):
+        try:
+            parse_log_keys(text.splitlines())
+        except ValueError as error:
+            yield Problem(variable("audit_signing_key"), f"is wrong: {error}", "run `codeagent audit key`")

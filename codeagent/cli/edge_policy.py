@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from codeagent.cli.identity import public_url
 from codeagent.edge.context import EdgePolicy
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.settings import Settings
 
@@ -22,4 +23,7 @@ def edge_policy(settings: Settings, trusted_hosts: tuple[TrustedHost, ...]) -> E
         security_contact=settings.security_contact,
         limits=settings.limit_policy(),
         egress_hosts=settings.egress_hosts,
+        mcp_servers={server.name: frozenset(server.read_only) for server in settings.mcp_servers},
+        images=frozenset({DEFAULT_IMAGE, *settings.sandbox_images}),
+        default_fallbacks=settings.default_fallbacks,
     )

@@ -16,32 +16,36 @@ from codeagent.cli.identity import Identity, identify
 from codeagent.cli.parts import Parts, assemble, finish, trusted_hosts
 from codeagent.cli.process import Process
 from codeagent.cli.webhooks import webhooks
+from codeagent.dead_letters.letters import DeadLetters
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.live import LiveHub
+from codeagent.edge.snapshots import TableSnapshots
 from codeagent.edge.views import RunViews, SharedSnapshots
 from codeagent.encryption import SecretBox
 from codeagent.eventlog.accept import SubmissionLedger
+from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.tickets import StreamTickets
 from codeagent.projects.git_credentials import GitCredentials
 from codeagent.projects.projects import Projects
 from codeagent.projects.sessions import Sessions
+from codeagent.provider_registry.credentials import Credentials
 from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
 from codeagent.quotas.registry import SandboxQuotas
 from codeagent.settings import Settings
 
 
-def shared_views(settings: Settings, box: SecretBox | None) -> SharedSnapshots | None:
-    """Without a key to seal them with, folds are not shared."""
+def shared_views(settings: Settings, box: SecretBox | None, database: Database) -> SharedSnapshots:
+    """In Valkey, where there is one and a key to seal with, else in the database."""
     if settings.valkey_url is None or box is None:
-        return None
+        return TableSnapshots(database)
     from codeagent.edge.shared_views import SharedViews  # slow to import
 
     return SharedViews(settings.valkey_url.get_secret_value(), box)
 
 
-def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots | None) -> EdgeContext:
+def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots) -> EdgeContext:
     settings = parts.settings
     registry = ProviderRegistry(settings.providers())
     tenant_log, submissions = TenantLog(parts.database), SubmissionLedger(parts.database)
@@ -67,6 +71,8 @@ def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots | Non
         webhooks=webhooks(settings, parts.database, parts.box),
         projects=Projects(parts.database),
         git_credentials=GitCredentials(parts.database, parts.box),
+        credentials=Credentials(parts.database, parts.box),
+        dead_letters=DeadLetters(parts.database, parts.box),
         sessions=Sessions(parts.database),
         supports_model=registry.supports,
         checks=parts.process.checks,
@@ -84,7 +90,7 @@ async def edge_service(settings: Settings, listener: socket.socket | None = None
     process, settings = parts.process, parts.settings
     identity = identify(settings, parts.database, parts.box)
     process.checks["revocations"] = identity.revocations.current
-    shared = shared_views(settings, parts.box)
+    shared = shared_views(settings, parts.box, parts.database)
     context = edge_context(parts, identity, shared)
     hub, views, traffic = context.hub, context.views, context.traffic
     identity.revocations.notify(hub.recheck)
@@ -102,6 +108,5 @@ async def edge_service(settings: Settings, listener: socket.socket | None = None
     process.start += [context.store.start, identity.start, hub.start, tail.start, traffic.start, server.start]
     # Streams are told to come back elsewhere before the server stops accepting.
     process.stop += [hub.stop, server.stop, traffic.stop, context.submissions.close, identity.stop, tail.stop]
-    if shared is not None:
-        process.stop.append(shared.stop)
+    process.stop.append(shared.stop)
     return finish(parts)

@@ -1,4 +1,4 @@
-"""Commands about an installation itself: its database, its topics, its tenants and the keys that it signs with."""
+"""Commands about an installation itself: its topics, its tenants and the keys that it signs with."""
 
 from __future__ import annotations
 
@@ -9,18 +9,9 @@ import typer
 
 from codeagent.cli.connected import DataDir
 
-db = typer.Typer(no_args_is_help=True, help="The database.")
 topics = typer.Typer(no_args_is_help=True, help="The broker's topics.")
 admin = typer.Typer(no_args_is_help=True, help="Tenants, for operators.")
 auth = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens, for operators.")
-
-
-@db.command("upgrade")
-def db_upgrade(data_dir: DataDir = None) -> None:
-    """Bring the database to this program's schema."""
-    from codeagent.cli.operate import upgrade_database
-
-    raise typer.Exit(upgrade_database(data_dir))
 
 
 @topics.command("plan")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from codeagent.cli.operate import FAILED, load_settings, say
 from codeagent.cli.secrets import database_address, open_secrets
+from codeagent.cli.subject_keys import subject_keys
 from codeagent.embedded.directories import write_atomically
 from codeagent.encryption import SecretBox, new_key_line, parse_keys
-from codeagent.eventlog.database import Database
+from codeagent.eventlog.database import SERVICE_ROLE, Database
 from codeagent.eventlog.sealed import SEALED_COLUMNS, Resealed, SealedColumn, reseal
 from codeagent.settings import Misconfigured, Problem
 from codeagent.settings.about import variable
@@ -43,11 +44,15 @@ async def reseal_all(data_dir: Path | None, columns: Sequence[SealedColumn] = SE
         if "kek" not in secrets:
             raise Misconfigured([Problem(variable("kek"), "is not set", "there is nothing to seal with")])
         keys = parse_keys(secrets.get("kek").splitlines())
-        database = Database(database_address(secrets), connections=2, name="codeagent-reseal")
+        database = Database(database_address(secrets), connections=2, name="codeagent-reseal", role=SERVICE_ROLE)
         try:
             found = await reseal(database, SecretBox(keys), columns)
         finally:
             await database.close()
+        subjects = subject_keys(settings, secrets, SecretBox(keys))
+        if subjects.in_use:
+            say(f"keys of subjects: {await subjects.rewrap_all()} wrapped again")
+        await subjects.close()
     finally:
         await secrets.stop()
     return _report(found, next(iter(keys)))

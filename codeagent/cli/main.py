@@ -11,12 +11,21 @@ import typer
 from codeagent.cli.agents import app as agents
 from codeagent.cli.approvals import app as approvals
 from codeagent.cli.audit import app as audit
+from codeagent.cli.calls import show_calls
 from codeagent.cli.config import app as config
 from codeagent.cli.connected import USAGE, DataDir, directory, failure
+from codeagent.cli.database import app as db
+from codeagent.cli.dead_letters import app as dlq
 from codeagent.cli.doctor import doctor
-from codeagent.cli.installation import admin, auth, db, topics
+from codeagent.cli.events import app as events_app
+from codeagent.cli.installation import admin, auth, topics
 from codeagent.cli.kek import app as kek
+from codeagent.cli.mcp import app as mcp
+from codeagent.cli.privacy import app as privacy
+from codeagent.cli.projections import app as projections_app
 from codeagent.cli.projects import projects, sessions
+from codeagent.cli.providers import app as providers_app
+from codeagent.cli.replay import replay
 from codeagent.cli.sandbox import app as sandbox
 from codeagent.cli.usage import show_usage
 
@@ -33,14 +42,22 @@ app.add_typer(db, name="db", rich_help_panel=OPERATE)
 app.add_typer(keys, name="key", rich_help_panel=OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=OPERATE)
 app.add_typer(sandbox, name="sandbox", rich_help_panel=OPERATE)
+app.add_typer(dlq, name="dlq", rich_help_panel=OPERATE)
 app.add_typer(config, name="config", rich_help_panel=OPERATE)
 app.add_typer(kek, name="kek", rich_help_panel=OPERATE)
+app.add_typer(mcp, name="mcp", rich_help_panel=OPERATE)
 app.add_typer(approvals, name="approvals", rich_help_panel=WORK)
 app.add_typer(admin, name="admin", rich_help_panel=OPERATE)
 app.add_typer(audit, name="audit", rich_help_panel=OPERATE)
 app.add_typer(auth, name="auth", rich_help_panel=OPERATE)
+app.add_typer(privacy, name="privacy", rich_help_panel=OPERATE)
+app.add_typer(events_app, name="events", rich_help_panel=OPERATE)
+app.add_typer(projections_app, name="projections", rich_help_panel=OPERATE)
 app.add_typer(projects, name="projects", rich_help_panel=WORK)
+app.add_typer(providers_app, name="providers", rich_help_panel=OPERATE)
 app.add_typer(sessions, name="sessions", rich_help_panel=WORK)
+app.command("calls", rich_help_panel=WORK)(show_calls)
+app.command("replay", rich_help_panel=WORK)(replay)
 app.command("usage", rich_help_panel=WORK)(show_usage)
 app.command("doctor", rich_help_panel=MACHINE)(doctor)
 
@@ -178,6 +195,18 @@ def serve(
     except Misconfigured as error:
         raise failure(error.detail, USAGE) from None
     raise typer.Exit(status)
+
+
+@app.command(
+    rich_help_panel=OPERATE,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def sandboxd(context: typer.Context) -> None:
+    """Make sandboxes for the unprivileged worker of this machine. The one process that needs root."""
+    from codeagent.cli.sandboxd import become_sandboxd
+
+    become_sandboxd(context.args)
 
 
 @keys.callback()

@@ -3,32 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from codeagent.providers.breaker import Breaker
-from codeagent.providers.keys import KeySource
+from codeagent.providers.breaker import Breaker, TransitionListener
+from codeagent.providers.keys import KeySource, NothingStored, StoredKeys
+from codeagent.providers.limits import CallLimiter
+from codeagent.providers.probe import Prober
 from codeagent.providers.registry import ProviderRegistry, ProviderSettings
 from codeagent.providers.retry import ResilientProvider
+from codeagent.rounds import Rounds
+
+LOOK_SECONDS = 5.0
 
 
 class Models:
-    """Resolves `<provider>/<model>` to a guarded provider. Raises what the registry raises."""
+    """Resolves `<provider>/<model>` to a guarded provider. Raises what the registry raises. `heard` is told what the
+    breakers do."""
 
-    def __init__(self, settings: Sequence[ProviderSettings], keys: Mapping[str, KeySource]) -> None:
-        self._registry = ProviderRegistry(settings, keys)
+    def __init__(
+        self,
+        settings: Sequence[ProviderSettings],
+        keys: Mapping[str, KeySource],
+        heard: TransitionListener = lambda _: None,
+        stored: Callable[[str], StoredKeys] = lambda _: NothingStored(),
+    ) -> None:
+        self._registry = ProviderRegistry(settings, keys, stored)
+        known = self._registry.settings()
+        self._asking = {each.name: each.asking_digest for each in known}
+        self._limits = {each.name: each.limits() for each in known}
+        self.breakers = {each.name: Breaker(each.name, listeners=[heard]) for each in known}
+        self._probers = [Prober(each, self.breakers[each.name]) for each in known]
+        self._looking = Rounds("probes", self._look)
         self._guarded: dict[str, ResilientProvider] = {}
 
     def resolve(self, model: str) -> tuple[ResilientProvider, str]:
         provider, name = self._registry.resolve(model)
         guarded = self._guarded.get(provider.name)
         if guarded is None:
-            guarded = self._guarded[provider.name] = ResilientProvider(provider, Breaker(provider.name))
+            limiter = CallLimiter(provider.name, self._limits[provider.name])
+            guarded = ResilientProvider(provider, self.breakers[provider.name], limiter=limiter)
+            self._guarded[provider.name] = guarded
         return guarded, name
+
+    def asking_digest(self, model: str) -> str:
+        """Of what the settings of its provider, which has to be there, add to a request."""
+        return self._asking[model.partition("/")[0]]
 
     async def preload(self) -> None:
         """Imports the vendors' SDKs, beside the event loop: for as long as that takes nothing else could run on it,
         no lease be renewed and no member of a group be heard of."""
         await asyncio.to_thread(self._registry.preload)
 
+    async def start(self) -> None:
+        """Looks after providers that nobody calls, from now on."""
+        await self._looking.start()
+
+    async def _look(self) -> float:
+        await asyncio.gather(*(prober.look() for prober in self._probers))
+        return LOOK_SECONDS
+
     async def close(self) -> None:
+        await self._looking.stop()
         await self._registry.close()

@@ -13,9 +13,10 @@ from pathlib import Path
 from codeagent.broker.admin import TopicAdmin, wanted_topics
 from codeagent.broker.topics import load_topics
 from codeagent.cli.connection import SETTINGS_FILE
+from codeagent.cli.databases import command_database
 from codeagent.cli.identity import api_keys
 from codeagent.cli.kafka import kafka_connection
-from codeagent.cli.secrets import database_address, database_url, open_secrets, resolved, with_secrets
+from codeagent.cli.secrets import database_url, with_secrets
 from codeagent.clock import new_uuid, now
 from codeagent.errors import CodeAgentError, InvalidInput
 from codeagent.eventlog import migrate
@@ -28,10 +29,10 @@ from codeagent.eventlog.verify import Finding, verify
 from codeagent.identity.api_keys import KeyOrder
 from codeagent.identity.scopes import parse_scopes
 from codeagent.messages.ids import run_stream, typed_id
+from codeagent.messages.values import ENDING_EVENTS
 from codeagent.settings import Misconfigured, Settings, read_settings
 
 FAILED, USAGE = 1, 2
-TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
 
 
 def say(text: str) -> None:
@@ -109,14 +110,10 @@ class NewKey:
 def create_key(data_dir: Path | None, wanted: NewKey) -> int:
     async def create() -> int:
         settings = load_settings(data_dir)
-        secrets = await open_secrets("edge", settings)
-        database = Database(database_address(secrets), connections=1, role=EDGE_ROLE)
-        try:
+        known = await with_secrets(settings, "api_key_pepper")
+        async with command_database(settings, role=EDGE_ROLE) as database:
             author = Author(wanted.tenant_id, "system", "operator", new_uuid())
-            made = await api_keys(resolved(settings, secrets), database).create(author, wanted.order())
-        finally:
-            await database.close()
-            await secrets.stop()
+            made = await api_keys(known, database).create(author, wanted.order())
         say(
             json.dumps(
                 {"api_key": made.secret, "key_id": made.key.id, "expires_at": str(made.key.expires_at)}, indent=2
@@ -141,18 +138,15 @@ async def check_run(database: Database, run_id: str) -> tuple[int, list[Finding]
     story = await _story(EventLog(database), run_id)
     findings = verify(story)
     own = [event for event in story if event.stream_id == run_stream(run_id)]
-    if own and own[-1].type not in TERMINAL:
+    if own and own[-1].type not in ENDING_EVENTS:
         findings.append(Finding(run_stream(run_id), own[-1].version, own[-1].id, "the stream has no terminal event"))
     return len(story), findings
 
 
 def verify_run(data_dir: Path, run_id: str) -> int:
     async def check() -> int:
-        database = Database(await database_url(load_settings(data_dir)), connections=2)
-        try:
+        async with command_database(load_settings(data_dir), connections=2) as database:
             count, findings = await check_run(database, run_id)
-        finally:
-            await database.close()
         if count == 0:
             sys.stderr.write(f"codeagent: there is no run {run_id}\n")
             return 1

@@ -11,8 +11,9 @@ from codeagent.broker.publisher import Publisher
 from codeagent.cli.kafka import kafka_connection
 from codeagent.cli.process import Check, HttpServer, Process, bind, monitor_app
 from codeagent.cli.secrets import database_address, open_secrets, resolved
-from codeagent.encryption import SecretBox, parse_keys
-from codeagent.eventlog.database import Database
+from codeagent.cli.subject_keys import check_keys, sealing_box, subject_keys
+from codeagent.encryption import SecretBox
+from codeagent.eventlog.database import SERVICE_ROLE, Database
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.migrations import HEAD
 from codeagent.eventlog.sweep import Sweeper
@@ -24,6 +25,7 @@ from codeagent.relay.sweeps import SweepLoop
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.secrets.store import SecretStore
 from codeagent.settings import Settings
+from codeagent.subjects.keys import SubjectKeys
 from codeagent.telemetry.logs import configure_logs
 from codeagent.telemetry.traces import configure_traces
 
@@ -48,31 +50,19 @@ class Parts:
     process: Process
 
 
-def role_database(role: str, settings: Settings, secrets: SecretStore) -> Database:
+def role_database(role: str, settings: Settings, secrets: SecretStore, subjects: SubjectKeys) -> Database:
     """A role's pool, which follows its address and password when they change."""
     database = Database(
         lambda: database_address(secrets),
         connections=settings.database_connections,
         name=f"codeagent-{role}",
-        role=EDGE_ROLE if role == "edge" else None,
+        role=EDGE_ROLE if role == "edge" else SERVICE_ROLE,
         not_let_in=secrets.hurry,
+        subjects=subjects,
     )
     for name in ("database_url", "database_password"):
         secrets.watch(name, database.renew)
     return database
-
-
-def secret_box(secrets: SecretStore) -> SecretBox | None:
-    """What seals secrets in the database, with the keys of the moment; None where there are no keys."""
-    if "kek" not in secrets:
-        return None
-    box = SecretBox(parse_keys(secrets.get("kek").splitlines()))
-
-    async def changed() -> None:
-        box.use(parse_keys(secrets.get("kek").splitlines()))
-
-    secrets.watch("kek", changed)
-    return box
 
 
 def _features(settings: Settings) -> Features:
@@ -84,7 +74,9 @@ async def assemble(role: str, settings: Settings) -> Parts:
     configure_traces(role, __version__, settings.otlp_endpoint, settings.trace_ratio)
     secrets = await open_secrets(role, settings)
     settings = resolved(settings, secrets)
-    database = role_database(role, settings, secrets)
+    box = sealing_box(secrets)
+    database = role_database(role, settings, secrets, subject_keys(settings, secrets, box))
+    await check_keys(database)
     log_reader = EventLog(database)
     sweeper = Sweeper(database)
     kafka = kafka_connection(settings, f"codeagent-{role}")
@@ -100,9 +92,8 @@ async def assemble(role: str, settings: Settings) -> Parts:
 
     checks: dict[str, Check] = {"database": database_answers, "broker": broker_answers}
     process = Process(role, stop_seconds=settings.drain_seconds + 5, checks=checks)
-    box, features = secret_box(secrets), _features(settings)
     return Parts(
-        settings, secrets, box, features, database, log_reader, sweeper, kafka, publisher, outbox, process
+        settings, secrets, box, _features(settings), database, log_reader, sweeper, kafka, publisher, outbox, process
     )  # fmt: skip
 
 
@@ -115,7 +106,8 @@ def finish(parts: Parts, listener: socket.socket | None = None, *, measure: bool
         sweeps = SweepLoop(parts.outbox, parts.sweeper, every_seconds=SWEEP_SECONDS, measure=measure)
         process.start.append(sweeps.start)
         process.stop.append(sweeps.stop)
-    process.stop += [parts.outbox.stop, parts.publisher.stop, parts.database.close, parts.secrets.stop]
+    process.stop += [parts.outbox.stop, parts.publisher.stop, parts.database.close]
+    process.stop += [parts.database.subjects.close, parts.secrets.stop]
     if process.role != "edge":
         listening = listener if listener is not None else bind(settings.monitor_host, settings.monitor_port)
         monitor = HttpServer(monitor_app(process), listening, 1.0)

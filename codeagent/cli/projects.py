@@ -23,12 +23,13 @@ def create_project(
     repository: Annotated[str, typer.Argument(help="https address of its git repository.")],
     ref: Annotated[str, typer.Option(help="Branch, tag or commit that runs begin with.")] = "HEAD",
     model: Annotated[str | None, typer.Option(help="Model of runs that name none.")] = None,
+    image: Annotated[str, typer.Option(help="What its runs' commands see: an image of the installation.")] = "default",
     data_dir: DataDir = None,
 ) -> None:
     """Make a project and show it."""
     from codeagent.clock import new_uuid
 
-    body = {"name": name, "repository": repository, "default_ref": ref, "model": model}
+    body = {"name": name, "repository": repository, "default_ref": ref, "model": model, "image": image}
     with connected(data_dir) as client:
         _show(client.make("/v1/projects", body, str(new_uuid())))
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def run_and_watch(connection: Connection, request: RunRequest, *, apply: bool, a
     try:
         body = _body(client, request)
         run = client.submit(body, str(new_uuid()))
-        last = _watch(client, run["id"], console, as_json=as_json)
+        tell = _tell_as_json if as_json else Screen(console).show
+        last = watch(client, run["id"], console, tell, interactive=not as_json)
         return _finish(client, request, last, console, apply=apply, as_json=as_json)
     except ApiError as error:
         console.print(f"[red]{error}[/]")
@@ -101,9 +103,12 @@ def _source(client: Client, request: RunRequest) -> dict[str, Any] | None:
         return {"kind": "archive", "digest": client.upload(archive)}
 
 
-def _watch(client: Client, run_id: str, console: Console, *, as_json: bool) -> ServerEvent:
-    screen = Screen(console)
-    interactive = not as_json and sys.stdin.isatty() and console.is_terminal
+def watch(
+    client: Client, run_id: str, console: Console, tell: Callable[[ServerEvent], None], *, interactive: bool
+) -> ServerEvent:
+    """Follows a run to its end, which it returns. Ctrl-C cancels it, a second one leaves it to itself. What it asks can
+    be answered where it is `interactive` and somebody is there."""
+    interactive = interactive and sys.stdin.isatty() and console.is_terminal
     approver = Approver(client, console, interactive=interactive)
     canceled = False
     events = client.follow(run_id)
@@ -111,11 +116,7 @@ def _watch(client: Client, run_id: str, console: Console, *, as_json: bool) -> S
     while True:
         try:
             for event in events:
-                if as_json:
-                    sys.stdout.write(json.dumps({"event": event.name, "id": event.id, "data": event.data}) + "\n")
-                    sys.stdout.flush()
-                else:
-                    screen.show(event)
+                tell(event)
                 if event.name == "run.input_required":
                     approver.asked(run_id, event.data["data"]["request"]["approval_id"])
                 if event.name in TERMINAL:
@@ -133,22 +134,37 @@ def _watch(client: Client, run_id: str, console: Console, *, as_json: bool) -> S
     return last
 
 
+def _tell_as_json(event: ServerEvent) -> None:
+    sys.stdout.write(json.dumps({"event": event.name, "id": event.id, "data": event.data}) + "\n")
+    sys.stdout.flush()
+
+
 def _finish(
     client: Client, request: RunRequest, last: ServerEvent, console: Console, *, apply: bool, as_json: bool
 ) -> int:
     status = STATUSES[last.name]
-    patch = last.data["data"].get("patch")
-    if patch is None:
-        if not as_json:
-            console.print("[dim]no changes[/]")
-        return status
-    text = client.artifact(patch["digest"])
+    text = patch_of(client, last)
     if not as_json:
-        Screen(console).patch(text.decode(errors="replace"))
+        show_patch(console, text)
+    if text is None:
+        return status
     if apply and status == COMPLETED and request.repo is not None:
         apply_patch(request.repo, text)
         console.print(f"[green]applied to {request.repo}[/]")
     return status
+
+
+def patch_of(client: Client, last: ServerEvent) -> bytes | None:
+    """What a run has changed, as its end tells."""
+    patch = last.data["data"].get("patch")
+    return None if patch is None else client.artifact(patch["digest"])
+
+
+def show_patch(console: Console, patch: bytes | None) -> None:
+    if patch is None:
+        console.print("[dim]no changes[/]")
+    else:
+        Screen(console).patch(patch.decode(errors="replace"))
 
 
 def apply_patch(repo: Path, patch: bytes) -> None:

@@ -26,6 +26,7 @@ def exec_(
     timeout: Annotated[float | None, typer.Option(help="Seconds; 60 unless given.")] = None,
     limit: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="As in memory_bytes=512M.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable of the command.")] = None,
+    image: Annotated[str, typer.Option(help="What it sees: default, or one of CODEAGENT_SANDBOX_IMAGES.")] = "default",
     driver: Annotated[str, typer.Option(help="auto, or the only driver that will do.")] = "auto",
     allow_level: Annotated[int, typer.Option(min=1, max=3, help="Weakest level to accept.")] = 2,
     state_dir: Annotated[Path | None, typer.Option(help="Where runtimes are kept from one time to the next.")] = None,
@@ -39,7 +40,7 @@ def exec_(
     from codeagent.cli.sandbox_exec import ExecRequest, exec_in_sandbox
 
     request = ExecRequest(
-        tuple(command), workspace, timeout, tuple(limit or ()), tuple(env or ()), allow_level, driver, state_dir
+        tuple(command), workspace, timeout, tuple(limit or ()), tuple(env or ()), allow_level, driver, state_dir, image
     )
     raise typer.Exit(exec_in_sandbox(request, as_json=as_json))
 

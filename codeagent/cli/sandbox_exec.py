@@ -24,12 +24,14 @@ from codeagent.sandboxes.exec_once import exec_once
 from codeagent.sandboxes.offers import OFFERS, Host
 from codeagent.sandboxes.plain_text import PlainText
 from codeagent.sandboxes.protocol import (
+    DEFAULT_IMAGE,
     ExecRecord,
     IsolationLevel,
     Limits,
     OutputSink,
     Reason,
     SandboxUnavailable,
+    Toolchain,
 )
 from codeagent.sandboxes.select import choose_driver
 from codeagent.sandboxes.streams import discard
@@ -46,7 +48,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 @dataclass(frozen=True, slots=True)
 class ExecRequest:
     """What a person asks for. `limits` and `env` are texts `NAME=VALUE`; `driver` as in `choose_driver`; `state_dir`
-    is None for one that is made for this command and removed."""
+    is None for one that is made for this command and removed; `image` is one of the settings'."""
 
     command: tuple[str, ...]
     workspace: Path | None
@@ -56,6 +58,7 @@ class ExecRequest:
     level: int
     driver: str
     state_dir: Path | None
+    image: str = DEFAULT_IMAGE
 
     def bounds(self) -> Limits:
         """Raises `InvalidInput`."""
@@ -155,24 +158,39 @@ async def _execute(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end, number)
-    driver = await choose_driver(IsolationLevel(request.level), None, _host(request.driver, folder), request.driver)
+    driver = await choose_driver(IsolationLevel(request.level), None, _host(request, folder), request.driver)
     try:
         await driver.reap(frozenset())  # what one that was killed has left here
         return await exec_once(
-            driver, request.workspace, request.command, limits.wall_seconds, limits, env, sink, stop=stop
+            driver,
+            request.workspace,
+            request.command,
+            limits.wall_seconds,
+            limits,
+            env,
+            sink,
+            stop=stop,
+            toolchain=Toolchain(image=request.image),
         )
     finally:
         await driver.shutdown()
 
 
-def _host(driver: str, folder: Path) -> Host:
-    """A driver that is never chosen unasked is told by the settings where its sandboxes are made. The others do
-    without, and without the time that reading takes. Raises `Misconfigured`."""
-    if all(offer.automatic for offer in OFFERS if offer.name == driver):
+def _host(request: ExecRequest, folder: Path) -> Host:
+    """A driver that is never chosen unasked is told by the settings where its sandboxes are made, and they know where
+    images are. Others do without, and without the time that reading takes. Raises `Misconfigured`, and `InvalidInput`
+    for an image that there is not."""
+    is_usual = request.image == DEFAULT_IMAGE
+    if is_usual and all(offer.automatic for offer in OFFERS if offer.name == request.driver):
         return Host(folder)
     from codeagent.cli.sandbox_host import configured, host_of
 
-    return host_of(configured(), folder)
+    host = host_of(configured(), folder)
+    if not is_usual and request.image not in host.images:
+        there = ", ".join((DEFAULT_IMAGE, *host.images))
+        raise InvalidInput(f"--image {request.image}: there is none, but {there} (CODEAGENT_SANDBOX_IMAGES)")
+    # One that is not asked for may be missing.
+    return replace(host, images={name: place for name, place in host.images.items() if name == request.image})
 
 
 class Terminal:

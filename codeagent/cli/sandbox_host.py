@@ -20,6 +20,7 @@ def host_of(settings: Settings, state_dir: Path) -> Host:
             settings.sandbox_image, settings.sandbox_engine_arguments, settings.sandbox_engine_runtime
         ),
         cluster=cluster_of(settings),
+        images=settings.sandbox_images,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from codeagent.broker.topics import load_topics
 from codeagent.edge.app import openapi
 from codeagent.edge.asyncapi import asyncapi
+from codeagent.messages import checkpoints
 from codeagent.messages.catalog import CURRENT, json_schema
 from codeagent.settings import Settings
 
@@ -19,6 +20,7 @@ def write_schemas(folder: Path) -> list[Path]:
     documents: dict[str, dict[str, Any]] = {
         f"{payload.NAME}.v{payload.VERSION}.json": json_schema(payload) for payload in CURRENT.values()
     }
+    documents[f"{checkpoints.MESSAGE}.json"] = checkpoints.SCHEMA
     documents["openapi.json"] = openapi()
     default = Settings.model_fields["topics_dir"].default
     documents["asyncapi.json"] = asyncapi(load_topics(default))

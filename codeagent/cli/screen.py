@@ -17,6 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _STEPS = {
     "prepare": "preparing the files",
+    "install": "installing dependencies",
     "think": "thinking",
     "collect": "collecting the patch",
     "verify": "judging the patch in a fresh checkout",
@@ -30,6 +31,7 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._calls: dict[str, str] = {}
+        self._current_call = ""
         self._live_text: set[str] = set()
         self._live_output: set[str] = set()
         self._midline = False
@@ -55,6 +57,8 @@ class Screen:
     def _on_run_submitted(self, data: dict[str, Any]) -> None:
         agent = f"{data['agent']}@{data['agent_version']}"
         self._line(f"[bold]run[/] {data['run_id']}  [dim]agent[/] {agent}  [dim]model[/] {_safe(data['model'])}")
+        if ((data.get("definition") or {}).get("assignment") or {}).get("deprecated"):
+            self._line(f"[yellow]{agent} is deprecated: another version has taken its place[/]")
         belongs = [f"[dim]{name}[/] {data[f'{name}_id']}" for name in ("project", "session") if data.get(f"{name}_id")]
         if belongs:
             self._line("  ".join(belongs))
@@ -80,6 +84,7 @@ class Screen:
         self._line(f"[dim]  {self._tokens} tokens, {self._cost:.4f} USD so far[/]")
 
     def _on_tool_call_started(self, data: dict[str, Any]) -> None:
+        self._current_call = data["tool_call_id"]
         self._line(f"[yellow]  $ {_safe(self._calls.get(data['tool_call_id'], data['name']))}[/]")
 
     def _on_tool_output_delta(self, data: dict[str, Any]) -> None:
@@ -87,6 +92,9 @@ class Screen:
         self._write(data["text"])
 
     def _on_tool_call_completed(self, data: dict[str, Any]) -> None:
+        if data["tool_call_id"] != self._current_call:
+            # Of calls that run side by side, the end of one says which it is.
+            self._on_tool_call_started(data)
         if data["effect_id"] not in self._live_output:
             self._output(data["output"])
         status = data["reason"] if data["exit_code"] is None else f"exit {data['exit_code']}"
@@ -118,6 +126,21 @@ class Screen:
 
     def _on_run_cancel_requested(self, _: dict[str, Any]) -> None:
         self._line("[yellow]cancel requested[/]")
+
+    def _on_subagent_started(self, data: dict[str, Any]) -> None:
+        self._line(f"[yellow]  handed to {_safe(data['agent'])}[/] [dim]{_safe(data['child_run_id'])}[/]")
+
+    def _on_run_nudged(self, data: dict[str, Any]) -> None:
+        self._line(f"[yellow]  told the model: {_safe(data['message'])}[/]")
+
+    def _on_run_guidance_found(self, data: dict[str, Any]) -> None:
+        found = data["guidance"]
+        names = [*(file["path"] for file in found["files"]), *(skill["path"] for skill in found["skills"])]
+        self._line(f"[dim]  guidance of the repository: {_safe(', '.join(names))}[/]")
+
+    def _on_run_compacted(self, data: dict[str, Any]) -> None:
+        told = data["compaction"]
+        self._line(f"[dim]  conversation compacted: {told['before_tokens']} to {told['after_tokens']} tokens[/]")
 
     def _on_run_verified(self, data: dict[str, Any]) -> None:
         if data["output"] and data["effect_id"] not in self._live_output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -21,6 +22,7 @@ from codeagent.broker.topics import (
     SANDBOX_COMMANDS,
     SANDBOX_WORKER,
 )
+from codeagent.budgets.reservations import CallReservations, forget_call_reservations
 from codeagent.cli.parts import Parts, assemble, finish
 from codeagent.cli.process import Process
 from codeagent.cli.secrets import provider_keys
@@ -29,20 +31,25 @@ from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.effects import EffectsLedger
 from codeagent.eventlog.facts import forget_origins
 from codeagent.eventlog.sandbox_claims import SandboxLedger, waiting_for_room
+from codeagent.eventlog.snapshots import forget_old
 from codeagent.flags.features import LIVE_DELTAS
 from codeagent.identity.revocations import forget_ended
 from codeagent.identity.sessions import SessionPolicy, forget_logins
-from codeagent.projections.artifact_references import ArtifactReferences
-from codeagent.projections.audit import AuditProjector
-from codeagent.projections.runs import RunsProjector
-from codeagent.projections.usage import UsageProjector
+from codeagent.messages.envelope import Message
+from codeagent.messages.mcp_calls import CallMcpTool
+from codeagent.projections.catalog import PROJECTIONS
+from codeagent.projections.dependency_caches import forget_dependencies
 from codeagent.quotas.reservations import forget_reservations
 from codeagent.relay.budget_notices import BudgetNotices
+from codeagent.relay.canaries import CanaryWatch
+from codeagent.relay.projection_checks import ProjectionChecks
 from codeagent.relay.retention import Forget, RetentionLoop
+from codeagent.response_cache.tables import forget_expired_replies
 from codeagent.rounds import Rounds
 from codeagent.settings import Settings
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
+from codeagent.transparency.tables import thin_checkpoints
 from codeagent.workers.deltas import Send
 from codeagent.workers.effect import EffectLoop, EffectPolicy, Performer
 from codeagent.workers.step import StepLoop
@@ -51,6 +58,7 @@ log = get_logger(__name__)
 
 RETENTION_SECONDS = 60.0
 TEND_SECONDS = 0.5
+ENDED_SECONDS = 2.0
 """Between two looks of a sandbox worker at what its operators ask, and at workspaces that nothing runs in."""
 MEASURE_SECONDS = 15.0
 ADDRESSES_KEPT = timedelta(days=180)
@@ -109,20 +117,32 @@ def deltas(parts: Parts) -> Send:
     return send
 
 
-def ask_models(parts: Parts, performer: Performer) -> EffectLoop:
-    """What takes commands for models from their topic, has them performed and answers."""
-    settings = parts.settings
+def ask_outside(parts: Parts, performer: Performer, *, slots: int, durable_claims: bool) -> EffectLoop:
+    """What performs commands for servers that are no part of the system."""
     ledger = EffectsLedger(
         parts.database,
         kind=performer.kind,
         owner=owner(parts),
-        lease=timedelta(seconds=settings.lease_seconds),
-        durable_claims=False,
+        lease=timedelta(seconds=parts.settings.lease_seconds),
+        durable_claims=durable_claims,
         new_token=new_uuid,
     )
-    loop = perform(parts, performer, ledger, slots=settings.provider_slots)
-    consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, loop.handle)
-    return loop
+    return perform(parts, performer, ledger, slots=slots)
+
+
+def ask_models(parts: Parts, performer: Performer, tools: Performer | None = None) -> list[EffectLoop]:
+    """What takes commands for models, and for tools of MCP servers, from their topic, has them performed and
+    answers."""
+    loops = [ask_outside(parts, performer, slots=parts.settings.provider_slots, durable_claims=False)]
+    if tools is not None:
+        # A claim counts as a call that may have been made: it has to be there after a crash.
+        loops.append(ask_outside(parts, tools, slots=parts.settings.mcp_slots, durable_claims=True))
+
+    async def handle(message: Message) -> None:
+        await loops[isinstance(message.data, CallMcpTool)].handle(message)
+
+    consume(parts, (PROVIDER_COMMANDS,), PROVIDER_WORKER, handle)
+    return loops
 
 
 def run_commands(parts: Parts, performer: Performer, is_able: Callable[[], bool]) -> EffectLoop:
@@ -143,23 +163,43 @@ def run_commands(parts: Parts, performer: Performer, is_able: Callable[[], bool]
 async def provider_worker(settings: Settings, listener: socket.socket | None = None) -> Process:
     from codeagent.artifacts.store import LocalArtifactStore
     from codeagent.cli.models import Models
+    from codeagent.mcp.client import McpClient
+    from codeagent.mcp.servers import McpServers
+    from codeagent.provider_registry.breakers import BreakerJournal
+    from codeagent.provider_registry.stored_keys import StoredCredentials
+    from codeagent.response_cache.cache import ResponseCache
+    from codeagent.workers.call_cache import CallCache
+    from codeagent.workers.mcp import McpPerformer
     from codeagent.workers.provider import ProviderPerformer
+    from codeagent.workers.spending import Spending
 
     parts = await assemble(PROVIDER_WORKER, settings)
     settings = parts.settings
-    models = Models(settings.providers(), provider_keys(parts.secrets))
+    journal = BreakerJournal(parts.database, owner(parts))
+    stored = StoredCredentials(parts.database, parts.box)
+    models = Models(settings.providers(), provider_keys(parts.secrets), journal.heard, stored.of)
+    store = LocalArtifactStore(settings.artifacts_dir)
+    cache = None if parts.box is None else ResponseCache(parts.database, parts.box)
     performer = ProviderPerformer(
         parts.log,
-        LocalArtifactStore(settings.artifacts_dir),
+        store,
         models.resolve,
         deltas(parts),
         answers_topic=PROVIDER_EVENTS,
+        spending=Spending(CallReservations(parts.database)),
         is_live=partial(parts.features.enabled, LIVE_DELTAS),
+        record_calls=settings.record_calls,
+        cache=CallCache(cache, models.asking_digest),
     )
-    parts.process.start.append(models.preload)
-    loop = ask_models(parts, performer)
-    parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
-    parts.process.stop.append(models.close)
+    parts.process.start += [models.preload, partial(journal.follow, models.breakers.values()), models.start]
+    parts.process.start += [journal.start, stored.start]
+    servers = McpClient(McpServers(settings.mcp_servers))
+    loops = ask_models(parts, performer, McpPerformer(servers, store, answers_topic=PROVIDER_EVENTS))
+
+    async def drain() -> None:
+        await asyncio.gather(*(loop.drain(settings.drain_seconds) for loop in loops))
+
+    parts.process.stop += [drain, models.close, journal.stop, stored.stop]
     return finish(parts, listener)
 
 
@@ -183,28 +223,32 @@ async def sandbox_worker(settings: Settings, listener: socket.socket | None = No
         await performer.workspaces.close_idle(settings.sandbox_idle_seconds)
         return TEND_SECONDS
 
-    rounds = Rounds("sandbox", tend)
-    parts.process.start += [begin, standing.start, rounds.start]
+    async def end() -> float:
+        await performer.workspaces.close_ended(parts.log.ended_among)
+        return ENDED_SECONDS
+
+    rounds, endings = Rounds("sandbox", tend), Rounds("endings", end)
+    parts.process.start += [begin, standing.start, rounds.start, endings.start]
     loop = run_commands(parts, performer, is_able=lambda: standing.holds)
     parts.process.stop.append(lambda: loop.drain(settings.drain_seconds))
     retention = RetentionLoop({"artifacts": sweep_of(parts).forget}, every_seconds=RETENTION_SECONDS)
     parts.process.start.append(retention.start)
-    parts.process.stop += [retention.stop, rounds.stop, standing.stop, performer.close, driver.shutdown]
+    parts.process.stop += [retention.stop, rounds.stop, endings.stop, standing.stop, performer.close, driver.shutdown]
     return finish(parts, listener)
 
 
 async def relay(settings: Settings, listener: socket.socket | None = None) -> Process:
+    from codeagent.cli.dead_letter_keeping import keep_dead_letters
+    from codeagent.cli.erasing import erase, retire_runs
+    from codeagent.cli.transparency import prove
     from codeagent.cli.webhooks import deliver
 
     parts = await assemble("relay", settings)
     settings = parts.settings
-    projectors = [
-        RunsProjector(parts.database, parts.log),
-        UsageProjector(parts.database, parts.log),
-        AuditProjector(parts.database, parts.log),
-        ArtifactReferences(parts.database, parts.log),
-    ]
-    notices = BudgetNotices(parts.database)
+    projectors = [kind(parts.database, parts.log) for kind in PROJECTIONS.values()]
+    notices, canaries = BudgetNotices(parts.database), CanaryWatch(parts.database)
+    checks = ProjectionChecks(parts.database)
+    letters, forget_letters = keep_dead_letters(parts)
     keep = timedelta(hours=settings.submission_retention_hours)
     forgetters: dict[str, Forget] = {
         "submissions": partial(SubmissionLedger(parts.database).forget, keep),
@@ -212,19 +256,36 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
         "addresses": partial(forget_origins, parts.database, ADDRESSES_KEPT),
         "logins": partial(forget_logins, parts.database, SessionPolicy().idle),
         "reservations": partial(forget_reservations, parts.database),
+        "dependencies": partial(forget_dependencies, parts.database, timedelta(days=settings.dependencies_days)),
+        "call_reservations": partial(forget_call_reservations, parts.database),
+        "snapshots": partial(forget_old, parts.database),
+        "cached_replies": partial(forget_expired_replies, parts.database),
+        "checkpoints": partial(thin_checkpoints, parts.database, timedelta(days=settings.audit_checkpoint_days)),
+        **forget_letters,
+        **retire_runs(parts),
         **deliver(parts),
     }
 
     async def measure() -> float:
         waiting = await waiting_for_room(parts.database, settings.sandbox_quota.concurrent_sandboxes)
         metrics.SANDBOX_WAITING.set(waiting)
+        await letters.measure()
         return MEASURE_SECONDS
 
     retention = RetentionLoop(forgetters, every_seconds=RETENTION_SECONDS)
     measuring = Rounds("measure", measure)
     parts.process.start += [*(projector.start for projector in projectors), notices.start, retention.start]
-    parts.process.start.append(measuring.start)
-    parts.process.stop += [measuring.stop, retention.stop, notices.stop, *(projector.stop for projector in projectors)]
+    parts.process.start += [canaries.start, measuring.start, checks.start]
+    parts.process.stop += [
+        checks.stop,
+        measuring.stop,
+        canaries.stop,
+        retention.stop,
+        notices.stop,
+        *(projector.stop for projector in projectors),
+    ]
+    prove(parts)
+    erase(parts)
     return finish(parts, listener, measure=True)
 
 

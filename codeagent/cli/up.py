@@ -6,13 +6,9 @@ import asyncio
 import importlib
 import json
 import os
-import re
 import socket
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,17 +18,25 @@ from pydantic import SecretStr
 
 from codeagent.broker.admin import TopicAdmin, wanted_topics
 from codeagent.broker.topics import AGENT_WORKER, PROVIDER_WORKER, SANDBOX_WORKER, load_topics
+from codeagent.cli.announcing import Announcer, sandbox_level
+from codeagent.cli.backing_up import archiving
 from codeagent.cli.configuration import examine_here, tell
 from codeagent.cli.connection import CONNECTION_FILE
 from codeagent.cli.consent import require_level
 from codeagent.cli.kafka import kafka_connection
-from codeagent.cli.kek_file import own_keys
+from codeagent.cli.kek_file import KEK_FILE, own_keys
+from codeagent.cli.log_key_file import LOG_KEY_FILE, own_log_key
 from codeagent.cli.process import bind, run_process
+from codeagent.cli.restored import require_finished, require_key
 from codeagent.cli.secrets import database_url, with_secrets
+from codeagent.cli.subject_keys import KEYS_DIRECTORY
+from codeagent.cli.unprivileged import demotion_of_services, helper_of_worker
 from codeagent.cli.up_settings import (
     DATABASE_VARIABLES,
     KAFKA_VARIABLE,
     KEK_VARIABLES,
+    LOG_KEY_VARIABLES,
+    SUBJECT_KEY_VARIABLES,
     UpOptions,
     is_named,
     up_settings,
@@ -43,6 +47,7 @@ from codeagent.embedded.children import run_forked
 from codeagent.embedded.directories import DirectoryLock, make_directory, write_atomically
 from codeagent.embedded.postgres import EmbeddedPostgres
 from codeagent.embedded.processes import ChildSpec, ProcessSupervisor, WatchedServer
+from codeagent.embedded.sandboxd import EmbeddedSandboxd
 from codeagent.errors import Unavailable
 from codeagent.eventlog import migrate
 from codeagent.identity.keys import digest_of_key, new_key
@@ -56,16 +61,15 @@ PRELOADED = (
     "codeagent.broker.tail",
     "codeagent.cli.identity",
     "codeagent.cli.models",
+    "codeagent.cli.transparency",
     "codeagent.cli.webhooks",
     "codeagent.artifacts.store",
     "codeagent.workers.provider",
     "codeagent.workers.sandbox",
-    "codeagent.sandboxes.select",
+    "codeagent.cli.sandbox_parts",
     "uvicorn.protocols.http.httptools_impl",
 )
-READY_SECONDS = 60.0
 PREPARE_SECONDS = 60.0
-MOST_FAILURES = 2
 KEY_ID = "key_local"
 TENANT = "ten_local"
 PRINCIPAL = "usr_local"
@@ -133,6 +137,20 @@ async def _prepare(settings: Settings) -> None:
     await asyncio.gather(migrate.upgrade(await database_url(settings)), _make_topics(settings))
 
 
+def _find_keys(data_dir: Path) -> None:
+    """Those that the environment does not name are the directory's own, made at the first start. Raises `Rejected`
+    (`restored_without_keys`, `restore_unfinished`)."""
+    require_finished(data_dir)
+    if not is_named(KEK_VARIABLES):
+        require_key(data_dir, KEK_FILE)
+        own_keys(data_dir)
+    if not is_named(LOG_KEY_VARIABLES):
+        require_key(data_dir, LOG_KEY_FILE)
+        own_log_key(data_dir)
+    if not is_named(SUBJECT_KEY_VARIABLES):
+        require_key(data_dir, KEYS_DIRECTORY)
+
+
 def _forked(task: Callable[[], Coroutine[Any, Any, None]], data_dir: Path) -> None:
     """Runs a task in a child: a process that forks services must never have had an event loop."""
     log_path = data_dir / "logs" / "prepare.log"
@@ -157,21 +175,6 @@ def _child(role: str, settings: Settings, listener: socket.socket) -> Callable[[
 
 STAGES = {"edge": 0, AGENT_WORKER: 1, PROVIDER_WORKER: 1, SANDBOX_WORKER: 1, "relay": 2}
 """In which order the processes are asked to stop."""
-
-
-def _sandbox_level(monitor: str) -> int:
-    """As the sandbox worker's own metrics have it."""
-    with urllib.request.urlopen(f"{monitor}/metrics", timeout=5.0) as answer:  # noqa: S310  a URL of our own
-        [level] = re.findall(rb"^codeagent_sandbox_level ([\d.]+)$", answer.read(), re.MULTILINE)
-    return int(float(level))
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=0.5) as answer:  # noqa: S310  a URL of our own
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 class System:
@@ -204,16 +207,21 @@ class System:
     def _serve(self, settings: Settings, on_ready: Callable[[Ready], None], until: Callable[[], bool] | None) -> int:
         options = self._options
         key = api_key(options.data_dir)
-        if not is_named(KEK_VARIABLES):
-            own_keys(options.data_dir)
+        _find_keys(options.data_dir)
         configuration = examine_here(settings)
         configuration.usable()
         tell(configuration.warnings)
-        postgres = EmbeddedPostgres(options.data_dir / "postgres")
+        demotion = demotion_of_services(settings, options.data_dir)
+        helper = helper_of_worker(settings, options.data_dir, demotion)
+        postgres = EmbeddedPostgres(options.data_dir / "postgres", settings=archiving(settings, options.data_dir))
         broker = EmbeddedBroker(options.data_dir / "broker")
-        if not is_named(DATABASE_VARIABLES):
-            settings = settings.model_copy(update={"database_url": SecretStr(postgres.start().url)})
         try:
+            if helper is not None:
+                # First, since it tries itself out while the others start.
+                helper.start()
+                settings = settings.model_copy(update={"sandbox_helper": helper.socket})
+            if not is_named(DATABASE_VARIABLES):
+                settings = settings.model_copy(update={"database_url": SecretStr(postgres.start().url)})
             if not os.environ.get(KAFKA_VARIABLE):
                 settings = settings.model_copy(update={"kafka_bootstrap_servers": broker.start()})
             _forked(partial(_prepare, settings), options.data_dir)
@@ -226,30 +234,37 @@ class System:
             connection = {"url": url, "api_key": key}
             write_atomically(options.data_dir / CONNECTION_FILE, json.dumps(connection, indent=2))
             supervisor = ProcessSupervisor(
-                [ChildSpec(role, _child(role, settings, listeners[role]), STAGES[role]) for role in STAGES],
+                [ChildSpec(role, _child(role, settings, listeners[role]), STAGES[role], demotion) for role in STAGES],
                 data_dir=options.data_dir,
-                servers=_watched(options, settings, postgres, broker),
+                servers=_watched(options, settings, postgres, broker, helper),
                 drain_seconds=settings.drain_seconds + 5,
                 log_to_files=options.quiet,
             )
         except BaseException:
             broker.stop()
             postgres.stop()
+            if helper is not None:
+                helper.stop()
             raise
+        ready = partial(_announce, on_ready, url, monitors[SANDBOX_WORKER])
+        return supervisor.run(Announcer(supervisor, monitors.values(), ready, until))
 
-        def ready() -> bool:
-            try:
-                level = _sandbox_level(monitors[SANDBOX_WORKER])
-            except OSError:
-                return False  # the worker has just ended; the next one will tell
-            on_ready(Ready(url, level))
-            return True
 
-        return supervisor.run(_Announcer(supervisor, monitors.values(), ready, until))
+def _announce(on_ready: Callable[[Ready], None], url: str, sandbox_monitor: str) -> bool:
+    try:
+        level = sandbox_level(sandbox_monitor)
+    except OSError:
+        return False  # the worker has just ended; the next one will tell
+    on_ready(Ready(url, level))
+    return True
 
 
 def _watched(
-    options: UpOptions, settings: Settings, postgres: EmbeddedPostgres, broker: EmbeddedBroker
+    options: UpOptions,
+    settings: Settings,
+    postgres: EmbeddedPostgres,
+    broker: EmbeddedBroker,
+    helper: EmbeddedSandboxd | None,
 ) -> list[WatchedServer]:
     def remake_topics() -> None:
         _forked(partial(_make_topics, settings), options.data_dir)
@@ -257,40 +272,6 @@ def _watched(
     watched = [WatchedServer("broker", broker, remake_topics)] if settings.kafka_sole_member else []
     if postgres.pid is not None:
         watched.insert(0, WatchedServer("postgres", postgres))
+    if helper is not None:
+        watched.append(WatchedServer("sandboxd", helper))
     return watched
-
-
-class _Announcer:
-    """Looks between the supervisor's rounds whether every process is ready, and says so once."""
-
-    def __init__(
-        self,
-        supervisor: ProcessSupervisor,
-        addresses: Iterable[str],
-        on_ready: Callable[[], bool],
-        until: Callable[[], bool] | None,
-    ) -> None:
-        self._supervisor = supervisor
-        self._waiting = list(addresses)
-        self._on_ready = on_ready
-        self._until = until
-        self._begun = time.monotonic()
-        self._announced = False
-
-    def __call__(self) -> bool:
-        if not self._announced:
-            self._look()
-        return self._until() if self._until is not None else False
-
-    def _look(self) -> None:
-        give_up_at = time.monotonic() + 0.25
-        while self._waiting and time.monotonic() < give_up_at:
-            self._waiting = [address for address in self._waiting if not _is_ready(address)]
-            if self._waiting:
-                time.sleep(0.02)
-        if not self._waiting and self._on_ready():
-            self._announced = True
-        elif (
-            time.monotonic() - self._begun > READY_SECONDS or max(self._supervisor.restarts().values()) > MOST_FAILURES
-        ):
-            raise Unavailable("the system did not become ready: its own messages say why")

@@ -11,12 +11,21 @@ from typing import Any
 
 from codeagent.cli.connection import SETTINGS_FILE
 from codeagent.cli.kek_file import KEK_FILE
+from codeagent.cli.log_key_file import LOG_KEY_FILE
 from codeagent.cli.secrets import SECRETS, portable_secrets
+from codeagent.cli.subject_keys import KEYS_DIRECTORY
 from codeagent.embedded.directories import write_atomically
 from codeagent.settings import Settings, read_settings
 
 DATABASE_VARIABLES = ("CODEAGENT_DATABASE_URL", "CODEAGENT_DATABASE_URL_FILE")
 KEK_VARIABLES = ("CODEAGENT_KEK", "CODEAGENT_KEK_FILE")
+SUBJECT_KEY_VARIABLES = (
+    "CODEAGENT_SUBJECT_KEYS_DIR",
+    "CODEAGENT_SUBJECT_KEYS_URL",
+    "CODEAGENT_SUBJECT_KEYS_URL_FILE",
+)
+LOG_KEY_VARIABLES = ("CODEAGENT_AUDIT_SIGNING_KEY", "CODEAGENT_AUDIT_SIGNING_KEY_FILE")
+ANCHOR_VARIABLE = "CODEAGENT_AUDIT_ANCHOR_DIR"
 KAFKA_VARIABLE = "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS"
 
 EMBEDDED_KAFKA: dict[str, Any] = {
@@ -62,6 +71,12 @@ def up_settings(options: UpOptions) -> Settings:
         overrides["database_url"] = "postgresql://not-started-yet"
     if not is_named(KEK_VARIABLES):
         overrides["kek"] = f"file:{options.data_dir / KEK_FILE}"
+    if not is_named(SUBJECT_KEY_VARIABLES):
+        overrides["subject_keys_dir"] = options.data_dir / KEYS_DIRECTORY
+    if not is_named(LOG_KEY_VARIABLES):
+        overrides["audit_signing_key"] = f"file:{options.data_dir / LOG_KEY_FILE}"
+    if not os.environ.get(ANCHOR_VARIABLE):
+        overrides["audit_anchor_dir"] = options.data_dir / "checkpoints"
     if not os.environ.get(KAFKA_VARIABLE):
         overrides |= EMBEDDED_KAFKA
     if options.providers_file is not None:

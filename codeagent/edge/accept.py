@@ -11,7 +11,8 @@ from codeagent import clock
 from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.models import AnswerBody, RunBody
-from codeagent.edge.resolve import Named, first_run, resolve
+from codeagent.edge.replayed import ReplayOrder, resolve_replay
+from codeagent.edge.resolve import Named, Resolved, first_run, resolve
 from codeagent.errors import NotFound, Rejected, Unavailable
 from codeagent.eventlog.accept import Submission
 from codeagent.eventlog.effects import OutboxRow
@@ -55,7 +56,7 @@ class AcceptedRun:
 
 
 async def accept_run(
-    context: EdgeContext, caller: Principal, body: RunBody, key: str, route: str = "POST /v1/runs"
+    context: EdgeContext, caller: Principal, body: RunBody | ReplayOrder, key: str, route: str = "POST /v1/runs"
 ) -> AcceptedRun:
     """Orders the run that `key` names on its route. Raises what the client is to be told."""
     started = time.perf_counter()
@@ -68,7 +69,7 @@ async def accept_run(
     run_id = typed_id("run", derived_uuid(caller.tenant_id, caller.id, route, key))
     fingerprint = body.fingerprint()
     try:
-        resolved = await resolve(context, caller, body, Named(run_id, fingerprint))
+        resolved = await _resolved(context, caller, body, Named(run_id, fingerprint))
         command = resolved.command
         budgets, limit = context.budgets.gate, command.limits.max_cost_usd
         await budgets.admit(caller.tenant_id, caller.id, command.project_id, limit)
@@ -78,11 +79,12 @@ async def accept_run(
             metrics.IDEMPOTENCY_REPLAYS.inc()
             return AcceptedRun(run_id, clock.now(), None)
         raise
-    envelope = _envelope(context, caller, command, derived_uuid(run_id, "submit"), resolved.first)
+    flow = derived_uuid(resolved.first, "submit")
+    envelope = _envelope(context, caller, command, derived_uuid(run_id, "submit"), flow)
     row = OutboxRow(envelope.id, RUN_COMMANDS, envelope, command)
-    durable, request = context.policy.durable_accept, encode_data(command)
+    durable = context.policy.durable_accept
     accepted = await context.submissions.accept(
-        Submission(run_id, caller.tenant_id, fingerprint, request, row if durable else None, resolved.placement)
+        Submission(run_id, caller.tenant_id, caller.id, command, row if durable else None, resolved.placement)
     )
     check_repeat(accepted.fingerprint, fingerprint)
     if accepted.accepted and not accepted.inserted:
@@ -95,10 +97,16 @@ async def accept_run(
             context.submissions.confirm(run_id)
         context.hand_over(row)
     else:
-        await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), request)
+        await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), encode_data(command))
         context.submissions.confirm(run_id)
     _SUBMITTED.observe(time.perf_counter() - started)
     return AcceptedRun(run_id, envelope.time, command)
+
+
+async def _resolved(context: EdgeContext, caller: Principal, body: RunBody | ReplayOrder, named: Named) -> Resolved:
+    if isinstance(body, ReplayOrder):
+        return await resolve_replay(context, caller, body, named)
+    return await resolve(context, caller, body, named)
 
 
 async def _accepted_before(context: EdgeContext, caller: Principal, run_id: str, fingerprint: str) -> bool:
@@ -117,8 +125,15 @@ async def accept_cancel(context: EdgeContext, caller: Principal, view: RunView, 
     """Orders a run to stop. Repeats are one order."""
     run_id = view.run_id
     command = CancelRun(run_id=run_id, reason=reason)
-    first = await first_run(context, caller.tenant_id, run_id, view.session_id)
-    await _order(context, command, _envelope(context, caller, command, derived_uuid(run_id, "cancel"), first))
+    envelope = _envelope(context, caller, command, derived_uuid(run_id, "cancel"), await _flow(context, view))
+    await _order(context, command, envelope)
+
+
+async def _flow(context: EdgeContext, view: RunView) -> UUID:
+    """The correlation of what happens to a run: that of the command which the flow began with."""
+    if view.correlation_id is not None:
+        return view.correlation_id
+    return derived_uuid(await first_run(context, view.tenant_id, view.run_id, view.session_id), "submit")
 
 
 def answer_id(caller: Principal, run_id: str, approval_id: str, key: str) -> UUID:
@@ -132,9 +147,8 @@ async def accept_answer(
     """Passes a person's answer on to the run. Whether it counts, the run decides: the first to arrive does."""
     run_id = view.run_id
     command = AnswerApproval(run_id=run_id, approval_id=approval_id, decision=body.decision, comment=body.comment)
-    first = await first_run(context, caller.tenant_id, run_id, view.session_id)
     command_id = answer_id(caller, run_id, approval_id, key)
-    await _order(context, command, _envelope(context, caller, command, command_id, first))
+    await _order(context, command, _envelope(context, caller, command, command_id, await _flow(context, view)))
 
 
 async def _order(context: EdgeContext, command: CancelRun | AnswerApproval, envelope: Envelope) -> None:
@@ -152,11 +166,10 @@ def _envelope(
     caller: Principal,
     command: SubmitRun | CancelRun | AnswerApproval,
     command_id: UUID,
-    first: str,
+    flow: UUID,
 ) -> Envelope:
-    """The envelope of a command to a run. Ids are derived: repeats have the same. The submission of the run `first`
-    began the flow."""
-    now, begins = clock.now(), isinstance(command, SubmitRun) and first == command.run_id
+    """The envelope of a command to a run. Ids are derived: repeats have the same."""
+    now = clock.now()
     return Envelope(
         id=command_id,
         name=command.NAME,
@@ -165,7 +178,7 @@ def _envelope(
         time=now,
         tenant_id=caller.tenant_id,
         key=command.run_id,
-        correlation_id=command_id if begins else derived_uuid(first, "submit"),
+        correlation_id=flow,
         actor_type=caller.type,
         actor_id=caller.id,
         traceparent=current_traceparent(),

@@ -9,17 +9,19 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
 from codeagent.agent_registry.agent import Agent, check_hosts
+from codeagent.agent_registry.mcp_tools import check_listed
 from codeagent.edge.accept import idempotency_key
 from codeagent.edge.agent_models import AgentModel, AgentVersionModel, AgentVersionPage, VersionBody
 from codeagent.edge.agents import agent_response
 from codeagent.edge.answers import answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import AgentReader, AgentWriter, Context, EdgeContext
+from codeagent.edge.delegates import check_delegates
+from codeagent.edge.model_choice import check_fallbacks, check_model
 from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.parameters import IfMatch, RequestKey
 from codeagent.edge.preconditions import check_match
 from codeagent.edge.problems import errors_of
-from codeagent.edge.resolve import check_model
 from codeagent.identity.principal import Principal
 from codeagent.messages.ids import derived_uuid, typed_id
 
@@ -53,7 +55,10 @@ async def create_version(
         context.policy.limits.check(body.limits)
         if body.model is not None:
             check_model(context, body.model)
+        check_fallbacks(context, body.fallbacks)
         check_hosts(content.egress, context.policy.egress_hosts)
+        check_listed(content.mcp, context.policy.mcp_servers)
+        await check_delegates(context, caller, agent.name, content)
         version, repeated = await versions.create(author_of(caller), agent, order_id, content)
     location = f"/v1/agents/{agent.id}/versions/{version.number}"
     return made(AgentVersionModel.of(agent, version), location, repeated=repeated)
@@ -90,9 +95,9 @@ async def promote_version(
     agent_id: str, number: Number, context: Context, caller: AgentWriter, if_match: IfMatch = None
 ) -> Response:
     """Within a second every new run that names no version is given this one, on every edge; the former one becomes
-    deprecated. Runs that have begun keep the version they were given."""
-    agent = await _to_change(context, caller, agent_id, if_match)
-    return await _changed(context, caller, context.agents.versions.promote(author_of(caller), agent, number))
+    deprecated, and a canary ends. Runs that have begun keep the version they were given."""
+    agent = await to_change(context, caller, agent_id, if_match)
+    return await changed(context, caller, context.agents.versions.promote(author_of(caller), agent, number))
 
 
 @router.post(
@@ -101,26 +106,29 @@ async def promote_version(
 async def retire_version(
     agent_id: str, number: Number, context: Context, caller: AgentWriter, if_match: IfMatch = None
 ) -> Response:
-    """No new run is given it, by number or otherwise. The active version cannot be retired."""
-    agent = await _to_change(context, caller, agent_id, if_match)
-    return await _changed(context, caller, context.agents.versions.retire(author_of(caller), agent, number))
+    """No new run is given it, by number or otherwise. The active version cannot be retired, nor one that is a
+    canary."""
+    agent = await to_change(context, caller, agent_id, if_match)
+    return await changed(context, caller, context.agents.versions.retire(author_of(caller), agent, number))
 
 
 @router.post("/rollback", response_model=AgentModel, summary="Go back to the former version", responses=CHANGES)
 async def rollback_agent(agent_id: str, context: Context, caller: AgentWriter, if_match: IfMatch = None) -> Response:
     """Makes the version active again that was so before the last promotion, once: there is no way further back but to
-    promote."""
-    agent = await _to_change(context, caller, agent_id, if_match)
-    return await _changed(context, caller, context.agents.versions.rollback(author_of(caller), agent))
+    promote. A canary ends."""
+    agent = await to_change(context, caller, agent_id, if_match)
+    return await changed(context, caller, context.agents.versions.rollback(author_of(caller), agent))
 
 
-async def _to_change(context: EdgeContext, caller: Principal, agent_id: str, if_match: str | None) -> Agent:
+async def to_change(context: EdgeContext, caller: Principal, agent_id: str, if_match: str | None) -> Agent:
+    """The agent as the change was decided on. Raises where it is not that any more, or `if_match` names none."""
     agent = await context.agents.definitions.find(caller.tenant_id, agent_id)
     check_match(if_match, agent.version)
     return agent
 
 
-async def _changed(context: EdgeContext, caller: Principal, change: Awaitable[Agent]) -> Response:
+async def changed(context: EdgeContext, caller: Principal, change: Awaitable[Agent]) -> Response:
+    """What an agent is after a change that this edge's next run is to know of."""
     agent = await change
     context.agents.resolver.forget(caller.tenant_id, agent.name)
     return agent_response(agent)

@@ -13,17 +13,24 @@ from codeagent import __version__
 from codeagent.edge import (
     account,
     admin,
+    agent_canaries,
+    agent_statistics,
     agent_versions,
     agents,
     api_keys,
     approvals,
     artifacts,
     audit,
+    audit_proof,
     breaches,
     budgets,
+    calls,
     contract,
+    dead_letters,
     events,
     health,
+    holds,
+    log_tiles,
     member_access,
     members,
     metadata,
@@ -31,8 +38,11 @@ from codeagent.edge import (
     privacy,
     problems,
     projects,
+    provider_credentials,
     providers,
     quotas,
+    replays,
+    run_states,
     runs,
     service_accounts,
     sessions,
@@ -72,9 +82,12 @@ def create_app(context: EdgeContext | None) -> FastAPI:
     app.state.traffic = context.traffic if context else TrafficControl()
     problems.install(app)
     accounts = (account, api_keys, service_accounts, members, member_access, webhooks, oauth, metadata)
-    work = (runs, approvals, projects, sessions, events, tickets, route, artifacts, agents, agent_versions, providers)
-    spending, evidence = (usage, budgets, quotas, tenant_quotas), (audit, privacy, breaches)
-    for module in (*work, *spending, *accounts, *evidence, admin, contract, health):
+    work = (runs, run_states, replays, calls, approvals, projects, sessions, events, tickets, route, artifacts)
+    doing = (agents, agent_versions, agent_canaries, agent_statistics, providers)
+    spending = (usage, budgets, quotas, tenant_quotas)
+    evidence = (audit, audit_proof, log_tiles, privacy, holds, breaches)
+    operating = (admin, provider_credentials, dead_letters)
+    for module in (*work, *doing, *spending, *accounts, *evidence, *operating, contract, health):
         # Laid side by side: an included router is asked twice for each request, and all before it too.
         app.router.routes.extend(_named(module.router))
     if context is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from codeagent import __version__
 from codeagent.broker.topics import TopicDefinition
 from codeagent.edge.websocket.schema import CHANNEL, websocket_channel, websocket_messages, websocket_operations
+from codeagent.messages import checkpoints
 from codeagent.messages.catalog import CURRENT
 from codeagent.messages.results import Delta
 
@@ -66,18 +67,28 @@ def _message(dotted: str) -> dict[str, Any]:
     if not dot:
         schema = Delta.model_json_schema()
         return {"name": dotted, "title": dotted, "payload": _draft7(schema)}
+    if dotted == checkpoints.MESSAGE:
+        schema = {key: value for key, value in checkpoints.SCHEMA.items() if not key.startswith("$")}
+        described = _described(dotted, f"{name} version {version}", schema["description"])
+        return {**described, "contentType": checkpoints.CONTENT_TYPE, "payload": schema}
     payload = CURRENT[name]
+    summary = (payload.__doc__ or "").split("\n")[0]
+    described = _described(dotted, f"{name} version {version}", summary)
+    return {**described, "payload": _draft7(payload.model_json_schema(mode="serialization"))}
+
+
+def _described(dotted: str, title: str, summary: str) -> dict[str, Any]:
+    """What is told of every message in an envelope."""
     return {
         "name": f"io.codeagent.{dotted}",
-        "title": f"{name} version {version}",
-        "summary": (payload.__doc__ or "").split("\n")[0],
+        "title": title,
+        "summary": summary,
         "headers": {
             "type": "object",
             "required": ["ce_id", "ce_type", "ce_source", "ce_time", "ce_partitionkey", "ce_correlationid"],
             "properties": {"ce_type": {"type": "string", "const": f"io.codeagent.{dotted}"}},
         },
         "correlationId": {"location": "$message.header#/ce_correlationid"},
-        "payload": _draft7(payload.model_json_schema(mode="serialization")),
     }
 
 
@@ -89,16 +100,20 @@ def _draft7(schema: dict[str, Any]) -> dict[str, Any]:
     return inlined
 
 
-def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+def _inlined(node: Any, definitions: dict[str, Any], within: tuple[str, ...] = ()) -> Any:
+    """What holds another of its own kind, `within` those around it, is told once."""
     if isinstance(node, list):
-        return [_inlined(item, definitions) for item in node]
+        return [_inlined(item, definitions, within) for item in node]
     if not isinstance(node, dict):
         return node
     reference = node.get("$ref")
     if isinstance(reference, str):
-        return _inlined(definitions[reference.rsplit("/", 1)[1]], definitions)
+        name = reference.rsplit("/", 1)[1]
+        if name in within:
+            return {"type": "object", "title": name, "description": f"A {name}, as the one that it is in."}
+        return _inlined(definitions[name], definitions, (*within, name))
     return {
-        name: _inlined(value, definitions)
+        name: _inlined(value, definitions, within)
         for name, value in node.items()
         if name not in {"definitions", "discriminator"}
     }

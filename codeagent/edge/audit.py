@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from codeagent import clock
 from codeagent.edge.answers import NO_STORE
-from codeagent.edge.audit_export import lines
+from codeagent.edge.audit_export import Proofs, lines
 from codeagent.edge.audit_models import AuditPage, VerificationModel, cloud_event
 from codeagent.edge.audit_verify import verified
 from codeagent.edge.authors import author_of
@@ -25,6 +25,7 @@ from codeagent.messages.ids import run_stream
 from codeagent.projections.audit import Outcome
 from codeagent.projections.audit_reads import AuditReads, SearchCursor
 from codeagent.projections.audit_search import AuditFilter, AuditSearch
+from codeagent.transparency.lookup import LogLookup
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"], responses=errors_of(400, 401, 403, 404, 422, 503))
 _NAME = r"^[A-Za-z0-9_.:-]{1,100}$"
@@ -122,12 +123,22 @@ async def verify_stream(
     response_description="One CloudEvent a line; the last one tells the number of the others and their digest.",
     responses={200: {"content": {"application/jsonl": {"schema": {"type": "string"}, "example": AUDIT_EXPORT}}}},
 )
-async def export_audit(context: Context, caller: AuditReader, wanted: Wanted) -> Response:
+async def export_audit(
+    context: Context,
+    caller: AuditReader,
+    wanted: Wanted,
+    proofs: Annotated[bool, Query(description="Whether each line carries the proof that it is in the log.")] = False,
+) -> Response:
     """All lines that fit, up to now unless `until` is given. The last line is of the type
     `io.codeagent.audit.export.ended.v1`: an export without it was cut short. Its `sha256` is that of all lines
-    before it."""
+    before it. With `proofs` it carries the signed checkpoint as well, to which the lines' `logpath` leads from their
+    `logindex`, and `codeagent audit verify --export` verifies the file by itself."""
+    found = None
+    if proofs:
+        lookup = LogLookup(context.database)
+        found = Proofs(lookup, await lookup.newest())
     bounded = replace(wanted, until=wanted.until or clock.now())
     await AuditReads(context.database).record(author_of(caller), "export", bounded.text())
-    body = lines(AuditSearch(context.database), caller.tenant_id, bounded)
+    body = lines(AuditSearch(context.database), caller.tenant_id, bounded, found)
     headers = {"Cache-Control": NO_STORE, "Content-Disposition": 'attachment; filename="audit.jsonl"'}
     return StreamingResponse(body, headers=headers, media_type="application/jsonl")

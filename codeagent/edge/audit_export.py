@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
+from uuid import UUID
 
 import orjson
 
 from codeagent import clock
 from codeagent.edge.audit_models import cloud_event
 from codeagent.messages.envelope import TYPE_PREFIX, instant
-from codeagent.projections.audit_search import AuditFilter, AuditSearch
+from codeagent.projections.audit_search import AuditEntry, AuditFilter, AuditSearch
+from codeagent.transparency.exports import Entry, proving
+from codeagent.transparency.lookup import LogLookup
+from codeagent.transparency.tables import StoredCheckpoint
 
 ENDED = f"{TYPE_PREFIX}audit.export.ended.v1"
 """The type of the last line. An export without it was cut short."""
 _CHUNK = 64 << 10
 
 
-async def lines(search: AuditSearch, tenant_id: str, wanted: AuditFilter) -> AsyncIterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """Where the proofs of lines are looked up, and the checkpoint that all of them lead to."""
+
+    lookup: LogLookup
+    checkpoint: StoredCheckpoint
+
+    async def of(self, tenant_id: str, page: Sequence[AuditEntry]) -> dict[UUID, Entry]:
+        return await self.lookup.entries(tenant_id, [entry.event.id for entry in page], self.checkpoint.size)
+
+
+async def lines(
+    search: AuditSearch, tenant_id: str, wanted: AuditFilter, proofs: Proofs | None = None
+) -> AsyncIterator[bytes]:
     """JSON Lines, oldest first, in pieces of about `_CHUNK` bytes: memory stays the same however long it gets. `count`
     and `sha256` are those of all lines before the last, line ends included."""
     digest, count, piece = sha256(), 0, bytearray()
-    async for entry in search.oldest(tenant_id, wanted):
-        line = orjson.dumps(cloud_event(entry), option=orjson.OPT_APPEND_NEWLINE)
-        digest.update(line)
-        count += 1
-        piece += line
-        if len(piece) >= _CHUNK:
-            yield bytes(piece)
-            piece.clear()
-    yield bytes(piece) + _ended(tenant_id, wanted, count, digest.hexdigest())
+    async for page in search.pages(tenant_id, wanted):
+        proved = {} if proofs is None else await proofs.of(tenant_id, page)
+        for entry in page:
+            event = cloud_event(entry)
+            if proofs is not None:
+                event |= proving(entry.event, proved.get(entry.event.id))
+            line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+            digest.update(line)
+            count += 1
+            piece += line
+            if len(piece) >= _CHUNK:
+                yield bytes(piece)
+                piece.clear()
+    ended = {"count": count, "sha256": digest.hexdigest(), "filter": wanted.text()}
+    yield bytes(piece) + _ended(tenant_id, ended if proofs is None else ended | {"checkpoint": proofs.checkpoint.note})
 
 
-def _ended(tenant_id: str, wanted: AuditFilter, count: int, digest: str) -> bytes:
+def _ended(tenant_id: str, data: dict[str, Any]) -> bytes:
     event = {
         "specversion": "1.0",
         "id": str(clock.new_uuid()),
@@ -40,6 +65,6 @@ def _ended(tenant_id: str, wanted: AuditFilter, count: int, digest: str) -> byte
         "type": ENDED,
         "time": instant(clock.now()),
         "datacontenttype": "application/json",
-        "data": {"count": count, "sha256": digest, "filter": wanted.text()},
+        "data": data,
     }
     return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)

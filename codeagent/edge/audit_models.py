@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from codeagent.eventlog.verify import Finding
 from codeagent.messages.envelope import to_structured
 from codeagent.projections.audit import EXEC_KIND, RUN_KIND
 from codeagent.projections.audit_search import AuditEntry
+from codeagent.transparency.notes import encoded
 
 MOST_FINDINGS = 100
 
@@ -68,3 +70,17 @@ class VerificationModel(BaseModel):
     complete: bool
     events: int
     findings: list[FindingModel] = Field(max_length=MOST_FINDINGS, description="The first of them.")
+
+
+class ConsistencyModel(BaseModel):
+    """That the log of `to` entries begins with that of `from`: hashes in base64, in the order of RFC 9162."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    old: int = Field(alias="from", description="Entries of the older log.")
+    new: int = Field(alias="to", description="Entries of the newer one.")
+    hashes: list[str] = Field(description="SHA-256 hashes in base64.")
+
+    @classmethod
+    def of(cls, old: int, new: int, hashes: Sequence[bytes]) -> Self:
+        return cls(old=old, new=new, hashes=[encoded(each) for each in hashes])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
@@ -16,6 +16,7 @@ from codeagent.artifacts.store import ArtifactStore
 from codeagent.broker.publisher import Publisher
 from codeagent.broker.topics import TopicDefinition
 from codeagent.budgets.registry import Budgets
+from codeagent.dead_letters.letters import DeadLetters
 from codeagent.edge.challenges import insufficient_scope, unauthenticated
 from codeagent.edge.live import LiveHub
 from codeagent.edge.negotiation import check_acceptable
@@ -38,10 +39,12 @@ from codeagent.identity.user_access import UserAccess
 from codeagent.projects.git_credentials import GitCredentials
 from codeagent.projects.projects import Projects
 from codeagent.projects.sessions import Sessions
+from codeagent.provider_registry.credentials import Credentials
 from codeagent.providers.offers import Offers
 from codeagent.providers.registry import ProviderRegistry
 from codeagent.quotas.registry import SandboxQuotas
 from codeagent.sandboxes.limits import BUILT_IN_POLICY, LimitPolicy
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
@@ -72,7 +75,7 @@ class EdgePolicy:
     submit_expiry_seconds: int
     public_url: str = "http://127.0.0.1:8080"
     """Where clients reach the edge, without a slash at its end."""
-    images: frozenset[str] = frozenset({"default"})
+    images: frozenset[str] = frozenset({DEFAULT_IMAGE})
     """Names of the images that sandboxes of this installation can have."""
     trusted_hosts: tuple[TrustedHost, ...] = ()
     heartbeat_seconds: float = 15.0
@@ -87,6 +90,10 @@ class EdgePolicy:
     """What runs may ask for of sandboxes."""
     egress_hosts: tuple[str, ...] = ()
     """What commands may reach at most, as `name:port` or `*.name:port`."""
+    default_fallbacks: tuple[str, ...] = ()
+    """What stands in for the default model."""
+    mcp_servers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """MCP servers whose tools agents may use, and of each those that change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,9 @@ class EdgeContext:
     webhooks: Webhooks
     projects: Projects
     git_credentials: GitCredentials
+    credentials: Credentials
+    """Keys of model providers."""
+    dead_letters: DeadLetters
     sessions: Sessions
     budgets: Budgets
     sandbox_quotas: SandboxQuotas
@@ -218,6 +228,8 @@ AgentReader = Annotated[Principal, _holding(Scope.AGENTS_READ)]
 AgentWriter = Annotated[Principal, _holding(Scope.AGENTS_WRITE)]
 ProviderReader = Annotated[Principal, _holding(Scope.PROVIDERS_READ)]
 AuditReader = Annotated[Principal, _holding(Scope.AUDIT_READ)]
+LogAuditor = Annotated[Principal, _holding(Scope.AUDIT_READ, Scope.OPERATOR)]
+"""Of the whole installation's log."""
 PrivacyOfficer = Annotated[Principal, _holding(Scope.PRIVACY_WRITE)]
 Administrator = Annotated[Principal, _holding(Scope.ADMIN)]
 ApprovalWriter = Annotated[Principal, _holding(Scope.APPROVALS_WRITE)]

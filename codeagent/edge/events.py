@@ -11,10 +11,10 @@ from fastapi.responses import JSONResponse, Response
 from codeagent.edge.admission import StreamReader, streams
 from codeagent.edge.answers import PRIVATE
 from codeagent.edge.context import Context, EdgeContext
+from codeagent.edge.event_models import FeedPage
 from codeagent.edge.examples.runs import EVENT_STREAM
 from codeagent.edge.feed import FeedSource
 from codeagent.edge.joined import EventStream, structured
-from codeagent.edge.models import FeedPage
 from codeagent.edge.pages import next_link
 from codeagent.edge.sse import STREAM_ITEM, TRANSPORT, sse_response
 from codeagent.edge.traffic.exchange import exchange_of

@@ -19,12 +19,12 @@ from codeagent.errors import CodeAgentError, Unreadable
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.envelope import from_headers, to_structured
 from codeagent.messages.ids import run_stream
+from codeagent.messages.values import ENDING_EVENTS
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-TERMINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.rejected"})
 DRAIN_SECONDS = 5.0
 
 
@@ -157,7 +157,7 @@ class RunSource:
         return True
 
     def ends_with(self, name: str) -> bool:
-        return name in TERMINAL
+        return name in ENDING_EVENTS
 
 
 def _offer_delta(each: Subscriber[int], value: bytes) -> None:

@@ -13,11 +13,21 @@ from pydantic_core import PydanticCustomError
 from codeagent.edge.amounts import Amount
 from codeagent.edge.approval_models import ApprovalModel
 from codeagent.edge.artifact_models import ArtifactModel
+from codeagent.edge.model_names import FallbacksBody
 from codeagent.messages.sandbox_limits import SandboxLimits
-from codeagent.messages.values import ApprovalDecision, ApprovalPolicy, Digest, LimitsAsked, RunStatus, absent
+from codeagent.messages.values import (
+    ApprovalDecision,
+    ApprovalPolicy,
+    Assignment,
+    Digest,
+    LimitsAsked,
+    RunStatus,
+    absent,
+)
 from codeagent.messages.verification import USUALLY_PROTECTED, PatchVerdict, PathPattern, Verification
 from codeagent.projections.runs import RunRow
 from codeagent.projections.view import RunView
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE
 
 
 class Strict(BaseModel):
@@ -53,6 +63,7 @@ class ArchiveSourceBody(Strict):
 
 
 ProjectId = Annotated[str, Field(pattern=r"^prj_[0-9a-z]{26}$")]
+RunId = Annotated[str, Field(pattern=r"^run_[0-9a-z]{26}$")]
 SessionId = Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")]
 GitRef = Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 
@@ -134,6 +145,7 @@ class RunBody(Strict):
     # Left out where it is not used: the fingerprint of a body stays what it was before there were approvals.
     approvals: ApprovalsBody | None = Field(default=None, exclude_if=absent)
     verification: VerificationBody | None = Field(default=None, exclude_if=absent)
+    fallbacks: FallbacksBody | None = Field(default=None, exclude_if=absent)
 
     @property
     def given_agent(self) -> str | None:
@@ -190,9 +202,14 @@ class RunModel(BaseModel):
     task: str
     agent: str
     agent_version: int
+    assignment: Assignment | None
     model: str
+    fallbacks: list[str]
     project_id: str | None
     session_id: str | None
+    replays_run_id: str | None = Field(description="The run whose conversation it goes on with.")
+    parent_run_id: str | None
+    image: str = Field(description="What its commands see: an image of the installation.")
     source: dict[str, Any] | None
     limits: dict[str, Any] | None
     approvals: ApprovalPolicy | None
@@ -218,9 +235,14 @@ class RunModel(BaseModel):
             task=view.task,
             agent=view.agent,
             agent_version=view.agent_version,
+            assignment=view.assignment,
             model=view.model,
+            fallbacks=list(view.fallbacks),
             project_id=view.project_id,
             session_id=view.session_id,
+            replays_run_id=None if view.replays is None else view.replays.run_id,
+            parent_run_id=view.parent_run_id,
+            image=view.image or DEFAULT_IMAGE,
             source=None if view.source is None else view.source.model_dump(mode="json"),
             limits=None if view.limits is None else view.limits.model_dump(mode="json"),
             approvals=view.approval_policy,
@@ -241,9 +263,6 @@ class RunModel(BaseModel):
         )
 
 
-_COPIED = ("status_reason", "version", "task", "agent", "agent_version", "model", "project_id", "session_id", "steps")
-
-
 class RunSummary(BaseModel):
     """A run in a list. `task` may be an excerpt."""
 
@@ -257,6 +276,8 @@ class RunSummary(BaseModel):
     model: str
     project_id: str | None
     session_id: str | None
+    parent_run_id: str | None
+    replays_run_id: str | None = Field(description="The run whose conversation it goes on with.")
     steps: int
     usage: UsageModel
     created_at: datetime
@@ -265,14 +286,9 @@ class RunSummary(BaseModel):
     @classmethod
     def of(cls, row: RunRow) -> Self:
         usage = UsageModel(input_tokens=row.input_tokens, output_tokens=row.output_tokens, cost_usd=str(row.cost_usd))
-        return cls(
-            id=row.run_id,
-            status=RunStatus(row.status),
-            usage=usage,
-            **{name: getattr(row, name) for name in _COPIED},
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-        )
+        same = cls.model_fields.keys() & RunRow.__dataclass_fields__.keys() - {"status"}
+        copied = {name: getattr(row, name) for name in same}
+        return cls(id=row.run_id, status=RunStatus(row.status), usage=usage, **copied)
 
 
 class RunPage(BaseModel):
@@ -280,20 +296,3 @@ class RunPage(BaseModel):
 
     items: list[RunSummary]
     next_cursor: str | None
-
-
-class EventPage(BaseModel):
-    """Events as structured CloudEvents. `next_after` continues the page; None at the head of the stream."""
-
-    items: list[dict[str, Any]]
-    next_after: int | None
-    head: int
-
-
-class FeedPage(BaseModel):
-    """Events of all runs as structured CloudEvents. `cursor` is where the page ends, to follow from there;
-    `next_cursor` the same while there is more to read now, None otherwise."""
-
-    items: list[dict[str, Any]]
-    next_cursor: str | None
-    cursor: str

@@ -50,7 +50,7 @@ ERRORS: dict[int, tuple[str, str]] = {
     406: ("not_acceptable", "Nothing that the Accept header asks for can be made."),
     408: ("request_timeout", "The body took too long to come."),
     409: ("conflict", "It does not go with what is there already."),
-    410: ("erased", "It was there once."),
+    410: ("erased", "It was there once, and was erased."),
     412: ("version_mismatch", "If-Match names another version than the current one."),
     413: ("payload_too_large", "The body is too large."),
     415: ("unsupported_media_type", "The body has another media type than is taken here."),
@@ -184,6 +184,8 @@ def _statuses(operation: dict[str, Any], path: str, *, secured: bool) -> Iterabl
         yield from (400, 422)
     if "{" in path:
         yield 404
+    if "{run_id}" in path:
+        yield 410  # whoever it belonged to was erased
     if "requestBody" in operation:
         yield from (408, 413, 415)
 

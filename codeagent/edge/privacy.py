@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from codeagent import clock
 from codeagent.edge.accept import idempotency_key
 from codeagent.edge.answers import NO_STORE, answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, EdgeContext, PrivacyOfficer
-from codeagent.edge.examples.evidence import SUBJECT_DATA
+from codeagent.edge.examples.evidence import ERASURE_CERTIFICATE, SUBJECT_DATA
 from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.parameters import IfMatch, RequestKey
 from codeagent.edge.preconditions import check_match
@@ -95,8 +95,10 @@ async def change_privacy_request(
     """From `received` to `in_progress`, and from there to `completed` or `rejected`.
 
     With `in_progress` a restriction holds, and an erasure has removed the identity and ended all access: both within a
-    second, in one transaction. An erasure cannot be `completed` as long as `result.remaining` names something. With
-    `due_at` and a `reason` a request gets more time, once, up to three months from its receipt.
+    second, in one transaction. What the subject has left in the log is erased within a minute after that, once their
+    runs have been stopped. An erasure cannot be `completed` before, nor as long as `result.remaining` names anything.
+    An erasure of one who is under a legal hold does not begin (409 `legal_hold`).
+    With `due_at` and a `reason` a request gets more time, once, up to three months from its receipt.
     """
     request = await _matched(context, caller, request_id, if_match)
     return _answer(await _carried_on(_requests(context), caller, request, body or PrivacyPatch()))
@@ -156,6 +158,20 @@ async def export_subject_data(request_id: str, context: Context, caller: Privacy
     body = document(SubjectData(context.database, context.log, box), caller.tenant_id, request)
     headers = {"Cache-Control": NO_STORE, "Content-Disposition": f'attachment; filename="{request.id}.json"'}
     return StreamingResponse(body, headers=headers, media_type="application/json")
+
+
+@router.get(
+    "/requests/{request_id}/certificate",
+    summary="The certificate of an erasure",
+    response_class=PlainTextResponse,
+    response_description="A signed note.",
+    responses={200: {"content": {"text/plain": {"example": ERASURE_CERTIFICATE}}}, **errors_of(409)},
+)
+async def erasure_certificate(request_id: str, context: Context, caller: PrivacyOfficer) -> Response:
+    """What was erased, when, and what remains, signed with the key of the event log: `codeagent privacy certificate`
+    checks it, as does anybody who has that key's public half. 409 (`erasure_in_progress`) until it is there."""
+    text = await _requests(context).certificate(await _requests(context).find(caller.tenant_id, request_id))
+    return PlainTextResponse(text, headers={"Cache-Control": NO_STORE})
 
 
 @router.get(

@@ -13,7 +13,9 @@ from codeagent.edge.models import NO_BOOLEAN, Strict
 from codeagent.edge.moments import Moment
 from codeagent.messages.privacy_events import PrivacyKind
 from codeagent.privacy.breaches import Breach
-from codeagent.privacy.personal_data import HOLDINGS, MESSAGE_FIELDS
+from codeagent.privacy.holds import Hold
+from codeagent.privacy.message_fields import MESSAGE_FIELDS
+from codeagent.privacy.personal_data import HOLDINGS
 from codeagent.privacy.requests import PrivacyRequest, PrivacyStatus
 
 NO_NULL = r"^[^\x00]*$"
@@ -74,6 +76,23 @@ class PrivacyModel(BaseModel):
 
 class PrivacyPage(BaseModel):
     items: list[PrivacyModel]
+    next_cursor: str | None
+
+
+class HoldModel(BaseModel):
+    """Content of the user stays until it is lifted."""
+
+    subject: str
+    created_by: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, hold: Hold) -> Self:
+        return cls(subject=hold.subject_id, created_by=hold.created_by, created_at=hold.created_at)
+
+
+class HoldPage(BaseModel):
+    items: list[HoldModel]
     next_cursor: str | None
 
 

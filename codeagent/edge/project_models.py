@@ -11,7 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from codeagent.edge.models import NO_BOOLEAN, GitRef, LimitsBody, Strict, VerificationBody
 from codeagent.messages.project_events import ProjectSettings
-from codeagent.messages.values import LimitsAsked, absent
+from codeagent.messages.values import Dependencies, LimitsAsked, absent
 from codeagent.messages.verification import Verification
 from codeagent.projections.statistics import RunStatistics
 from codeagent.projects.projects import Project
@@ -30,6 +30,15 @@ class QuotasBody(Strict):
     max_runs_per_day: Annotated[int, Field(ge=1, le=1_000_000), NO_BOOLEAN] | None = None
 
 
+class DependenciesBody(Dependencies, extra="forbid"):
+    """How the dependencies of the project's runs are installed: by a command that sees the lock files, and writes below
+    /dependencies, whose `bin` then is where commands look first. What it brings is used again until the command, a lock
+    file or the image changes. Without it nothing is installed."""
+
+    def value(self) -> Dependencies:
+        return Dependencies.model_validate(self.model_dump())
+
+
 def _asked(limits: LimitsBody) -> LimitsAsked:
     return LimitsAsked(**limits.model_dump())
 
@@ -45,8 +54,9 @@ class ProjectBody(Strict):
     limits: LimitsBody = LimitsBody()
     image: ImageName = "default"
     quotas: QuotasBody = QuotasBody()
-    # Left out where it is not used: the fingerprint of a body stays what it was before there were verifications.
+    # Left out where they are not used: the fingerprint of a body stays what it was before there were any.
     verification: VerificationBody | None = Field(default=None, exclude_if=absent)
+    dependencies: DependenciesBody | None = Field(default=None, exclude_if=absent)
 
     def settings(self) -> ProjectSettings:
         said = self.model_dump(exclude={"limits", "quotas"})
@@ -60,8 +70,8 @@ _NEEDED = ("name", "repository", "default_ref", "image")
 
 
 class ProjectPatch(Strict):
-    """What is to change; what is left out stays. `limits`, `quotas` and `verification` are replaced as a whole; null
-    takes a default agent, model or verification away."""
+    """What is to change; what is left out stays. `limits`, `quotas`, `verification` and `dependencies` are replaced as
+    a whole; null takes a default agent or model away, the verification, or the dependencies."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -74,6 +84,7 @@ class ProjectPatch(Strict):
     image: ImageName | SkipJsonSchema[None] = None
     quotas: QuotasBody = QuotasBody()
     verification: VerificationBody | None = None
+    dependencies: DependenciesBody | None = None
     archived: bool = Field(default=False, description="False brings an archived project back.")
 
     @model_validator(mode="after")
@@ -85,7 +96,7 @@ class ProjectPatch(Strict):
         return self
 
     def applied(self, settings: ProjectSettings) -> ProjectSettings:
-        plain = self.model_fields_set - {"limits", "quotas", "verification", "archived"}
+        plain = self.model_fields_set - {"limits", "quotas", "verification", "dependencies", "archived"}
         changes: dict[str, Any] = self.model_dump(include=plain)
         if "limits" in self.model_fields_set:
             changes["limits"] = _asked(self.limits)
@@ -93,6 +104,8 @@ class ProjectPatch(Strict):
             changes |= self.quotas.model_dump()
         if "verification" in self.model_fields_set:
             changes["verification"] = self.verification and self.verification.value()
+        if "dependencies" in self.model_fields_set:
+            changes["dependencies"] = self.dependencies and self.dependencies.value()
         return settings.model_copy(update=changes)
 
 
@@ -141,6 +154,7 @@ class ProjectModel(BaseModel):
     image: str
     quotas: QuotasBody
     verification: Verification | None
+    dependencies: Dependencies | None
     git_credential: GitCredentialModel | None
     version: int
     archived: bool
@@ -150,7 +164,8 @@ class ProjectModel(BaseModel):
 
     @classmethod
     def of(cls, project: Project) -> Self:
-        settings, credential = project.settings.model_dump(exclude={"limits", "verification"}), project.credential
+        apart = {"limits", "verification", "dependencies"}
+        settings, credential = project.settings.model_dump(exclude=apart), project.credential
         quotas = {name: settings.pop(name) for name in QuotasBody.model_fields}
         known = None if credential is None else GitCredentialModel(**{
             name: getattr(credential, name) for name in GitCredentialModel.model_fields
@@ -160,6 +175,7 @@ class ProjectModel(BaseModel):
             limits=project.settings.limits.model_dump(mode="json", exclude_none=True),
             quotas=QuotasBody(**quotas),
             verification=project.settings.verification,
+            dependencies=project.settings.dependencies,
             git_credential=known,
             archived=project.archived_at is not None,
             **{name: getattr(project, name) for name in ("id", "version", "created_at", "updated_at", "archived_at")},

@@ -12,6 +12,7 @@ from codeagent.edge.answers import answer, made
 from codeagent.edge.authors import author_of
 from codeagent.edge.context import Context, EdgeContext, ProjectReader, ProjectWriter
 from codeagent.edge.git_sources import check_git_ref, check_git_url
+from codeagent.edge.model_choice import check_model
 from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.parameters import IfMatch, RequestKey
 from codeagent.edge.preconditions import check_match, etag
@@ -24,8 +25,7 @@ from codeagent.edge.project_models import (
     ProjectPatch,
     ProjectStatsModel,
 )
-from codeagent.edge.resolve import check_agent, check_model
-from codeagent.errors import InvalidInput
+from codeagent.edge.resolve import check_agent, check_image
 from codeagent.identity.principal import Principal
 from codeagent.messages.ids import derived_uuid, typed_id
 from codeagent.messages.project_events import ProjectSettings
@@ -48,8 +48,7 @@ async def _checked(context: EdgeContext, caller: Principal, settings: ProjectSet
         await check_agent(context, caller, settings.agent)
     if settings.model is not None:
         check_model(context, settings.model)
-    if settings.image not in context.policy.images:
-        raise InvalidInput(f"There is no image {settings.image!r}.", code="unsupported_image", pointer="/image")
+    check_image(context, settings.image)
     check_git_ref(settings.default_ref, pointer="/default_ref")
     url = check_git_url(settings.repository, context.policy.trusted_hosts, pointer="/repository")
     return settings.model_copy(update={"repository": url})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from datetime import datetime, timedelta
+from typing import Self
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -11,30 +12,55 @@ from pydantic import BaseModel
 from codeagent.edge.answers import answer
 from codeagent.edge.context import Context, ProviderReader
 from codeagent.edge.problems import errors_of
+from codeagent.provider_registry.tables import Health, health
 from codeagent.providers.offers import ModelOffer, ProviderOffer
 from codeagent.providers.pricing import TokenPrices
+from codeagent.providers.registry import ProviderKind
 
 router = APIRouter(prefix="/v1", tags=["providers"], responses=errors_of(401, 403, 503))
 
 
+TOLD_WITHIN = timedelta(seconds=30)
+
+
+class HealthModel(BaseModel):
+    """As provider workers have told a moment ago: in how many of them calls go through (`closed`), one is tried
+    (`half_open`), or none is made (`open`). What it is known from are calls of runs and, where there are none, a look
+    whether the server answers."""
+
+    closed: int
+    half_open: int
+    open: int
+    last_answer_at: datetime | None
+    last_failure_at: datetime | None
+    last_failure_reason: str
+
+    @classmethod
+    def of(cls, found: Health) -> Self:
+        return cls(**{name: getattr(found, name) for name in cls.model_fields})
+
+
 class ProviderModel(BaseModel):
-    """A provider of models. `host` is null for a vendor's own service; `key_configured` does not say that the key is
-    accepted. `models` are what runs may name; `openai/*` stands for any name of the vendor's."""
+    """A provider of models. `host` is null for a vendor's own service; `key_configured` does not say that the key, of
+    the settings or stored, is accepted; `health` is null where no worker has told anything for half a minute. `models`
+    are what runs may name; `openai/*` stands for any name of the vendor's."""
 
     name: str
-    kind: Literal["openai", "anthropic", "builtin"]
+    kind: ProviderKind
     host: str | None
     key_configured: bool
     models: list[str]
+    health: HealthModel | None
 
     @classmethod
-    def of(cls, offer: ProviderOffer) -> Self:
+    def of(cls, offer: ProviderOffer, found: Health | None, has_stored_key: bool) -> Self:
         return cls(
             name=offer.name,
             kind=offer.kind,
             host=offer.host,
-            key_configured=offer.key_configured,
+            key_configured=offer.key_configured or has_stored_key,
             models=list(offer.models),
+            health=None if found is None else HealthModel.of(found),
         )
 
 
@@ -90,10 +116,13 @@ class OfferedModelPage(BaseModel):
 
 @router.get("/providers", response_model=ProviderPage, summary="List the model providers")
 async def list_providers(context: Context, caller: ProviderReader) -> Response:
-    """Those that the installation is configured with, without their keys and addresses. Whether a provider answers is
-    not told: the edge calls none."""
-    page = ProviderPage(items=[ProviderModel.of(offer) for offer in context.offers.providers()])
-    return _answer(page)
+    """Those that the installation is configured with, without their keys and addresses, and how calls of them go."""
+    found = await health(context.database, TOLD_WITHIN)
+    stored = await context.credentials.stored_for()
+    items = [
+        ProviderModel.of(offer, found.get(offer.name), offer.name in stored) for offer in context.offers.providers()
+    ]
+    return _answer(ProviderPage(items=items))
 
 
 @router.get("/models", response_model=OfferedModelPage, summary="List the models that runs may name")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from codeagent.agent import mcp
 from codeagent.agent_registry.agent import run_limits
 from codeagent.agent_registry.approvals import checked, joined
+from codeagent.agent_registry.canary import Unit
 from codeagent.agent_registry.resolver import Resolved as ResolvedAgent
 from codeagent.edge.context import EdgeContext
+from codeagent.edge.delegates import Delegation, definition_given
 from codeagent.edge.git_sources import check_git_ref, check_git_url
+from codeagent.edge.model_choice import choose_models
 from codeagent.edge.models import ArchiveSourceBody, GitSourceBody, RunBody
 from codeagent.edge.threads import Thread, thread_of
 from codeagent.errors import InvalidInput, NotFound
@@ -18,9 +22,10 @@ from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Scope
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.project_events import ProjectSettings
-from codeagent.messages.values import ApprovalPolicy, ArchiveSource, GitSource, LimitsAsked, Source
+from codeagent.messages.values import AgentDefinition, ApprovalPolicy, ArchiveSource, GitSource, LimitsAsked, Source
 from codeagent.messages.verification import Verification
 from codeagent.projections.view import RunView
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ async def resolve(context: EdgeContext, caller: Principal, body: RunBody, named:
     around = await _surroundings(context, caller, body)
     command = await _command(context, caller, body, named, around)
     thread = around.thread
-    after = None if thread is None or thread.previous is None else thread.previous.run_id
+    after = None if thread is None else thread.after
     first = (thread and thread.first) or named.run_id
     return Resolved(command, first, Placement(around.project_id, body.session_id, after))
 
@@ -106,33 +111,39 @@ async def _command(
     thread, project = around.thread, around.project
     previous = thread.previous if thread is not None else None
     reference = body.given_agent or (previous and previous.agent) or (project and project.agent) or body.agent
-    agent = await check_agent(context, caller, reference)
-    said = body.model or (previous and previous.model) or (project and project.model)
-    model = said or agent.model or context.policy.default_model
-    check_model(context, model)
+    unit = _unit(caller, body, around)
+    agent = await check_agent(context, caller, reference, unit)
+    definition = definition_given(context, agent)
+    approvals = joined(_approvals(body, previous, definition), agent.approvals, mcp.changing(definition))
+    chosen = choose_models(context, body, previous, project, agent)
+    image = _image(project, previous)
+    check_image(context, image or DEFAULT_IMAGE, pointer="/project_id")
     return SubmitRun(
         run_id=named.run_id,
         task=body.task,
         source=await _source(context, caller, body, around),
         agent=agent.name,
         agent_version=agent.number,
-        definition=agent.definition,
-        model=model,
+        definition=await Delegation(context, caller, unit).extended(definition, agent, approvals),
+        model=chosen.model,
+        fallbacks=chosen.fallbacks or None,
         limits=context.policy.limits.of_run(run_limits(_limits(body.limits, project), agent.limits)),
-        approvals=joined(_approvals(body, previous), agent.approvals),
+        approvals=approvals,
         verification=_verification(body, previous, project),
         fingerprint=named.fingerprint,
+        image=image,
         project_id=around.project_id,
         session_id=body.session_id,
         continues=thread.files if thread is not None else None,
         history=(thread.history or None) if thread is not None else None,
+        dependencies=project.dependencies if project is not None else None,
     )
 
 
-def _approvals(body: RunBody, previous: RunView | None) -> ApprovalPolicy | None:
+def _approvals(body: RunBody, previous: RunView | None, definition: AgentDefinition | None) -> ApprovalPolicy | None:
     """What the request says, else what the session's run before had: saying nothing takes no approval away."""
     if body.approvals is not None:
-        return checked(body.approvals.policy())
+        return checked(body.approvals.policy(), mcp.names(definition))
     return None if previous is None else previous.approval_policy
 
 
@@ -142,6 +153,13 @@ def _verification(body: RunBody, previous: RunView | None, project: ProjectSetti
     if previous is not None and previous.verification is not None:
         return previous.verification
     return None if project is None else project.verification
+
+
+def _image(project: ProjectSettings | None, previous: RunView | None) -> str | None:
+    """That of the session's run before, whose files it goes on with, else its project's. None is the usual one."""
+    if previous is not None:
+        return previous.image
+    return None if project is None or project.image == DEFAULT_IMAGE else project.image
 
 
 def _limits(asked: LimitsAsked, project: ProjectSettings | None) -> LimitsAsked:
@@ -154,14 +172,29 @@ def _limits(asked: LimitsAsked, project: ProjectSettings | None) -> LimitsAsked:
     return LimitsAsked(**merged)
 
 
-async def check_agent(context: EdgeContext, caller: Principal, reference: str) -> ResolvedAgent:
+async def check_agent(
+    context: EdgeContext, caller: Principal, reference: str, unit: Unit | None = None
+) -> ResolvedAgent:
     """What a run is given of an agent. Raises `InvalidInput`; `Rejected` for a draft that the caller may not try."""
-    return await context.agents.resolver.resolve(caller.tenant_id, reference, drafts=caller.may(Scope.AGENTS_WRITE))
+    drafts, unit = caller.may(Scope.AGENTS_WRITE), unit or Unit("principal", caller.id)
+    return await context.agents.resolver.resolve(caller.tenant_id, reference, unit, drafts=drafts)
 
 
-def check_model(context: EdgeContext, model: str) -> None:
-    if not context.supports_model(model):
-        raise InvalidInput(f"There is no model {model!r}.", code="unsupported_model", pointer="/model")
+def _unit(caller: Principal, body: RunBody, around: _Surroundings) -> Unit:
+    """Whose runs have one version of their agent while a canary of it runs."""
+    if body.session_id is not None:
+        return Unit("session", body.session_id)
+    if around.project_id is not None:
+        return Unit("project", around.project_id)
+    return Unit("principal", caller.id)
+
+
+def check_image(context: EdgeContext, image: str, *, pointer: str = "/image") -> None:
+    """Raises `InvalidInput` for one that this installation does not have."""
+    if image not in context.policy.images:
+        there = ", ".join(sorted(context.policy.images))
+        detail = f"There is no image {image!r}: there are {there}."
+        raise InvalidInput(detail, code="unsupported_image", pointer=pointer)
 
 
 async def _source(context: EdgeContext, caller: Principal, body: RunBody, around: _Surroundings) -> Source:
@@ -181,11 +214,16 @@ async def _source(context: EdgeContext, caller: Principal, body: RunBody, around
         source = GitSource(url=project.repository, ref=project.default_ref)
     else:
         raise InvalidInput("The run needs a source.", pointer="/source")
+    check_fetched(context, caller, source)
+    return source
+
+
+def check_fetched(context: EdgeContext, caller: Principal, source: GitSource) -> None:
+    """Raises `InvalidInput` for a repository that a run may not be given."""
     if not context.features.enabled(GIT_SOURCES, caller.tenant_id, caller.id):
         raise InvalidInput("Git sources are switched off.", code="unsupported_source", pointer="/source/kind")
     check_git_url(source.url, context.policy.trusted_hosts)
     check_git_ref(source.ref)
-    return source
 
 
 async def _archive(context: EdgeContext, caller: Principal, digest: str) -> Source:

@@ -13,14 +13,15 @@ from codeagent.edge.accept import accept_cancel, accept_run, idempotency_key
 from codeagent.edge.admission import StreamReader, streams
 from codeagent.edge.answers import PRIVATE
 from codeagent.edge.context import Context, EdgeContext, RunCanceler, RunReader, RunWriter
+from codeagent.edge.event_models import EventPage
 from codeagent.edge.examples.runs import EVENT_STREAM
 from codeagent.edge.joined import EventStream, structured
 from codeagent.edge.live import RunSource
 from codeagent.edge.models import (
     CancelBody,
-    EventPage,
     ProjectId,
     RunBody,
+    RunId,
     RunModel,
     RunPage,
     RunSummary,
@@ -31,6 +32,7 @@ from codeagent.edge.pages import next_link, page_answer
 from codeagent.edge.parameters import IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, PREFER, taking
 from codeagent.edge.preconditions import check_match, etag, not_modified
 from codeagent.edge.preferences import Preferences
+from codeagent.edge.replayed import ReplayOrder
 from codeagent.edge.sse import STREAM_ITEM, TRANSPORT, sse_response
 from codeagent.edge.traffic.exchange import Exchange, exchange_of
 from codeagent.edge.waiting import has_ended, until
@@ -73,7 +75,7 @@ async def submit_run(body: RunBody, request: Request, caller: RunWriter) -> Resp
     return await submitted(request, caller, body, "POST /v1/runs")
 
 
-async def submitted(request: Request, caller: Principal, body: RunBody, route: str) -> Response:
+async def submitted(request: Request, caller: Principal, body: RunBody | ReplayOrder, route: str) -> Response:
     """The answer to a request for a run, on the route that its Idempotency-Key counts for."""
     context: EdgeContext = request.app.state.context
     exchange = exchange_of(request)
@@ -122,8 +124,9 @@ def _wanted(
         Query(pattern=AGENT_PATTERN, description="Only runs of this agent, or of one version of it (`name@number`)."),
     ] = None,
     updated_after: Annotated[Moment | None, Query(description="Only runs that have changed after this moment.")] = None,
+    parent: Annotated[RunId | None, Query(description="Only runs that this run has started.")] = None,
 ) -> RunFilter:
-    return RunFilter(status, project_id, session_id, agent, updated_after)
+    return RunFilter(status, project_id, session_id, agent, updated_after, parent)
 
 
 @router.get("/runs", response_model=RunPage, response_description="A page of runs.", summary="List runs, newest first")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
+from codeagent.edge.model_names import FallbacksBody
 from codeagent.edge.models import (
     ApprovalsBody,
     ArchiveSourceBody,
@@ -51,6 +52,7 @@ class MessageBody(Strict):
         default=None, description="What people are asked about, besides what the agent demands."
     )
     verification: VerificationBody | None = Field(default=None, description="What judges the patch.")
+    fallbacks: FallbacksBody | None = None
 
     def run(self, session_id: str) -> RunBody:
         """The run that it stands for."""

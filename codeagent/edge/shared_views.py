@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
 from typing import cast
 
 from pydantic import TypeAdapter
@@ -20,11 +17,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from codeagent import __version__
+from codeagent.edge.folding import MOST_BYTES, folded_by
 from codeagent.edge.traffic.shared import redis_url
 from codeagent.edge.views import Snapshot
 from codeagent.encryption import NotOpened, SecretBox
-from codeagent.projections import view as folding
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -34,16 +30,8 @@ ANSWER_SECONDS = 0.05
 AWAY_SECONDS = 1.0
 """How long nobody asks a Valkey that has not answered."""
 KEPT_SECONDS = 3_600
-MOST_BYTES = 256 << 10
 MOST_WRITES = 20
 _SNAPSHOT = TypeAdapter(Snapshot)
-
-
-@cache
-def _folded_by() -> str:
-    """Names the code that folds: what another release has folded is no use to this one, nor the reverse."""
-    code = Path(folding.__file__).read_bytes()
-    return f"{__version__}-{sha256(code).hexdigest()[:12]}"
 
 
 class SharedViews:
@@ -106,4 +94,4 @@ class SharedViews:
 
 
 def _place(tenant_id: str, run_id: str) -> str:
-    return f"codeagent:run-view:{_folded_by()}:{tenant_id}:{run_id}"
+    return f"codeagent:run-view:{folded_by()}:{tenant_id}:{run_id}"

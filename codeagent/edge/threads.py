@@ -10,18 +10,21 @@ from codeagent.errors import Conflict, InvalidInput, NotFound
 from codeagent.messages.values import Files, Source, Turn
 from codeagent.projections.view import RunView
 from codeagent.projects.sessions import Session
+from codeagent.subjects.key import Erased
 
 UNKNOWN_SESSION = "unknown_session"
 
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A session as its next run finds it. `first` and `previous` are runs; None where there is none yet."""
+    """A session as its next run finds it. `first` and `previous` are runs; None where there is none yet. `after` is the
+    one that the next comes after, which may be one that was erased and has nothing left to go on from."""
 
     session: Session
     first: str | None
     previous: RunView | None
     history: tuple[Turn, ...]
+    after: str | None = None
 
     @property
     def source(self) -> Source | None:
@@ -45,9 +48,11 @@ async def thread_of(context: EdgeContext, tenant_id: str, session_id: str) -> Th
             previous = await context.views.get(tenant_id, run_id)
         except NotFound:
             continue  # its command got lost
+        except Erased:
+            return Thread(session, runs.first, None, (), run_id)
         if not previous.status.terminal:
             raise Conflict("A run of the session is at work.", code="session_busy")
-        return Thread(session, runs.first, previous, await _history(context, previous))
+        return Thread(session, runs.first, previous, await _history(context, previous), run_id)
     return Thread(session, runs.first, None, ())
 
 

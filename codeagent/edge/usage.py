@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from codeagent import clock
 from codeagent.edge.answers import PRIVATE, answer
 from codeagent.edge.context import Context, UsageReader
+from codeagent.edge.days import day_range
 from codeagent.edge.pages import next_link
 from codeagent.edge.problems import errors_of
 from codeagent.edge.usage_models import RunUsageModel, UsagePage, UsageParameters
-from codeagent.errors import InvalidInput
 from codeagent.projections.usage_report import UsageQuery, usage_of_run, usage_report
 
 router = APIRouter(prefix="/v1", tags=["usage"], responses=errors_of(400, 401, 403, 404, 422, 503))
-MOST_DAYS = 400
-DEFAULT_DAYS = 30
 
 
 @router.get("/usage", response_model=UsagePage, summary="What has been used, added up")
@@ -30,7 +26,7 @@ async def get_usage(context: Context, caller: UsageReader, asked: Annotated[Usag
     delay. The range has 400 days at most.
     """
     query = UsageQuery(
-        *_days(asked.first_day, asked.last_day),
+        *day_range(asked.first_day, asked.last_day, ("from", "to")),
         tuple(dict.fromkeys(asked.group_by)),
         asked.model,
         asked.project_id,
@@ -46,18 +42,6 @@ async def get_usage(context: Context, caller: UsageReader, asked: Annotated[Usag
         headers["Link"] = next_link("/v1/usage", **same)
     page = UsagePage.of(query, report)
     return Response(page.model_dump_json(by_alias=True), headers=headers, media_type="application/json")
-
-
-def _days(first: date | None, last: date | None) -> tuple[date, date]:
-    """Both ends of the range. Raises `InvalidInput`."""
-    try:
-        last = last or clock.now().astimezone(UTC).date()
-        first = first or last - timedelta(days=DEFAULT_DAYS - 1)
-    except OverflowError:
-        raise InvalidInput("There is no such range of days.", pointer="query:to") from None
-    if not 0 <= (last - first).days < MOST_DAYS:
-        raise InvalidInput(f"The range has 1 to {MOST_DAYS} days.", pointer="query:from")
-    return first, last
 
 
 @router.get("/runs/{run_id}/usage", response_model=RunUsageModel, summary="What a run has used")

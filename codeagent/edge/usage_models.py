@@ -49,6 +49,7 @@ class UsageFigures(BaseModel):
     """Sums. `input_tokens` includes what was read from or written to a vendor's cache."""
 
     calls: int = Field(description="Model calls, failed ones included.")
+    cached_calls: int = Field(description="Those among them that were answered from the response cache, for nothing.")
     unpriced_calls: int = Field(description="Those among them whose price is not known: they are missing in the cost.")
     input_tokens: int
     output_tokens: int
@@ -65,6 +66,7 @@ class UsageFigures(BaseModel):
     def values(cls, tally: Tally) -> dict[str, Any]:
         return {
             "calls": tally.calls,
+            "cached_calls": tally.cached_calls,
             "unpriced_calls": tally.unpriced_calls,
             "input_tokens": tally.input_tokens,
             "output_tokens": tally.output_tokens,

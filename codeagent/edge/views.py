@@ -12,12 +12,13 @@ from uuid import UUID
 from codeagent import clock
 from codeagent.broker.tail import LiveRecord
 from codeagent.broker.topics import RUN_EVENTS
-from codeagent.errors import NotFound
+from codeagent.errors import NotFound, Rejected
 from codeagent.eventlog.accept import StoredSubmission, SubmissionLedger
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.ids import parse_typed_id, run_stream
 from codeagent.projections.view import RunView
+from codeagent.subjects.key import Erased
 from codeagent.telemetry import metrics
 
 MOST_KEPT = 2_000
@@ -73,7 +74,12 @@ class RunViews:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
 
     async def get(self, tenant_id: str, run_id: str) -> RunView:
-        """Raises `NotFound`, also for another tenant's run."""
+        """Raises `NotFound`, also for another tenant's run, and `Erased`."""
+        view = await self._known(tenant_id, run_id)
+        await self._check_kept(view)
+        return view
+
+    async def _known(self, tenant_id: str, run_id: str) -> RunView:
         if parse_typed_id("run", run_id) is None:
             raise NotFound("There is no such run.")
         kept = self._kept.get(run_id)
@@ -83,8 +89,11 @@ class RunViews:
                 return kept.view
             metrics.RUN_VIEWS.labels("kept").inc()
             await self._read(kept.snapshot, tenant_id)
+            await self._note_emptied(kept.view)
         else:
             kept = await self._shared_by_others(tenant_id, run_id)
+            if kept is not None:
+                await self._note_emptied(kept.view)
             if kept is None:
                 metrics.RUN_VIEWS.labels("log").inc()
                 kept = _Kept(Snapshot(RunView(run_id, "")))
@@ -99,6 +108,33 @@ class RunViews:
                 view.ordered(SubmitRun.model_validate(submission.request), submission.created_at)
         if view.tenant_id != tenant_id:
             raise NotFound("There is no such run.")
+        return view
+
+    async def _check_kept(self, view: RunView) -> None:
+        """Raises `Erased`. What is in memory may be older than that, so the key is asked for."""
+        keys = {} if view.key_id is None else await self._log.subjects.named([view.key_id])
+        if view.erased or any(key.shredded for key in keys.values()):
+            self._kept.pop(view.run_id, None)
+            raise Erased("What this run was about was erased.")
+
+    async def _note_emptied(self, view: RunView) -> None:
+        """Content of an ended run may go without another event in its stream."""
+        if view.status.terminal and view.key_id is not None and not view.erased:
+            view.erased = await self._log.is_emptied(view.tenant_id, view.run_id)
+
+    async def at(self, tenant_id: str, run_id: str, version: int | None) -> RunView:
+        """The run as it was after so many events; as it is, for None. Raises `NotFound`, also for another tenant's run,
+        and `cursor_past_head` for a version that it does not have."""
+        newest = await self.get(tenant_id, run_id)
+        if version is None or version == newest.version:
+            return newest
+        if version > newest.version:
+            raise Rejected("The run does not have so many events.", code="cursor_past_head")
+        view = RunView(run_id, tenant_id)
+        async for stored in self._log.stream(tenant_id, run_stream(run_id)):
+            view.apply(stored)
+            if view.version == version:
+                break
         return view
 
     async def _read(self, snapshot: Snapshot, tenant_id: str) -> None:

@@ -1,10 +1,11 @@
-"""Which unprivileged account a bundled server runs as when CodeAgent itself is root, and whether it can get there."""
+"""Which unprivileged account servers and services run as when CodeAgent itself is root, and what that can get at."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from codeagent.errors import Rejected
 # Ids outside every range that distributions hand out, one a server, so that neither can read the other's files.
 POSTGRES_UID = 60917
 BROKER_UID = 60918
+SERVICES_UID = 60919
 _FALLBACK_UID = 65534
 
 
@@ -61,6 +63,15 @@ def named_account(account: Account | None) -> Account | None:
     return account if chosen.pw_uid == account.uid else Account(chosen.pw_uid, chosen.pw_gid)
 
 
+def account_of(name: str) -> Account | None:
+    """The account of that name, where the host has it."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
 def first_barrier(path: Path, account: Account | None) -> Path | None:
     """The outermost directory above `path` that `account` may not pass through, or None when it gets to `path`."""
     if account is None:
@@ -68,6 +79,18 @@ def first_barrier(path: Path, account: Account | None) -> Path | None:
     for directory in reversed(path.resolve().parents):
         if directory.exists() and not _may_execute(directory, account):
             return directory
+    return None
+
+
+def first_unreadable(paths: Iterable[Path], account: Account) -> Path | None:
+    """The first of the paths that `account` may not read, or the directory that keeps it out; what is missing counts
+    as readable."""
+    for path in paths:
+        if not path.exists():
+            continue
+        barrier = first_barrier(path, account)
+        if barrier is not None or not _may(path.resolve(), account, stat.S_IROTH):
+            return barrier or path
     return None
 
 
@@ -91,12 +114,14 @@ def require_reachable(path: Path, account: Account | None) -> None:
 
 
 def _may_execute(path: Path, account: Account) -> bool:
+    return _may(path, account, stat.S_IXOTH)
+
+
+def _may(path: Path, account: Account, bit: int) -> bool:
+    """`bit` as others have it; its owner's and its group's are three and six places above."""
     info = path.stat()
-    if info.st_uid == account.uid:
-        return bool(info.st_mode & stat.S_IXUSR)
-    if info.st_gid == account.gid:
-        return bool(info.st_mode & stat.S_IXGRP)
-    return bool(info.st_mode & stat.S_IXOTH)
+    places = 6 if info.st_uid == account.uid else 3 if info.st_gid == account.gid else 0
+    return bool(info.st_mode & (bit << places))
 
 
 def _is_mapped(number: int, kind: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import NoReturn
 
+from codeagent.embedded.demotion import Demotion
 from codeagent.embedded.log_files import open_log
 from codeagent.embedded.spawning import Abort, die_with_parent, never, wait_until
 
@@ -21,13 +22,17 @@ _OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SI
 
 
 def fork_child(
-    target: Callable[[], int | None], log_path: Path | None = None, death_signal: signal.Signals = signal.SIGKILL
+    target: Callable[[], int | None],
+    log_path: Path | None = None,
+    death_signal: signal.Signals = signal.SIGKILL,
+    demotion: Demotion | None = None,
 ) -> int:
     """Runs `target` in a child of its own process group and returns the child's process id.
 
     The child ends with what `target` returns (None: 0), with 1 and a traceback after an exception, and by
     `death_signal` when this process ends. Its output goes to `log_path`, or where ours goes. This process must have
-    a single thread: the child gets a copy of every lock, but only of the thread that forks.
+    a single thread: the child gets a copy of every lock, but only of the thread that forks. With a `demotion` the
+    child gives up root before it runs anything.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -37,7 +42,7 @@ def fork_child(
     try:
         pid = os.fork()
         if pid == 0:
-            _run(target, parent_pid, log_path, death_signal)
+            _run(target, parent_pid, log_path, death_signal, demotion)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     # Both sides do it, because either may be first to need it.
@@ -96,12 +101,16 @@ def kill_group(pid: int) -> None:
 
 
 def _run(
-    target: Callable[[], int | None], parent_pid: int, log_path: Path | None, death_signal: signal.Signals
+    target: Callable[[], int | None],
+    parent_pid: int,
+    log_path: Path | None,
+    death_signal: signal.Signals,
+    demotion: Demotion | None,
 ) -> NoReturn:
     """Everything the child does. It never returns into the parent's code: no frame above this one runs again."""
     code = _FAILED
     try:
-        _become_service(parent_pid, log_path, death_signal)
+        _become_service(parent_pid, log_path, death_signal, demotion)
         code = target() or 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else _FAILED if stop.code else 0
@@ -116,8 +125,13 @@ def _run(
         os._exit(code & 0xFF)
 
 
-def _become_service(parent_pid: int, log_path: Path | None, death_signal: signal.Signals) -> None:
+def _become_service(
+    parent_pid: int, log_path: Path | None, death_signal: signal.Signals, demotion: Demotion | None
+) -> None:
     os.setpgid(0, 0)
+    log = open_log(log_path) if log_path is not None else None
+    if demotion is not None:
+        demotion.apply()
     if sys.platform == "linux":
         die_with_parent(parent_pid, death_signal)
     else:
@@ -129,8 +143,7 @@ def _become_service(parent_pid: int, log_path: Path | None, death_signal: signal
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)
-    if log_path is not None:
-        log = open_log(log_path)
+    if log is not None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)

@@ -36,11 +36,16 @@ def make_directory(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: str, *, durable: bool = False) -> None:
-    """Replaces `path` (mode 0600) so that a reader, or a crash if `durable`, finds the old or the new text, whole."""
+    """Replaces `path` (mode 0600) so that a reader, or a crash if `durable`, finds the old or the new text, whole.
+
+    Written by root, it still belongs to whom it belonged before: the services that read it are somebody else.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)
+            if os.geteuid() == 0 and path.exists():
+                os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

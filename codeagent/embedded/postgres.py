@@ -13,7 +13,14 @@ from codeagent.embedded.binaries import postgres_programs
 from codeagent.embedded.directories import DirectoryLock, make_directory, write_atomically
 from codeagent.embedded.log_files import log_size, log_tail
 from codeagent.embedded.ports import free_port, is_free
-from codeagent.embedded.postgres_cluster import APPLICATION, SUPERUSER, Cluster, ensure_cluster, write_settings
+from codeagent.embedded.postgres_cluster import (
+    APPLICATION,
+    SUPERUSER,
+    Cluster,
+    ensure_cluster,
+    ensure_roles,
+    write_settings,
+)
 from codeagent.embedded.postgres_leftovers import stop_leftovers
 from codeagent.embedded.spawning import Abort, Program, never, wait_until
 from codeagent.errors import Unavailable
@@ -35,6 +42,16 @@ class PostgresAddress:
     def url(self) -> str:
         """`postgresql://user:password@host:port/database`; holds the password, so never log it."""
         return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}"
+
+
+def running_address(root: Path, database: str) -> PostgresAddress:
+    """Where the server of another process is reached as superuser, by what lies in its directory `root`; whether it
+    runs is not known. Raises Rejected (`password_file_missing`) and Unavailable (`postgres_failed`)."""
+    try:
+        port = int((root / "port").read_text())
+    except (OSError, ValueError):
+        raise Unavailable(f"the PostgreSQL of {root} has not been started", code="postgres_failed") from None
+    return PostgresAddress("127.0.0.1", port, SUPERUSER, Cluster(root).superuser_password, database)
 
 
 class EmbeddedPostgres:
@@ -110,6 +127,7 @@ class EmbeddedPostgres:
             stop_leftovers(self._cluster.directory)
             write_settings(self._cluster, major, account, self._settings)
             self._launch(self._bin_dir, account, abort)
+            ensure_roles(self._cluster, self.superuser_address.url)
         except BaseException:
             self.stop(0.5)
             raise

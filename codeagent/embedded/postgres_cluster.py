@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from codeagent.embedded.accounts import Account, named_account
 from codeagent.embedded.directories import sync_directory, sync_tree, write_atomically
 from codeagent.embedded.spawning import run_tool
 from codeagent.errors import Rejected, Unavailable
+from codeagent.eventlog.database import SERVICE_ROLE, Database
 from codeagent.eventlog.tenants import EDGE_ROLE
 
 SUPERUSER = "postgres"
@@ -135,6 +138,33 @@ def write_settings(cluster: Cluster, major: int, account: Account | None, overri
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
+def ensure_roles(cluster: Cluster, superuser_url: str) -> None:
+    """Gives a running cluster that an earlier release has made the roles that have come since. Raises Unavailable."""
+    made = cluster.root / "roles"
+    if made.exists() and made.read_text() == _ROLES:
+        return
+    with ThreadPoolExecutor(1) as pool:  # whoever starts a server may have an event loop of its own
+        pool.submit(asyncio.run, _make_roles(superuser_url)).result()
+    write_atomically(made, _ROLES)
+
+
+async def _make_roles(superuser_url: str) -> None:
+    database = Database(superuser_url, connections=1)
+    try:
+        for statement in _ROLES.splitlines():
+            await database.write(statement)
+    finally:
+        await database.close()
+
+
+# The application may take these on, and makes no roles itself. A line is a statement.
+_ROLES = "".join(
+    f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
+    f"GRANT {role} TO {APPLICATION}\n"
+    for role in (EDGE_ROLE, SERVICE_ROLE)
+)
+
+
 def _create(cluster: Cluster, bin_dir: Path, major: int, account: Account | None) -> None:
     """Builds the cluster beside its final place and renames it there as the last step."""
     builder = named_account(account)
@@ -149,11 +179,7 @@ def _create(cluster: Cluster, bin_dir: Path, major: int, account: Account | None
                 os.chown(path, builder.uid, builder.gid)
         directory = staging / "cluster"
         run_tool(_initdb_command(bin_dir, directory, password_file, major), builder, timeout_seconds=300)
-        roles = (
-            f"CREATE ROLE {APPLICATION} LOGIN PASSWORD '{passwords[APPLICATION]}'\n"
-            # The application may take the edge's role on, and make no roles itself.
-            f"CREATE ROLE {EDGE_ROLE} NOLOGIN\nGRANT {EDGE_ROLE} TO {APPLICATION}\n"
-        )
+        application = f"CREATE ROLE {APPLICATION} LOGIN PASSWORD '{passwords[APPLICATION]}'\n"
         database = f"CREATE DATABASE {APPLICATION} OWNER {APPLICATION}\n"
         alone = [
             str(bin_dir / "postgres"),
@@ -165,12 +191,13 @@ def _create(cluster: Cluster, bin_dir: Path, major: int, account: Account | None
             str(directory),
             "postgres",
         ]
-        run_tool(alone, builder, stdin=roles + database)
+        run_tool(alone, builder, stdin=application + _ROLES + database)
         if builder is not None and account is not None:
             _hand_over(directory, builder, account)
         sync_tree(directory)
         for role, password in passwords.items():
             write_atomically(cluster.root / f"{role}.password", password + "\n", durable=True)
+        write_atomically(cluster.root / "roles", _ROLES)
         directory.rename(cluster.directory)
         sync_directory(cluster.root)
     finally:

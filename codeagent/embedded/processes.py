@@ -186,7 +186,7 @@ class ProcessSupervisor:
         log_path = self._data_dir / "logs" / f"{child.spec.name}.log" if self._log_to_files else None
         child.started_at = now
         try:
-            child.pid = fork_child(child.spec.target, log_path)
+            child.pid = fork_child(child.spec.target, log_path, demotion=child.spec.demotion)
         except OSError as error:
             child.backoff.failed(now)
             _log.error("service_not_started", service=child.spec.name, error=error.strerror)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from codeagent.embedded.demotion import Demotion
 from codeagent.embedded.spawning import Abort
 
 _FIRST_DELAY_SECONDS = 0.2
@@ -15,11 +16,15 @@ _LONGEST_DELAY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """A Python service: `target` runs it to its end and returns an exit code. Lower stages are stopped first."""
+    """A Python service: `target` runs it to its end and returns an exit code. Lower stages are stopped first.
+
+    With a `demotion`, a supervisor that is root runs it as somebody else.
+    """
 
     name: str
     target: Callable[[], int | None]
     stop_stage: int = 0
+    demotion: Demotion | None = None
 
 
 class Server(Protocol):

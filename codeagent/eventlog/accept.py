@@ -14,11 +14,12 @@ from codeagent.errors import CodeAgentError, Conflict, Exhausted, Unavailable
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow, envelope_json
+from codeagent.eventlog.sealing import open_request, outbox_place, sealed_request, sealed_value
 from codeagent.eventlog.tenants import TenantLog
-from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.events import RunSubmitted
 from codeagent.messages.ids import run_stream
+from codeagent.subjects.key import SubjectKey
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -38,15 +39,20 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """`request` is the command's JSON. `command`, where given, goes to the outbox in the same commit: accepted even
-    if the broker forgets everything. `placement` is set for a run of a project or a session."""
+    """`request` is the command, which `principal` has given. `command`, where given, is its row of the outbox, written
+    in the same commit: accepted even if the broker forgets everything. `placement` is set for a run of a project or a
+    session."""
 
     run_id: str
     tenant_id: str
-    fingerprint: str
-    request: bytes
+    principal: str
+    request: SubmitRun
     command: OutboxRow | None = None
     placement: Placement | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.request.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +117,17 @@ class SubmissionLedger:
 
     async def _accept_many(self, submissions: Sequence[Submission]) -> Sequence[Accepted | None]:
         commands = [item.command for item in submissions]
+        keys = [await self._database.subjects.of(item.tenant_id, item.principal) for item in submissions]
         rows = await self._database.write(
             "SELECT * FROM accept_runs_v1($1, $2, $3, $4, $5, $6, $7, $8)",
             [item.run_id for item in submissions],
             [item.tenant_id for item in submissions],
             [item.fingerprint for item in submissions],
-            [item.request.decode() for item in submissions],
+            [sealed_request(key, item.request) for key, item in zip(keys, submissions, strict=True)],
             [None if command is None else command.id for command in commands],
             [None if command is None else command.topic for command in commands],
             [None if command is None else envelope_json(command.envelope) for command in commands],
-            [None if item.command is None else item.request for item in submissions],
+            [_value(key, row) for key, row in zip(keys, commands, strict=True)],
         )
         found = {row["run_id"]: Accepted(row["fingerprint"], row["accepted"], row["inserted"]) for row in rows}
         answers: list[Accepted | None] = []
@@ -135,16 +142,17 @@ class SubmissionLedger:
         """A run of a project or session: alone, since it may have to wait for its turn there."""
         command, placement = item.command, item.placement
         assert placement is not None
+        key = await self._database.subjects.of(item.tenant_id, item.principal)
         rows = await self._database.write(
             "SELECT * FROM accept_placed_run_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             item.run_id,
             item.tenant_id,
             item.fingerprint,
-            item.request.decode(),
+            sealed_request(key, item.request),
             None if command is None else command.id,
             None if command is None else command.topic,
             None if command is None else envelope_json(command.envelope),
-            None if command is None else item.request,
+            _value(key, command),
             placement.project_id,
             placement.session_id,
             placement.after,
@@ -185,6 +193,7 @@ class SubmissionLedger:
 
     async def enqueue(self, row: OutboxRow) -> None:
         """Writes a command to the outbox, once: it is safe when this returns."""
+        key = await self._database.subjects.of(row.envelope.tenant_id, row.envelope.actor_id)
         await self._database.write(
             """INSERT INTO outbox (id, topic, key, tenant_id, headers, value, due_at)
                VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + interval '2 seconds') ON CONFLICT (id) DO NOTHING""",
@@ -193,7 +202,7 @@ class SubmissionLedger:
             row.envelope.key,
             row.envelope.tenant_id,
             envelope_json(row.envelope),
-            encode_data(row.data),
+            _value(key, row),
             tenant=row.envelope.tenant_id,
         )
 
@@ -216,6 +225,7 @@ class SubmissionLedger:
         return len(rows)
 
     async def find(self, tenant_id: str, run_id: str) -> StoredSubmission | None:
+        """Raises `Erased` where it was erased."""
         rows = await self._database.fetch(
             "SELECT * FROM submissions WHERE run_id = $1 AND tenant_id = $2", run_id, tenant_id, tenant=tenant_id
         )
@@ -226,10 +236,14 @@ class SubmissionLedger:
             row["run_id"],
             row["tenant_id"],
             row["fingerprint"],
-            orjson.loads(row["request"]),
+            await open_request(self._database.subjects, run_id, orjson.loads(row["request"])),
             row["accepted"],
             row["created_at"],
         )
+
+
+def _value(key: SubjectKey | None, row: OutboxRow | None) -> bytes | None:
+    return None if row is None else sealed_value(key, row.data, outbox_place(row.id))
 
 
 _REFUSALS = {

@@ -10,10 +10,14 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from codeagent.errors import Conflict, OutcomeUnknown, Unavailable
+from codeagent.subjects.keys import SubjectKeys
 
 Row = asyncpg.Record
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
-"""One of the pool, inside a transaction."""
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row] | asyncpg.Connection[Row]"
+"""One of the pool inside a transaction, or a session."""
+
+SERVICE_ROLE = "codeagent_service"
+"""The database role of everything but the edge: it sees all tenants, and may add to the log and not change it."""
 
 _DOWN = (
     OSError,
@@ -31,6 +35,8 @@ _OUT_OF_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemE
 _STALE_PLAN = (asyncpg.InvalidCachedStatementError,)
 # The password was changed, and what we have is not, or the other way round.
 _NOT_LET_IN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+# The role is not there, or not ours to take on.
+_NO_ROLE = (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError)
 
 
 @asynccontextmanager
@@ -70,11 +76,12 @@ class _Session(asyncpg.Connection):
 class Database:
     """A bounded pool. Every method raises `Unavailable` when PostgreSQL is away and recovers by itself.
 
-    `write` raises `OutcomeUnknown` where the connection died before the commit was confirmed. Under a `role`, rows
-    are those of the `tenant` that a call names, and none without one; it costs a round trip when it changes.
+    `write` raises `OutcomeUnknown` where the connection died before the commit was confirmed. Under a `role`, which a
+    connection has from its start on, it may do what that is granted. Under any but `SERVICE_ROLE`, rows are those of
+    the `tenant` that a call names, and none without one; it costs a round trip when it changes.
 
     A `url` that is a function is asked for each new connection, so that a password may change; `not_let_in` is
-    called when the server does not accept it.
+    called when the server does not accept it. `subjects` are the keys that what is personal in its rows is sealed with.
     """
 
     def __init__(
@@ -86,11 +93,14 @@ class Database:
         name: str = "codeagent",
         role: str | None = None,
         not_let_in: Callable[[], object] = lambda: None,
+        subjects: SubjectKeys | None = None,
     ) -> None:
         self.url = url
+        self.subjects = subjects or SubjectKeys()
         self._not_let_in = not_let_in
         self._settings = {"application_name": name} if role is None else {"application_name": name, "role": role}
-        self._walled = role is not None
+        self._role = role
+        self._walled = role not in {None, SERVICE_ROLE}
         self._connections = connections
         self._timeout = timeout_seconds
         self._pool: asyncpg.Pool[Row] | None = None
@@ -119,6 +129,9 @@ class Database:
         except _NOT_LET_IN as error:
             self._not_let_in()
             detail = f"the database does not let us in ({type(error).__name__})"
+            raise Unavailable(detail, code="database_unavailable") from error
+        except _NO_ROLE as error:
+            detail = f"the database does not know us as {self._role}: is it upgraded? ({type(error).__name__})"
             raise Unavailable(detail, code="database_unavailable") from error
 
     async def renew(self) -> None:
@@ -160,13 +173,27 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, tenant: str = "") -> AsyncIterator[Connection]:
-        """A transaction for what takes more than one statement. Kept off the path of a step."""
+        """A transaction for what takes more than one statement. Kept off the path of a step. Its facts are the
+        `tenant`'s alone, without a role as well."""
         async with _translated(writes=True):
             pool = await self._opened()
             async with pool.acquire(timeout=self._timeout) as connection:
                 await self._enter(connection, tenant)
                 async with connection.transaction():
+                    if tenant and not self._walled:
+                        await connection.execute("SELECT set_config('codeagent.tenant_id', $1, true)", tenant)
                     yield connection
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A connection of one's own, outside the pool and its time limits, for what has to stay the same session: it
+        is never replaced by another."""
+        async with _translated(writes=True):
+            connection = await self._connect(timeout=5.0, server_settings=self._settings)
+            try:
+                yield connection
+            finally:
+                await connection.close()
 
     async def connect(self) -> asyncpg.Connection[Row]:
         """A connection of one's own, outside the pool, for `LISTEN`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,19 +12,26 @@ import orjson
 
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database, Row
+from codeagent.eventlog.late import note_late
+from codeagent.eventlog.sealing import effect_place, outbox_place, sealed_value
 from codeagent.eventlog.stored import StoredEvent
-from codeagent.messages.catalog import decode_data, encode_data
+from codeagent.messages.catalog import decode_data
 from codeagent.messages.envelope import Envelope, Message, Payload, to_headers
+from codeagent.subjects.key import SubjectKey
+from codeagent.subjects.keys import SubjectKeys
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to perform an effect, until the lease runs out. `attempt` counts claims, from 1."""
+    """The right to perform an effect, until the lease runs out. `attempt` counts claims, from 1; `memo` is what the
+    claim before has left, where it could and had something to say; `key` seals what comes of it."""
 
     effect_id: UUID
     token: UUID
     attempt: int
     cancel_requested: bool
+    memo: bytes | None = None
+    key: SubjectKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +82,27 @@ class EffectsLedger:
     async def _claim_many(self, effect_ids: Sequence[UUID]) -> Sequence[Claim | None]:
         distinct = list(dict.fromkeys(effect_ids))
         rows = await self._database.write(
-            "SELECT * FROM claim_effects_v1($1, $2, $3, $4, $5)",
+            "SELECT * FROM claim_effects_v3($1, $2, $3, $4, $5)",
             distinct,
             [self._new_token() for _ in distinct],
             self._owner,
             self._lease,
             self._durable,
         )
-        claims = {row["id"]: claim_of(row) for row in rows}
+        return await self._claims_of(rows, effect_ids)
+
+    async def _claims_of(self, rows: Sequence[Row], effect_ids: Sequence[UUID]) -> Sequence[Claim | None]:
+        keys = await self._keys(rows)
+        claims = {row["id"]: claim_of(row, keys) for row in rows}
         return [claims.pop(effect_id, None) for effect_id in effect_ids]
+
+    async def _keys(self, rows: Sequence[Row]) -> Mapping[str, SubjectKey]:
+        named = {row["key_id"] for row in rows if row["key_id"] is not None}
+        return await self._database.subjects.named(named) if named else {}
+
+    async def _messages(self, rows: Sequence[Row]) -> Sequence[tuple[Claim, Message]]:
+        keys = await self._keys(rows)
+        return [(claim_of(row, keys), message) for row, message in await open_commands(self._database.subjects, rows)]
 
     async def claim_due(self, most: int, *, fresh: bool) -> Sequence[tuple[Claim, Message]]:
         """The oldest effects nobody works on: past due, or with `fresh` also those whose message may still come."""
@@ -95,7 +114,7 @@ class EffectsLedger:
             self._lease,
             fresh,
         )
-        return [(claim_of(row), command_message(row)) for row in rows]
+        return await self._messages(rows)
 
     async def renew(self, claims: Sequence[Claim]) -> dict[UUID, bool]:
         """Extends leases. Maps each effect still held to whether its cancel was asked for; the others are lost."""
@@ -112,23 +131,28 @@ class EffectsLedger:
         )
         return {row["id"]: row["cancel_requested"] for row in rows}
 
-    async def release(self, claims: Sequence[Claim]) -> None:
-        """Gives effects back undone, so that another worker takes them at once. The attempt is not counted."""
+    async def release(self, claims: Mapping[Claim, bytes | None]) -> None:
+        """Gives effects back undone, each with a memo for its next claim, so that another worker takes them at once.
+        The attempt is not counted."""
         await self._database.write(
             """UPDATE effects e
-               SET token = NULL, owner = NULL, attempt = greatest(e.attempt - 1, 0), due_at = clock_timestamp()
-               FROM unnest($1::uuid[], $2::uuid[]) AS c (id, token)
+               SET token = NULL, owner = NULL, attempt = greatest(e.attempt - 1, 0), due_at = clock_timestamp(),
+                   memo = coalesce(c.memo, e.memo)
+               FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS c (id, token, memo)
                WHERE e.id = c.id AND e.token = c.token AND NOT e.recorded""",
             [claim.effect_id for claim in claims],
             [claim.token for claim in claims],
+            list(claims.values()),
         )
 
-    async def expire(self, claim: Claim) -> None:
-        """Ends a claim of ours at once: the effect is due, and the attempt counts."""
+    async def expire(self, claim: Claim, memo: bytes | None = None) -> None:
+        """Ends a claim of ours at once: the effect is due, and the attempt counts. `memo` is for the next claim."""
         await self._database.write(
-            "UPDATE effects SET due_at = clock_timestamp() WHERE id = $1 AND token = $2 AND NOT recorded",
+            """UPDATE effects SET due_at = clock_timestamp(), memo = coalesce($3, memo)
+               WHERE id = $1 AND token = $2 AND NOT recorded""",
             claim.effect_id,
             claim.token,
+            memo,
         )
 
     async def recover(self) -> int:
@@ -141,6 +165,12 @@ class EffectsLedger:
         )
         return len(rows)
 
+    async def key_of(self, claim: Claim) -> SubjectKey | None:
+        """The key that what comes of a claim is sealed with, as it is now: work may have taken long."""
+        if claim.key is None:
+            return None
+        return (await self._database.subjects.named([claim.key.id]))[claim.key.id]
+
     async def record(self, claim: Claim, facts: Sequence[StoredEvent], answer: OutboxRow) -> Verdict:
         """Commits the outcome, durably and once: the facts to the effect's stream, which is new, the answer to the
         outbox. `facts`: at least one, of one stream, from version 1 on."""
@@ -151,7 +181,7 @@ class EffectsLedger:
     ) -> Sequence[Verdict]:
         told = [(place, fact) for place, (_, facts, _) in enumerate(outcomes, 1) for fact in facts]
         rows = await self._database.write(
-            f"SELECT * FROM record_outcomes_v2({', '.join(f'${number}' for number in range(1, 20))})",  # noqa: S608
+            f"SELECT * FROM record_outcomes_v3({', '.join(f'${number}' for number in range(1, 23))})",  # noqa: S608
             [claim.effect_id for claim, _, _ in outcomes],
             [claim.token for claim, _, _ in outcomes],
             [facts[0].stream_id for _, facts, _ in outcomes],
@@ -160,28 +190,39 @@ class EffectsLedger:
             [answer.topic for _, _, answer in outcomes],
             [answer.envelope.key for _, _, answer in outcomes],
             [envelope_json(answer.envelope) for _, _, answer in outcomes],
-            [encode_data(answer.data) for _, _, answer in outcomes],
+            [sealed_value(claim.key, answer.data, outbox_place(answer.id)) for claim, _, answer in outcomes],
             [place for place, _ in told],
             [fact.version for _, fact in told],
             [fact.id for _, fact in told],
             [fact.type for _, fact in told],
             [fact.schema_version for _, fact in told],
-            [fact.data for _, fact in told],
+            [fact.kept for _, fact in told],
             [fact.data_digest for _, fact in told],
             [orjson.dumps(fact.metadata).decode() for _, fact in told],
             [fact.occurred_at for _, fact in told],
             [fact.leaf_hash for _, fact in told],
+            [fact.key_id for _, fact in told],
+            [fact.sealed for _, fact in told],
+            [fact.sealed_digest for _, fact in told],
         )
+        await note_late(self._database, (fact for _, fact in told))
         return [Verdict(row["verdict"]) for row in rows]
 
 
-def claim_of(row: Row) -> Claim:
-    return Claim(row["id"], row["token"], row["attempt"], row["cancel_requested"])
+def claim_of(row: Row, keys: Mapping[str, SubjectKey]) -> Claim:
+    key = keys.get(row["key_id"]) if row["key_id"] is not None else None
+    return Claim(row["id"], row["token"], row["attempt"], row["cancel_requested"], row["memo"], key)
 
 
-def command_message(row: Row) -> Message:
-    """The command of an effects row, under the row's own id."""
-    data = decode_data(row["name"], row["version"], row["command"])
+async def open_commands(keys: SubjectKeys, rows: Sequence[Row]) -> list[tuple[Row, Message]]:
+    """The commands of effects rows, each under its row's own id; without those that were erased or cannot be opened."""
+    opened = await keys.open_readable({effect_place(row["id"]): row["command"] for row in rows})
+    found = ((row, opened[effect_place(row["id"])]) for row in rows)
+    return [(row, _command_message(row, command)) for row, command in found if command is not None]
+
+
+def _command_message(row: Row, command: bytes) -> Message:
+    data = decode_data(row["name"], row["version"], command)
     return Message(effect_envelope(row["id"], row["run_id"], row["tenant_id"], data, _cause(row)), data)
 
 

@@ -18,14 +18,16 @@ from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import orjson
 
 from codeagent import clock
 from codeagent.errors import InvalidInput, VersionMismatch
-from codeagent.eventlog.database import Database, Row
+from codeagent.eventlog.database import Connection, Database, Row
+from codeagent.eventlog.sealing import subject_of
 from codeagent.eventlog.stored import StoredEvent, prepare
 from codeagent.messages.envelope import Event
+from codeagent.messages.personal import holds_content
+from codeagent.subjects.keys import SubjectKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,10 @@ class Author:
 class Change:
     """A transaction of one tenant that is still open. Leaving its block commits; an error leaves nothing behind."""
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], author: Author) -> None:
+    def __init__(self, connection: Connection, author: Author, keys: SubjectKeys) -> None:
         self._connection = connection
         self._author = author
+        self.subjects = keys
 
     async def rows(self, statement: str, *arguments: Any) -> Sequence[Row]:
         return await self._connection.fetch(statement, *arguments)
@@ -66,32 +69,45 @@ class Change:
         return row
 
     async def record(self, stream_id: str, version: int, event: Event) -> StoredEvent:
-        """Appends the fact at the row's version. Raises `Conflict` where the stream is not at the one before."""
+        """Appends the fact at the row's version. Raises `Conflict` where the stream is not at the one before. What is
+        personal in it is the author's, or that of the principal that it names."""
+        tenant_id = self._author.tenant_id
+        key = await self.subjects.of(tenant_id, subject_of(event, self._author.id)) if holds_content(event) else None
         stored = prepare(
             event,
             stream_id=stream_id,
             version=version,
             event_id=clock.new_uuid(),
-            tenant_id=self._author.tenant_id,
+            tenant_id=tenant_id,
             occurred_at=clock.now(),
             metadata=self._author.metadata(),
+            key=key,
         )
         await self._connection.execute(
-            "SELECT append_fact_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            "SELECT append_fact_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             stored.stream_id,
             stored.version,
             stored.tenant_id,
             stored.id,
             stored.type,
             stored.schema_version,
-            stored.data,
+            stored.kept,
             stored.data_digest,
             orjson.dumps(stored.metadata).decode(),
             stored.occurred_at,
             stored.leaf_hash,
+            stored.key_id,
+            stored.sealed,
+            stored.sealed_digest,
         )
         await self._note_origin(stored)
         return stored
+
+    async def append(self, stream_id: str, event: Event) -> StoredEvent:
+        """The next fact of a stream whose versions no row counts, whoever else writes to it at the same moment."""
+        await self.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", stream_id)
+        newest = "SELECT coalesce(max(stream_version), 0) AS version FROM events WHERE stream_id = $1"
+        return await self.record(stream_id, (await self.row(newest, stream_id))["version"] + 1, event)
 
     async def _note_origin(self, fact: StoredEvent) -> None:
         try:
@@ -112,7 +128,7 @@ class ControlPlane:
     async def change(self, author: Author) -> AsyncIterator[Change]:
         """Raises `Conflict` for what is already there, `OutcomeUnknown` where the end of the commit was not seen."""
         async with self._database.transaction(author.tenant_id) as connection:
-            yield Change(connection, author)
+            yield Change(connection, author, self._database.subjects)
 
 
 def check_repeat(made_by: str, asked: str) -> None:

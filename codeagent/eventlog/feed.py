@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from codeagent.eventlog.database import Row
 from codeagent.eventlog.log import COLUMNS, Cursor
-from codeagent.eventlog.stored import StoredEvent, from_row
+from codeagent.eventlog.stored import StoredEvent
 
 MOST_SCANNED = 2_000
 """Rows that one query looks at, whether or not they are asked for: it stays quick however rare those are."""
@@ -84,10 +84,10 @@ FEED = f"""
     ORDER BY k.transaction_id, k.global_position"""  # noqa: S608  constants
 
 
-def feed_page(rows: Sequence[Row], after: Cursor) -> FeedPage:
-    """What the rows of `FEED` say to a reader at `after`."""
+def feed_page(rows: Sequence[Row], events: Sequence[StoredEvent], after: Cursor) -> FeedPage:
+    """What the rows of `FEED` say to a reader at `after`; `events` are those of the rows that are wanted."""
     first, last = rows[0], rows[-1]
     horizon = Horizon(int(first["settled"]), int(first["newest"]))
     more = first["kept"] < first["scanned"] or first["scanned"] == MOST_SCANNED
     reached = Cursor(int(last["transaction_id"]), last["reached"]) if more else horizon.cursor
-    return FeedPage([from_row(row) for row in rows if row["wanted"]], max(reached, after), more, horizon)
+    return FeedPage(events, max(reached, after), more, horizon)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from codeagent import clock
@@ -36,6 +37,7 @@ class LogFollower(ABC):
         self._log = log_reader
         self._idle = idle_seconds
         self._taken: Cursor | None = None  # where this follower's own last page ended
+        self._rebuilt_at: datetime | None = None
         self._rounds = Rounds("projection", self._round, projection=self.NAME)
 
     @abstractmethod
@@ -72,13 +74,18 @@ class LogFollower(ABC):
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", self.LOCK):
                 self._forget()
                 return ()
+            # Locked: whoever removes it, to have the rows made anew, does so between two pages.
             row = await connection.fetchrow(
-                "SELECT transaction_id::text AS tid, global_position FROM projections WHERE name = $1", self.NAME
+                "SELECT transaction_id::text AS tid, global_position, rebuilt_at FROM projections "
+                "WHERE name = $1 FOR UPDATE",
+                self.NAME,
             )
             place = Cursor() if row is None else Cursor(int(row["tid"]), row["global_position"])
-            if place != self._taken:
-                # Another follower was here since, between two looks of ours.
+            rebuilt_at = None if row is None else row["rebuilt_at"]
+            if place != self._taken or rebuilt_at != self._rebuilt_at:
+                # Another follower was here since, between two looks of ours, or the rows were made anew.
                 self._forget()
+                self._rebuilt_at = rebuilt_at
             page = await self._log.read_all(place, most, connection=connection)
             if page:
                 await self.take(connection, page)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from codeagent.errors import Rejected
 from codeagent.eventlog.batching import Batcher
-from codeagent.eventlog.database import Connection, Database
+from codeagent.eventlog.database import Connection, Database, Row
+from codeagent.eventlog.sealing import open_events
 from codeagent.eventlog.stored import StoredEvent, from_row
+from codeagent.messages.values import ENDING_EVENTS
 
 COLUMNS = """global_position, transaction_id::text, stream_id, stream_version, event_id, event_type, schema_version,
-    tenant_id, key_id, data, data_digest, metadata, occurred_at, leaf_hash"""
+    tenant_id, key_id, data, data_digest, sealed, sealed_digest, metadata, occurred_at, leaf_hash"""
 
 _CURSOR = re.compile(r"([0-9a-f]{1,16})-([0-7]?[0-9a-f]{1,15})")
 """What the database's types can hold, and no more."""
@@ -24,6 +26,10 @@ class Cursor:
 
     transaction_id: int = 0
     global_position: int = 0
+
+    def before(self) -> Cursor:
+        """The place that readers come from to whom what stands here is new."""
+        return Cursor(self.transaction_id, max(self.global_position - 1, 0))
 
     def __str__(self) -> str:
         return f"{self.transaction_id:x}-{self.global_position:x}"
@@ -60,10 +66,10 @@ class EventLog:
             [after for _, after, _ in wanted],
             [limit for _, _, limit in wanted],
         )
-        found: list[list[StoredEvent]] = [[] for _ in wanted]
-        for row in rows:
-            found[row["place"] - 1].append(from_row(row))
-        return found
+        return spread(rows, await self._open(rows), len(wanted))
+
+    async def _open(self, rows: Sequence[Row]) -> list[StoredEvent]:
+        return await open_events(self._database.subjects, [from_row(row) for row in rows])
 
     async def stream(self, stream_id: str, after: int = 0, page: int = 500) -> AsyncIterator[StoredEvent]:
         """All events with a version above `after`, page by page."""
@@ -88,23 +94,42 @@ class EventLog:
         )
         return {row["id"]: row["version"] for row in rows}
 
+    async def ended_among(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of these runs whose last event ends them."""
+        rows = await self._database.fetch(
+            """SELECT r.id FROM unnest($1::text[]) AS r (id)
+               CROSS JOIN LATERAL (SELECT event_type FROM events WHERE stream_id = 'run-' || r.id
+                                   ORDER BY stream_version DESC LIMIT 1) e
+               WHERE e.event_type = ANY ($2)""",
+            list(run_ids),
+            list(ENDING_EVENTS),
+        )
+        return [row["id"] for row in rows]
+
     async def read_all(
         self, after: Cursor, limit: int = 500, *, connection: Connection | None = None
     ) -> Sequence[StoredEvent]:
         """Events of all streams beyond a cursor. Stops at the oldest open transaction: what might still commit
         in between is never overtaken. Whoever has a `connection` reads over that one and waits for no second."""
         fetch = self._database.fetch if connection is None else connection.fetch
-        # Qualified: the bare name would be the column of the answer, which is a text, and 10 comes before 9 there.
-        rows = await fetch(
-            f"SELECT {COLUMNS} FROM events "  # noqa: S608  constants
-            "WHERE (transaction_id, global_position) > ($1::text::xid8, $2) "
-            "AND transaction_id < pg_snapshot_xmin(pg_current_snapshot()) "
-            "ORDER BY events.transaction_id, global_position LIMIT $3",
+        rows = await fetch(_beyond("true"), str(after.transaction_id), after.global_position, limit)
+        return await self._open(rows)
+
+    async def read_category(self, category: str, after: Cursor, limit: int = 500) -> Sequence[StoredEvent]:
+        """As `read_all`, of the streams `<category>-...` alone. What others write costs it nothing."""
+        rows = await self._database.fetch(
+            _beyond("split_part(stream_id, '-', 1) = $4"),
             str(after.transaction_id),
             after.global_position,
             limit,
+            category,
         )
-        return [from_row(row) for row in rows]
+        return await self._open(rows)
+
+    async def settled(self) -> Cursor:
+        """The place from which on events may still come: all before it are there to be read."""
+        [row] = await self._database.fetch("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+        return Cursor(int(row[0]), 0)
 
     async def read_correlated(self, correlation_id: str, limit: int = 100_000) -> Sequence[StoredEvent]:
         """Every event of one flow, over all streams, in the order they were written."""
@@ -114,8 +139,43 @@ class EventLog:
             correlation_id,
             limit,
         )
-        return [from_row(row) for row in rows]
+        return await self._open(rows)
+
+    async def read_run(self, stream_id: str, connection: Connection, limit: int) -> Sequence[StoredEvent]:
+        """A run's events and those of its effects, in the order of the whole log, as its `connection` sees them."""
+        rows = await connection.fetch(
+            f"""WITH own AS (SELECT * FROM events WHERE stream_id = $1)
+                SELECT {COLUMNS} FROM (
+                    SELECT * FROM own
+                    UNION
+                    SELECT e.* FROM events e, (SELECT metadata FROM own WHERE stream_version = 1) o
+                    WHERE e.metadata ->> 'correlationid' = o.metadata ->> 'correlationid'
+                      AND e.metadata ->> 'runid' = o.metadata ->> 'runid') e
+                ORDER BY e.transaction_id, global_position LIMIT $2""",  # noqa: S608  constants
+            stream_id,
+            limit,
+        )
+        return await self._open(rows)
+
+
+def spread(rows: Sequence[Row], events: Sequence[StoredEvent], wanted: int) -> list[list[StoredEvent]]:
+    """The events of several reads in one statement, each with those of its own `place`, from 1."""
+    found: list[list[StoredEvent]] = [[] for _ in range(wanted)]
+    for row, event in zip(rows, events, strict=True):
+        found[row["place"] - 1].append(event)
+    return found
 
 
 def cursor_of(event: StoredEvent) -> Cursor:
     return Cursor(event.transaction_id, event.global_position)
+
+
+def _beyond(condition: str) -> str:
+    """The query of a page: $1 and $2 are the cursor, $3 how many events at most."""
+    # Qualified: the bare name would be the column of the answer, which is a text, and 10 comes before 9 there.
+    return (
+        f"SELECT {COLUMNS} FROM events WHERE {condition} "  # noqa: S608  constants
+        "AND (transaction_id, global_position) > ($1::text::xid8, $2) "
+        "AND transaction_id < pg_snapshot_xmin(pg_current_snapshot()) "
+        "ORDER BY events.transaction_id, global_position LIMIT $3"
+    )

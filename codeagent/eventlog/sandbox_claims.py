@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.effects import Claim, EffectsLedger, claim_of, command_message
+from codeagent.eventlog.effects import Claim, EffectsLedger
 from codeagent.messages.envelope import Message
 
 
@@ -30,15 +30,14 @@ class SandboxLedger(EffectsLedger):
     async def _claim_many(self, effect_ids: Sequence[UUID]) -> Sequence[Claim | None]:
         distinct = list(dict.fromkeys(effect_ids))
         rows = await self._database.write(
-            "SELECT * FROM claim_sandboxes_v1($1, $2, $3, $4, $5)",
+            "SELECT * FROM claim_sandboxes_v2($1, $2, $3, $4, $5)",
             distinct,
             [self._new_token() for _ in distinct],
             self._owner,
             self._lease,
             self._most_of_tenant,
         )
-        claims = {row["id"]: claim_of(row) for row in rows}
-        return [claims.pop(effect_id, None) for effect_id in effect_ids]
+        return await self._claims_of(rows, effect_ids)
 
     async def claim_due(self, most: int, *, fresh: bool) -> Sequence[tuple[Claim, Message]]:
         rows = await self._database.write(
@@ -49,7 +48,7 @@ class SandboxLedger(EffectsLedger):
             fresh,
             self._most_of_tenant,
         )
-        return [(claim_of(row), command_message(row)) for row in rows]
+        return await self._messages(rows)
 
 
 async def waiting_for_room(database: Database, most_of_tenant: int | None = None) -> int:

@@ -32,6 +32,9 @@ SEALED_COLUMNS: tuple[SealedColumn, ...] = (
     SealedColumn("signing_keys", ("kid",), "private_sealed", "signing_keys/{kid}/private"),
     SealedColumn("git_credentials", ("project_id",), "token_sealed", "git_credentials/{project_id}/{repository}"),
     SealedColumn("instance_secrets", ("name",), "sealed", "instance_secrets/{name}"),
+    SealedColumn("provider_credentials", ("id",), "secret_sealed", "provider_credentials/{provider}/{id}"),
+    SealedColumn("response_cache", ("tenant_id", "key"), "reply_sealed", "{tenant_id}/response_cache/{key}"),
+    SealedColumn("dead_letters", ("id",), "record_sealed", "dead_letters/{id}"),
     SealedColumn("webhooks", ("id",), "secret", "{tenant_id}/webhooks/{id}/secret"),
     SealedColumn("webhooks", ("id",), "previous_secret", "{tenant_id}/webhooks/{id}/secret"),
 )

@@ -10,15 +10,22 @@ from uuid import UUID
 
 import orjson
 
+from codeagent.errors import Unreadable
 from codeagent.eventlog.database import Row
 from codeagent.eventlog.hashing import canonical_json, digest_of, leaf_hash
 from codeagent.messages.catalog import decode_data, encode_data
 from codeagent.messages.envelope import Envelope, Event, instant
+from codeagent.messages.personal import without_content
+from codeagent.subjects.key import SubjectKey
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """One fact of one stream. `global_position` is 0 until it has been read back from the log."""
+    """One fact of one stream. `global_position` is 0 until it has been read back from the log.
+
+    Where `key_id` names a subject's key, what is personal is in `sealed` and the rest in `public`, and `data` is the
+    whole once it was opened (`sealing.open_events`); of an event that is `erased` there is only the rest.
+    """
 
     stream_id: str
     version: int
@@ -35,16 +42,42 @@ class StoredEvent:
     global_position: int = 0
     transaction_id: int = 0
     event: Event | None = None
+    damage: str = ""
+    """What is wrong with the row itself, so that its event cannot be read."""
+    public: bytes | None = None
+    sealed: bytes | None = None
+    sealed_digest: bytes | None = None
+    erased: bool = False
+    unopened: bool = False
+    locked: bool = False
+    """Its sealed content could not be opened, which `damage` tells; what is stored may be sound."""
+    late: tuple[str, bytes] | None = None
+    """Of a fact whose subject was being erased: the id of their key, and the data that it is recorded without."""
 
     def decode(self) -> Event:
         """The fact in its current version. Raises `Unreadable`."""
         if self.event is not None:
             return self.event
+        self._check()
         decoded = decode_data(self.type, self.schema_version, self.data)
-        assert isinstance(decoded, Event)
+        if not isinstance(decoded, Event):
+            raise Unreadable(f"{self.type} is no event", code="unknown_type")
         return decoded
 
+    @property
+    def kept(self) -> bytes:
+        """The data as the row has it."""
+        return self.data if self.public is None else self.public
+
+    def _check(self) -> None:
+        if self.unopened:
+            raise RuntimeError("an event was read and not opened")
+        if self.damage:
+            raise Unreadable(self.damage, code="corrupt_row")
+
     def envelope(self) -> Envelope:
+        """As it travels. Raises `Unreadable` where the row does not tell enough."""
+        self._check()
         meta = self.metadata
         causation = meta.get("causationid")
         return Envelope(
@@ -65,7 +98,8 @@ class StoredEvent:
         )
 
     def document(self) -> Any:
-        """The data as plain JSON values."""
+        """The data as plain JSON values. Raises `Unreadable`."""
+        self._check()
         return orjson.loads(self.data)
 
 
@@ -78,9 +112,14 @@ def prepare(
     tenant_id: str,
     occurred_at: datetime,
     metadata: Mapping[str, str],
+    key: SubjectKey | None = None,
 ) -> StoredEvent:
-    """An event ready to be appended, hashed."""
-    data = encode_data(event)
+    """An event ready to be appended, hashed; what is personal in it is sealed with `key`, or left out if that does not
+    seal any more."""
+    data, late = encode_data(event), None
+    public = None if key is None else without_content(event)
+    if key is not None and public is not None and not key.seals:
+        late, data, public = (key.id, data), public, None
     unhashed = StoredEvent(
         stream_id=stream_id,
         version=version,
@@ -93,9 +132,25 @@ def prepare(
         metadata=metadata,
         occurred_at=occurred_at,
         leaf_hash=b"",
-        event=event,
+        event=event if late is None else None,
+        late=late,
     )
+    if key is not None and public is not None:
+        sealed = key.seal(data, place_of(event_id))
+        unhashed = replace(unhashed, key_id=key.id, public=public, sealed=sealed, sealed_digest=digest_of(sealed))
+        unhashed = replace(unhashed, data_digest=stored_digest(unhashed))
     return replace(unhashed, leaf_hash=leaf_of(unhashed))
+
+
+def place_of(event_id: UUID) -> str:
+    """Where an event's sealed content belongs."""
+    return f"events/{event_id}"
+
+
+def stored_digest(event: StoredEvent) -> bytes:
+    """The digest of what the row has. It commits to the digest of sealed content, not to that content, so that this can
+    be taken away for good and the rest still be checked."""
+    return digest_of(event.kept + (event.sealed_digest or b""))
 
 
 def leaf_of(event: StoredEvent) -> bytes:
@@ -132,6 +187,9 @@ def metadata_for(envelope: Envelope, run_id: str) -> dict[str, str]:
 
 
 def from_row(row: Row) -> StoredEvent:
+    """A row is read whatever is in it: what is no metadata of ours is left out, and told as damage."""
+    metadata = orjson.loads(row["metadata"])
+    sound = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
     return StoredEvent(
         stream_id=row["stream_id"],
         version=row["stream_version"],
@@ -141,10 +199,15 @@ def from_row(row: Row) -> StoredEvent:
         tenant_id=row["tenant_id"],
         data=row["data"] or b"",
         data_digest=row["data_digest"],
-        metadata=orjson.loads(row["metadata"]),
+        metadata=metadata if sound else {},
         occurred_at=row["occurred_at"],
         leaf_hash=row["leaf_hash"],
         key_id=row["key_id"],
+        public=None if row["key_id"] is None else row["data"] or b"",
+        sealed=row["sealed"],
+        sealed_digest=row["sealed_digest"],
+        unopened=row["key_id"] is not None,
         global_position=row["global_position"],
         transaction_id=int(row["transaction_id"]),
+        damage="" if sound else "its metadata is no object of texts",
     )

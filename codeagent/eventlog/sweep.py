@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +12,8 @@ import orjson
 
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.effects import command_message
+from codeagent.eventlog.effects import open_commands
+from codeagent.eventlog.sealing import outbox_place
 from codeagent.messages.envelope import Headers, Message
 
 RESEND_AFTER = timedelta(seconds=30)
@@ -19,7 +21,8 @@ RESEND_AFTER = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True)
 class DueRow:
-    """A message to send again: a record as it stands, or the events `first..last` of a stream."""
+    """A message to send again: a record as it stands, or the events `first..last` of a stream. `goes_when_sent`: nobody
+    else removes the row."""
 
     id: UUID
     topic: str
@@ -29,6 +32,7 @@ class DueRow:
     stream_id: str | None
     first_version: int
     last_version: int
+    goes_when_sent: bool
 
 
 class Sweeper:
@@ -43,23 +47,29 @@ class Sweeper:
             """UPDATE outbox SET due_at = clock_timestamp() + $2 WHERE id IN (
                    SELECT id FROM outbox WHERE due_at < clock_timestamp() ORDER BY due_at LIMIT $1
                    FOR UPDATE SKIP LOCKED)
-               RETURNING id, topic, key, headers, value, stream_id, first_version, last_version""",
+               RETURNING id, topic, key, headers, value, stream_id, first_version, last_version, goes_when_sent""",
             most,
             RESEND_AFTER,
         )
-        return [_due_row(row) for row in rows]
+        held = {outbox_place(row["id"]): row["value"] for row in rows if row["value"] is not None}
+        opened = await self._database.subjects.open_readable(held)
+        values = ((row, opened.get(outbox_place(row["id"]))) for row in rows)
+        # One that was erased waits for nobody: its row goes with its subject's. What is damaged stays, and is named.
+        return [_due_row(row, value) for row, value in values if (value is None) == (row["value"] is None)]
 
     async def due_timers(self, most: int = 200) -> Sequence[Message]:
-        """Timers past due, as the commands they fire. They stay until the run has handled them, and come due again."""
+        """Timers past due, and children that should have answered, as the commands they fire. They stay until the run
+        has handled them, and come due again."""
         rows = await self._database.write(
             """UPDATE effects SET due_at = clock_timestamp() + $2 WHERE id IN (
-                   SELECT id FROM effects WHERE kind = 'timer' AND NOT recorded AND due_at < clock_timestamp()
+                   SELECT id FROM effects
+                   WHERE kind IN ('timer', 'child') AND NOT recorded AND due_at < clock_timestamp()
                    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
                RETURNING *""",
             most,
             RESEND_AFTER,
         )
-        return [command_message(row) for row in rows]
+        return [message for _, message in await open_commands(self._database.subjects, rows)]
 
     async def sent(self, row_id: UUID) -> None:
         """Removes a row for the world once the broker has it, or one for us that turned out to be handled."""
@@ -84,15 +94,23 @@ class Sweeper:
         return rows[0][0], rows[0][1], rows[0][2]
 
 
-def _due_row(row: Row) -> DueRow:
-    headers = orjson.loads(row["headers"]) if row["headers"] is not None else {}
+def _due_row(row: Row, value: bytes | None) -> DueRow:
     return DueRow(
         id=row["id"],
         topic=row["topic"],
         key=row["key"],
-        headers=[(name, value.encode()) for name, value in headers.items()],
-        value=row["value"],
+        headers=_headers(row["headers"]),
+        value=value,
         stream_id=row["stream_id"],
         first_version=row["first_version"] or 0,
         last_version=row["last_version"] or 0,
+        goes_when_sent=row["goes_when_sent"],
     )
+
+
+def _headers(text: str | None) -> Headers:
+    """Those of our own envelopes by name; those of a record as it came in a list, in base64."""
+    found = orjson.loads(text) if text is not None else {}
+    if isinstance(found, list):
+        return [(b64decode(name).decode(), b64decode(value)) for name, value in found]
+    return [(name, value.encode()) for name, value in found.items()]

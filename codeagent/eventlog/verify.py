@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from uuid import UUID
 
 from codeagent.errors import Unreadable
 from codeagent.eventlog.hashing import digest_of
-from codeagent.eventlog.stored import StoredEvent, leaf_of
+from codeagent.eventlog.stored import StoredEvent, leaf_of, stored_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,28 @@ def verify(events: Iterable[StoredEvent]) -> list[Finding]:
                 Finding(event.stream_id, expected, None, f"missing: the next event has version {event.version}")
             )
         heads[event.stream_id] = event.version
-        findings.extend(Finding(event.stream_id, event.version, event.id, problem) for problem in _problems(event))
+        findings.extend(Finding(event.stream_id, event.version, event.id, told) for _, told in problems_of(event))
     return findings
 
 
-def _problems(event: StoredEvent) -> Iterable[str]:
-    if digest_of(event.data) != event.data_digest:
-        yield "the stored data does not match its digest"
+class Problem(StrEnum):
+    """What can be seen to be wrong with an event by itself."""
+
+    DATA_CHANGED = "data_changed"
+    ATTRIBUTES_CHANGED = "attributes_changed"
+    UNREADABLE = "event_unreadable"
+
+
+def problems_of(event: StoredEvent) -> Iterator[tuple[Problem, str]]:
+    """Each problem, and what to say of it. Sealed content may be gone, since it was erased, and need not be opened."""
+    if stored_digest(event) != event.data_digest:
+        yield Problem.DATA_CHANGED, "the stored data does not match its digest"
+    if event.sealed is not None and digest_of(event.sealed) != event.sealed_digest:
+        yield Problem.DATA_CHANGED, "the sealed content does not match its digest"
     if leaf_of(event) != event.leaf_hash:
-        yield "the stored attributes do not match the leaf hash"
+        yield Problem.ATTRIBUTES_CHANGED, "the stored attributes do not match the leaf hash"
     try:
-        event.decode()
+        damage = "" if event.locked else event.damage
+        replace(event, data=event.kept, event=None, unopened=False, damage=damage).decode()
     except Unreadable as error:
-        yield f"not readable: {error.detail}"
+        yield Problem.UNREADABLE, f"not readable: {error.detail}"

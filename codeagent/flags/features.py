@@ -17,8 +17,8 @@ class Feature:
 RUNS_SUBMISSION = Feature(
     "runs_submission",
     True,
-    "`POST /v1/runs` and `POST /v1/sessions/{id}/messages` accept runs. Off: 503 `temporary_reduced_capacity` with "
-    "`Retry-After`, repeats of accepted runs included; what was accepted goes on.",
+    "`POST /v1/runs`, `POST /v1/runs/{id}/replays` and `POST /v1/sessions/{id}/messages` accept runs. Off: 503 "
+    "`temporary_reduced_capacity` with `Retry-After`, repeats of accepted runs included; what was accepted goes on.",
 )
 GIT_SOURCES = Feature(
     "git_sources",

@@ -13,7 +13,7 @@ from codeagent.identity.passwords import Passwords, check_password
 from codeagent.identity.principal import Principal
 from codeagent.identity.sessions import SessionPolicy, end_sessions
 from codeagent.identity.throttle import LoginThrottle
-from codeagent.identity.users import User, email_place, next_version, read_user
+from codeagent.identity.users import User, next_version, open_email, read_user
 from codeagent.messages.identity_events import LoginFailed, PasswordChanged, Revoked
 from codeagent.messages.ids import user_stream
 from codeagent.telemetry import metrics
@@ -47,9 +47,8 @@ class Accounts:
         Raises `InvalidInput` for a wrong or a weak one, `Throttled` after too many wrong ones.
         """
         row = await self._row(caller)
-        check_password(
-            new, self._box.open(row["email_sealed"], email_place(caller.id)).decode(), pointer="/new_password"
-        )
+        email = await open_email(self._database.subjects, self._box, caller.id, row["email_sealed"])
+        check_password(new, email or "", pointer="/new_password")
         digests = await self._digests.get()
         attempt = attempt_of(digests, row["email_digest"], origin, known=True)
         await self._throttle.begin(attempt)

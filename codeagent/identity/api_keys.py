@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -18,6 +18,7 @@ from codeagent.identity.revocations import Kind, revoke
 from codeagent.identity.scopes import Scope, known_scopes
 from codeagent.messages.ids import api_key_stream, parse_typed_id
 from codeagent.messages.key_events import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated
+from codeagent.subjects.texts import open_texts, seal_text
 
 DEFAULT_LIFE = timedelta(days=90)
 NONE_SUCH = "There is no such API key."
@@ -141,14 +142,16 @@ class ApiKeys:
             author.id,
             self._hasher.digest(secret),
             hint_of_key(secret),
-            order.name,
+            await seal_text(
+                self._database.subjects, author.tenant_id, order.principal_id, order.name, name_place(order.id)
+            ),
             sorted(order.scopes),
             list(order.networks),
             order.fingerprint,
             order.replaces,
             expires_at,
         )
-        key = _from_row(row)
+        key = replace(_from_row(row), name=order.name)
         fact = ApiKeyCreated(
             key_id=key.id,
             principal=key.principal_id,
@@ -172,7 +175,7 @@ class ApiKeys:
         )
         if not rows:
             raise NotFound(NONE_SUCH)
-        return _from_row(rows[0])
+        return (await self._opened(rows))[0]
 
     async def page(
         self, tenant_id: str, *, principal_id: str | None, after: str | None, limit: int
@@ -191,8 +194,12 @@ class ApiKeys:
             limit + 1,
             tenant=tenant_id,
         )
-        found = [_from_row(row) for row in rows]
+        found = await self._opened(rows)
         return page_of(found, limit, lambda key: format_time_cursor(key.created_at, key.id))
+
+    async def _opened(self, rows: Sequence[Row]) -> list[ApiKey]:
+        names = await open_texts(self._database.subjects, {name_place(row["id"]): row["name"] for row in rows})
+        return [replace(_from_row(row), name=names[name_place(row["id"])]) for row in rows]
 
     async def revoke(self, author: Author, key: ApiKey) -> None:
         """At once, on every edge. Raises `VersionMismatch` where the key has changed since it was read."""
@@ -248,6 +255,11 @@ async def revoke_keys_of(change: Change, principal_id: str) -> None:
 async def _revoked(change: Change, row: Row, now: datetime) -> None:
     await revoke(change, Kind.API_KEY, row["id"], now + REVOCATION_KEPT)
     await change.record(api_key_stream(row["id"]), row["version"], ApiKeyRevoked(key_id=row["id"]))
+
+
+def name_place(key_id: str) -> str:
+    """Where a key's sealed name belongs."""
+    return f"api_keys/{key_id}/name"
 
 
 def _from_row(row: Row) -> ApiKey:

@@ -21,8 +21,8 @@ from codeagent.identity.users import (
     NewUser,
     check_email,
     create_user,
-    email_place,
     next_version,
+    open_email,
 )
 from codeagent.messages.envelope import Event
 from codeagent.messages.identity_events import PasswordReset, Revoked, UserRemoved, UserRoleChanged
@@ -108,7 +108,7 @@ class Members:
         rows = await self._database.fetch(f"{_SELECT} AND u.id = $1", user_id, tenant=tenant_id)
         if not rows:
             raise NotFound(NONE_SUCH)
-        return self._member(rows[0])
+        return await self._member(rows[0])
 
     async def page(self, tenant_id: str, after: str | None, limit: int) -> tuple[Sequence[Member], str | None]:
         """In the order of their ids, and the cursor of what follows. Raises `Rejected` (`malformed_cursor`)."""
@@ -116,7 +116,7 @@ class Members:
         rows = await self._database.fetch(
             f"{_SELECT} AND ($1::text IS NULL OR u.id > $1) ORDER BY u.id LIMIT $2", beyond, limit + 1, tenant=tenant_id
         )
-        found = [self._member(row) for row in rows]
+        found = [await self._member(row) for row in rows]
         return page_of(found, limit, lambda item: item.id)
 
     async def change_role(self, author: Author, member: Member, role: Role) -> None:
@@ -165,9 +165,8 @@ class Members:
         """By how many the version of the user's row has grown."""
         return 1 if await end_sessions(change, member.id, Revoked.REVOKED, self._policy) else 0
 
-    def _member(self, row: Row) -> Member:
-        sealed = row["email_sealed"]
-        email = None if sealed is None else self._box.open(sealed, email_place(row["id"])).decode()
+    async def _member(self, row: Row) -> Member:
+        email = await open_email(self._database.subjects, self._box, row["id"], row["email_sealed"])
         return Member(row["id"], row["version"], Role(row["role"]), email, row["created_at"], row["temporary"])
 
 

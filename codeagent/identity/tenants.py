@@ -1,10 +1,10 @@
-"""Tenants, as operators make, look at and suspend them: from the terminal, over a connection that owns the tables,
-and over HTTP, under the edge's role."""
+"""Tenants, as operators make, look at and suspend them: from the terminal, under the services' role, and over HTTP,
+under the edge's."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -50,12 +50,8 @@ class Tenant:
     suspended_at: datetime | None
 
 
-@asynccontextmanager
-async def _operating(database: Database, tenant_id: str, author: Author | None = None) -> AsyncIterator[Change]:
-    author = author or Author(tenant_id, "system", "operator", clock.new_uuid())
-    async with ControlPlane(database).change(author) as change:
-        await change.rows("SELECT set_config('codeagent.tenant_id', $1, true)", tenant_id)
-        yield change
+def _operating(database: Database, tenant_id: str, author: Author | None = None) -> AbstractAsyncContextManager[Change]:
+    return ControlPlane(database).change(author or Author(tenant_id, "system", "operator", clock.new_uuid()))
 
 
 async def bootstrap(database: Database, box: SecretBox, passwords: Passwords, first: FirstTenant) -> FirstOwner:

@@ -15,6 +15,7 @@ from codeagent.identity.digests import Digests, normal_email
 from codeagent.identity.scopes import Role
 from codeagent.messages.identity_events import UserCreated
 from codeagent.messages.ids import typed_id, user_stream
+from codeagent.subjects.keys import SubjectKeys
 
 TEMPORARY_PASSWORD_LIFETIME = timedelta(hours=72)
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,255}")
@@ -42,6 +43,24 @@ def check_email(email: str, *, pointer: str = "/email") -> None:
 def email_place(user_id: str) -> str:
     """Where a sealed address belongs."""
     return f"users/{user_id}/email"
+
+
+async def seal_email(keys: SubjectKeys, box: SecretBox, tenant_id: str, user_id: str, email: str) -> bytes:
+    """Sealed with the user's own key and with the installation's, so that either one gone is enough."""
+    key = await keys.of(tenant_id, user_id)
+    address = email.strip().encode()
+    if key is not None and key.seals:
+        address = key.seal_named(address, email_place(user_id))
+    return box.seal(address, email_place(user_id))
+
+
+async def open_email(keys: SubjectKeys, box: SecretBox, user_id: str, sealed: bytes | None) -> str | None:
+    """None where there is none any more."""
+    if sealed is None:
+        return None
+    place = email_place(user_id)
+    opened = (await keys.open_named({place: box.open(sealed, place)}))[place]
+    return None if opened is None else opened.decode()
 
 
 async def next_version(change: Change, user_id: str) -> int:
@@ -74,7 +93,7 @@ async def create_user(
         new.tenant_id,
         new.role.value,
         digests.email(new.email),
-        box.seal(new.email.strip().encode(), email_place(user_id)),
+        await seal_email(change.subjects, box, new.tenant_id, user_id, new.email),
     )
     await change.rows(
         """INSERT INTO passwords (user_id, tenant_id, hash, temporary_until)
@@ -101,6 +120,5 @@ async def read_user(database: Database, box: SecretBox, tenant_id: str, user_id:
     if not rows:
         raise NotFound("There is no such user.")
     row = rows[0]
-    sealed = row["email_sealed"]
-    email = None if sealed is None else box.open(sealed, email_place(user_id)).decode()
+    email = await open_email(database.subjects, box, user_id, row["email_sealed"])
     return User(user_id, tenant_id, Role(row["role"]), email, row["created_at"], row["temporary"])

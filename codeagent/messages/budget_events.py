@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from codeagent.messages.envelope import Event
+from codeagent.messages.personal import OfTenant
 
 
 class BudgetCreated(Event):
@@ -15,7 +16,7 @@ class BudgetCreated(Event):
     NAME: ClassVar[str] = "budget.created"
 
     budget_id: str
-    name: str
+    name: Annotated[str, OfTenant("telling budgets apart", "what the user wrote")]
     scope: Literal["tenant", "project", "principal"]
     scope_id: str | None = None
     period: Literal["day", "month", "total"]
@@ -30,7 +31,7 @@ class BudgetChanged(Event):
     NAME: ClassVar[str] = "budget.changed"
 
     budget_id: str
-    name: str
+    name: Annotated[str, OfTenant("telling budgets apart", "what the user wrote")]
     limit: Decimal
     action: Literal["refuse", "warn"]
 
@@ -48,7 +49,7 @@ class BudgetThresholdReached(Event):
     NAME: ClassVar[str] = "budget.threshold_reached"
 
     budget_id: str
-    name: str
+    name: Annotated[str, OfTenant("telling budgets apart", "what the user wrote")]
     scope: Literal["tenant", "project", "principal"]
     scope_id: str | None = None
     period: Literal["day", "month", "total"]

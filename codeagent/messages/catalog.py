@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from codeagent.errors import Unreadable
 from codeagent.messages import (
     agent_events,
     audit_events,
     budget_events,
+    calls,
+    canary_events,
     commands,
+    dead_letter_events,
     events,
     executions,
     identity_events,
     key_events,
+    loop_events,
+    mcp_calls,
     privacy_events,
     project_events,
+    provider_events,
     quota_events,
     results,
+    subagents,
     webhook_events,
 )
-from codeagent.messages.envelope import SCHEMA_BASE, Event, Headers, Message, Payload, from_headers
+from codeagent.messages.envelope import (
+    SCHEMA_BASE,
+    Event,
+    Headers,
+    Message,
+    Payload,
+    from_headers,
+    from_structured,
+)
 
 COMMANDS: tuple[type[Payload], ...] = (
     commands.SubmitRun,
@@ -33,6 +48,7 @@ COMMANDS: tuple[type[Payload], ...] = (
     commands.FireTimer,
     commands.GenerateReply,
     commands.ExecuteOperation,
+    mcp_calls.CallMcpTool,
 )
 RUN_EVENTS: tuple[type[Event], ...] = (
     events.RunSubmitted,
@@ -40,6 +56,7 @@ RUN_EVENTS: tuple[type[Event], ...] = (
     events.StepStarted,
     events.StepCompleted,
     events.MessageCompleted,
+    calls.MessageFailed,
     events.ToolCallStarted,
     events.ToolCallCompleted,
     events.ToolCallFailed,
@@ -50,12 +67,24 @@ RUN_EVENTS: tuple[type[Event], ...] = (
     events.RunResumed,
     events.CancelRequested,
     events.RunVerified,
+    loop_events.RunNudged,
+    loop_events.RunCompacted,
+    loop_events.RunGuidanceFound,
+    subagents.SubagentStarted,
+    subagents.SubagentCompleted,
+    subagents.SubagentFailed,
     events.RunCompleted,
     events.RunFailed,
     events.RunCanceled,
     events.RunRejected,
 )
-EFFECT_EVENTS: tuple[type[Event], ...] = (events.CallEnded, executions.ExecStarted, events.ExecEnded)
+EFFECT_EVENTS: tuple[type[Event], ...] = (
+    calls.ModelSwitched,
+    calls.CallEnded,
+    executions.ExecStarted,
+    events.ExecEnded,
+    mcp_calls.McpCallEnded,
+)
 CONTROL_EVENTS: tuple[type[Event], ...] = (
     key_events.ApiKeyCreated,
     key_events.ApiKeyRotated,
@@ -83,6 +112,9 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     agent_events.AgentVersionPromoted,
     agent_events.AgentRolledBack,
     agent_events.AgentVersionRetired,
+    canary_events.AgentCanaryStarted,
+    canary_events.AgentCanaryStopped,
+    canary_events.AgentCanaryRolledBack,
     webhook_events.WebhookCreated,
     webhook_events.WebhookUpdated,
     webhook_events.WebhookSecretRotated,
@@ -111,6 +143,11 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     privacy_events.ProcessingRestricted,
     privacy_events.RestrictionLifted,
     privacy_events.UserErased,
+    privacy_events.SubjectErased,
+    privacy_events.ErasureCertified,
+    privacy_events.HoldPlaced,
+    privacy_events.HoldLifted,
+    privacy_events.ContentRetired,
     privacy_events.BreachRecorded,
     privacy_events.BreachUpdated,
     budget_events.BudgetCreated,
@@ -118,8 +155,21 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     budget_events.BudgetDeleted,
     budget_events.BudgetThresholdReached,
     quota_events.SandboxQuotaSet,
+    provider_events.BreakerOpened,
+    provider_events.BreakerHalfOpened,
+    provider_events.BreakerClosed,
+    provider_events.CredentialAdded,
+    provider_events.CredentialRevoked,
+    dead_letter_events.DeadLetterRead,
+    dead_letter_events.DeadLetterRedriven,
+    dead_letter_events.DeadLetterDiscarded,
 )
-RESULTS: tuple[type[Event], ...] = (results.ProviderResult, results.SandboxResult)
+RESULTS: tuple[type[Event], ...] = (
+    results.ProviderResult,
+    results.SandboxResult,
+    mcp_calls.McpResult,
+    subagents.SubagentResult,
+)
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: dict[tuple[str, int], Upcaster] = {}
@@ -157,6 +207,12 @@ def decode(headers: Headers, value: bytes | None) -> Message:
     if value is None:
         raise Unreadable("record without a value", code="invalid_payload")
     return Message(envelope, decode_data(envelope.name, envelope.version, value))
+
+
+def decode_structured(document: Mapping[str, Any]) -> Message:
+    """An event as pages, streams and exports have it. Raises `Unreadable`; never anything else."""
+    envelope = from_structured(document)
+    return Message(envelope, decode_data(envelope.name, envelope.version, to_json(document.get("data"))))
 
 
 def encode_data(payload: Payload) -> bytes:

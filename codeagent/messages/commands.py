@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from codeagent.messages.envelope import Command
+from codeagent.messages.personal import COMMENT, CONTENT_DIGEST, CONTENT_REF, TASK, Personal
 from codeagent.messages.sandbox_limits import SandboxLimits
+from codeagent.messages.subagents import Parent
 from codeagent.messages.values import (
     AgentDefinition,
     ApprovalDecision,
     ApprovalPolicy,
+    Dependencies,
     Digest,
+    Fallbacks,
     Files,
+    ImageName,
     Operation,
+    Replays,
     RunLimits,
     Source,
     Turn,
@@ -32,22 +38,30 @@ class SubmitRun(Command):
     NAME: ClassVar[str] = "run.submit"
 
     run_id: str
-    task: str = Field(min_length=1, max_length=32_000)
+    task: Annotated[str, TASK] = Field(min_length=1, max_length=32_000)
     source: Source
     agent: str
     agent_version: int = 1
     definition: AgentDefinition | None = Field(default=None, exclude_if=absent)
     model: str
+    fallbacks: Fallbacks | None = Field(default=None, exclude_if=absent)
     limits: RunLimits
     approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
     verification: Verification | None = Field(default=None, exclude_if=absent)
-    fingerprint: str
+    fingerprint: Annotated[str, CONTENT_DIGEST]
+    image: ImageName | None = Field(default=None, exclude_if=absent)
+    """What its commands see; None for what they see where nobody says."""
     project_id: str | None = Field(default=None, exclude_if=absent)
     session_id: str | None = Field(default=None, exclude_if=absent)
     continues: Files | None = Field(default=None, exclude_if=absent)
     """The files that the session's runs before it have left."""
     history: tuple[Turn, ...] | None = Field(default=None, exclude_if=absent)
     """What was said in them, oldest first."""
+    dependencies: Dependencies | None = Field(default=None, exclude_if=absent)
+    replays: Replays | None = Field(default=None, exclude_if=absent)
+    """Whose conversation it goes on with; `continues` are then the files of that moment."""
+    parent: Parent | None = Field(default=None, exclude_if=absent)
+    """The run that has started it, where it was no client."""
 
 
 class CancelRun(Command):
@@ -56,7 +70,7 @@ class CancelRun(Command):
     NAME: ClassVar[str] = "run.cancel"
 
     run_id: str
-    reason: str = Field(default="", max_length=1_000)
+    reason: Annotated[str, Personal("telling why", "what the user wrote")] = Field(default="", max_length=1_000)
 
 
 class AnswerApproval(Command):
@@ -67,7 +81,11 @@ class AnswerApproval(Command):
     run_id: str
     approval_id: str
     decision: ApprovalDecision
-    comment: str = Field(default="", max_length=2_000)
+    comment: Annotated[str, COMMENT] = Field(default="", max_length=2_000)
+
+
+Timer = Literal["deadline", "cancel_grace", "approval_expiry", "child"]
+"""`child`: a child run should have answered by now."""
 
 
 class FireTimer(Command):
@@ -77,12 +95,12 @@ class FireTimer(Command):
 
     run_id: str
     timer_id: UUID
-    timer: Literal["deadline", "cancel_grace", "approval_expiry"]
+    timer: Timer
 
 
 class GenerateReply(Command):
-    """Ask a model for its next message. What it is told is folded from the run's stream up to `at_version`,
-    so that the command stays small however long the run."""
+    """Ask a model for its next message, or the first of `fallbacks` that can answer where it cannot. What it is told is
+    folded from the run's stream up to `at_version`, so that the command stays small however long the run."""
 
     NAME: ClassVar[str] = "provider.generate"
 
@@ -91,18 +109,23 @@ class GenerateReply(Command):
     at_version: int
     model: str
     max_output_tokens: int
+    fallbacks: Fallbacks | None = Field(default=None, exclude_if=absent)
 
 
 class ExecuteOperation(Command):
     """Do one thing in the run's sandbox, on the files of `base` with `checkpoint` applied. `limits` are the run's own,
-    which the worker lowers to what its operator allows; so are the hosts of `egress`, which its commands may reach."""
+    which the worker lowers to what its operator allows; so are the hosts of `egress`, which its commands may reach.
+    `image` names what commands see, None for the usual one, `dependencies` the archive of what was installed for
+    them."""
 
     NAME: ClassVar[str] = "sandbox.execute"
 
     effect_id: UUID
     run_id: str
-    base: Digest | None
-    checkpoint: str
+    base: Annotated[Digest | None, CONTENT_REF]
+    checkpoint: Annotated[str, CONTENT_DIGEST]
     operation: Operation
     limits: SandboxLimits | None = Field(default=None, exclude_if=absent)
     egress: tuple[str, ...] | None = Field(default=None, exclude_if=absent)
+    image: ImageName | None = Field(default=None, exclude_if=absent)
+    dependencies: Digest | None = Field(default=None, exclude_if=absent)

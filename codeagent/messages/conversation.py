@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from codeagent.messages.personal import CONTENT_REF, Personal
+
 
 class Data(BaseModel):
     """Base of every frozen value that travels. Readers ignore fields they do not know."""
@@ -19,8 +21,8 @@ class ToolCall(Data):
 
     id: str
     name: str
-    arguments: str = "{}"
-    arguments_ref: str | None = None
+    arguments: Annotated[str, Personal("the agent's work", "may hold what is in the repository", "{}")] = "{}"
+    arguments_ref: Annotated[str | None, CONTENT_REF] = None
     """Digest of the artifact that holds the arguments when they are too long to travel inline."""
 
 
@@ -36,7 +38,7 @@ class UserMessage(Data):
 
 class AssistantMessage(Data):
     role: Literal["assistant"] = "assistant"
-    text: str = ""
+    text: Annotated[str, Personal("the agent's work", "may repeat what the user wrote")] = ""
     tool_calls: tuple[ToolCall, ...] = ()
 
 

@@ -108,9 +108,9 @@ def _attributes(envelope: Envelope) -> Iterable[tuple[str, str | None]]:
     yield "leafhash", envelope.leaf_hash
 
 
-def to_headers(envelope: Envelope) -> Headers:
+def to_headers(envelope: Envelope, content_type: str = "application/json") -> Headers:
     """The Kafka record headers of the binary mode, `traceparent` of this hop included."""
-    headers: Headers = [("content-type", b"application/json"), ("ce_specversion", b"1.0")]
+    headers: Headers = [("content-type", content_type.encode()), ("ce_specversion", b"1.0")]
     headers += [(f"ce_{name}", value.encode()) for name, value in _attributes(envelope) if value is not None]
     if envelope.traceparent is not None:
         headers.append(("traceparent", envelope.traceparent.encode()))
@@ -120,30 +120,50 @@ def to_headers(envelope: Envelope) -> Headers:
 def from_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     """Reads what `to_headers` wrote. Raises `Unreadable` when an attribute is missing or malformed."""
     try:
-        found = {name: value.decode() for name, value in headers if name.startswith("ce_") or name == "traceparent"}
-        name, version = split_type(found["ce_type"])
-        sequence, expires = found.get("ce_sequence"), found.get("ce_expirytime")
-        causation = found.get("ce_causationid")
+        found = {
+            name.removeprefix("ce_"): value.decode()
+            for name, value in headers
+            if name.startswith("ce_") or name == "traceparent"
+        }
+    except UnicodeDecodeError as error:
+        raise _malformed(error) from error
+    return _from_attributes(found)
+
+
+def from_structured(document: Mapping[str, Any]) -> Envelope:
+    """Reads the attributes of what `to_structured` wrote. Raises `Unreadable` as `from_headers` does."""
+    return _from_attributes({name: value for name, value in document.items() if isinstance(value, str)})
+
+
+def _from_attributes(found: Mapping[str, str]) -> Envelope:
+    try:
+        name, version = split_type(found["type"])
+        sequence, expires = found.get("sequence"), found.get("expirytime")
+        causation = found.get("causationid")
         return Envelope(
-            id=UUID(found["ce_id"]),
+            id=UUID(found["id"]),
             name=name,
             version=version,
-            source=found["ce_source"],
-            time=parse_instant(found["ce_time"]),
-            tenant_id=found["ce_tenantid"],
-            key=found["ce_partitionkey"],
-            correlation_id=UUID(found["ce_correlationid"]),
+            source=found["source"],
+            time=parse_instant(found["time"]),
+            tenant_id=found["tenantid"],
+            key=found["partitionkey"],
+            correlation_id=UUID(found["correlationid"]),
             causation_id=None if causation is None else UUID(causation),
-            subject=found.get("ce_subject"),
+            subject=found.get("subject"),
             sequence=None if sequence is None else int(sequence),
-            actor_type=found.get("ce_authtype", "unknown"),
-            actor_id=found.get("ce_authid", "unknown"),
+            actor_type=found.get("authtype", "unknown"),
+            actor_id=found.get("authid", "unknown"),
             traceparent=found.get("traceparent"),
             expires_at=None if expires is None else parse_instant(expires),
-            leaf_hash=found.get("ce_leafhash"),
+            leaf_hash=found.get("leafhash"),
         )
-    except (KeyError, ValueError, UnicodeDecodeError) as error:
-        raise Unreadable(f"malformed envelope: {type(error).__name__}", code="malformed_envelope") from error
+    except (KeyError, ValueError) as error:
+        raise _malformed(error) from error
+
+
+def _malformed(error: Exception) -> Unreadable:
+    return Unreadable(f"malformed envelope: {type(error).__name__}", code="malformed_envelope")
 
 
 def to_structured(envelope: Envelope, data: Mapping[str, Any]) -> dict[str, Any]:

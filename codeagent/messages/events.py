@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from codeagent.messages.conversation import Data, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Event
-from codeagent.messages.executions import EgressConnection, FilesChanged, OutputTold, ResourceUse
+from codeagent.messages.executions import EgressConnection, FilesChanged, Installed, OutputTold, ResourceUse
+from codeagent.messages.personal import COMMENT, CONTENT_DIGEST, CONTENT_REF, FILE_NAMES, TASK, Personal
 from codeagent.messages.sandbox_limits import CommandUse
+from codeagent.messages.subagents import Parent
 from codeagent.messages.values import (
     AgentDefinition,
     ApprovalDecision,
     ApprovalPolicy,
     ApprovalRequest,
     Artifact,
+    Dependencies,
+    Digest,
+    Fallbacks,
     Files,
     Outcome,
+    Replays,
     RunLimits,
     RunStatus,
     Source,
@@ -29,7 +35,7 @@ from codeagent.messages.values import (
 )
 from codeagent.messages.verification import PatchVerdict, Verification
 
-StepName = Literal["prepare", "think", "collect", "verify"]
+StepName = Literal["prepare", "install", "think", "collect", "verify"]
 
 
 class Ending(Data):
@@ -37,31 +43,37 @@ class Ending(Data):
 
     status: RunStatus
     reason: str
-    message: str = ""
+    message: Annotated[str, Personal("telling how a run ended", "may repeat what the user wrote")] = ""
 
 
 class RunSubmitted(Event):
     NAME: ClassVar[str] = "run.submitted"
 
     run_id: str
-    task: str
+    task: Annotated[str, TASK]
     source: Source
     agent: str
     agent_version: int
     definition: AgentDefinition | None = Field(default=None, exclude_if=absent)
     model: str
+    fallbacks: Fallbacks | None = Field(default=None, exclude_if=absent)
     limits: RunLimits
     approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
     verification: Verification | None = Field(default=None, exclude_if=absent)
-    fingerprint: str
+    fingerprint: Annotated[str, CONTENT_DIGEST]
     principal: str
     deadline_at: datetime
+    image: str | None = Field(default=None, exclude_if=absent)
     project_id: str | None = Field(default=None, exclude_if=absent)
     session_id: str | None = Field(default=None, exclude_if=absent)
     continues: Files | None = Field(default=None, exclude_if=absent)
     """The files that the session's runs before it have left."""
     history: tuple[Turn, ...] | None = Field(default=None, exclude_if=absent)
     """What was said in them, oldest first."""
+    dependencies: Dependencies | None = Field(default=None, exclude_if=absent)
+    """As its project had them."""
+    replays: Replays | None = Field(default=None, exclude_if=absent)
+    parent: Parent | None = Field(default=None, exclude_if=absent)
 
 
 class RunStarted(Event):
@@ -85,14 +97,15 @@ class StepStarted(Event):
 
 
 class StepCompleted(Event):
-    """`base` is set by the step that prepared the files."""
+    """`base` is set by the step that prepared the files, `dependencies` by the one that installed what they need."""
 
     NAME: ClassVar[str] = "run.step.completed"
 
     step: int
     name: StepName
-    base: str | None = None
-    checkpoint: str | None = None
+    base: Annotated[str | None, CONTENT_REF] = None
+    checkpoint: Annotated[str | None, CONTENT_REF] = None
+    dependencies: Digest | None = Field(default=None, exclude_if=absent)
 
 
 class MessageCompleted(Event):
@@ -103,8 +116,8 @@ class MessageCompleted(Event):
     effect_id: UUID
     step: int
     attempt: int
-    text: str
-    text_ref: str | None = None
+    text: Annotated[str, Personal("the agent's work", "may repeat what the user wrote")]
+    text_ref: Annotated[str | None, CONTENT_REF] = None
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason
     model: str
@@ -119,7 +132,7 @@ class ToolCallStarted(Event):
     name: str
     step: int
     effect_id: UUID
-    arguments_digest: str
+    arguments_digest: Annotated[str, CONTENT_DIGEST]
 
 
 class ToolCallCompleted(Event):
@@ -133,12 +146,12 @@ class ToolCallCompleted(Event):
     step: int
     effect_id: UUID
     attempt: int
-    output: str
-    output_ref: str | None = None
+    output: Annotated[str, Personal("the agent's work", "may hold what is in the repository")]
+    output_ref: Annotated[str | None, CONTENT_REF] = None
     reason: str
     exit_code: int | None = None
     duration_seconds: float = 0.0
-    checkpoint: str
+    checkpoint: Annotated[str, CONTENT_DIGEST]
     used: CommandUse | None = Field(default=None, exclude_if=absent)
 
 
@@ -154,7 +167,7 @@ class ToolCallFailed(Event):
     effect_id: UUID | None = None
     attempt: int = 0
     code: str
-    error: str
+    error: Annotated[str, Personal("the agent's work", "may hold what is in the repository")]
     retryable: bool | None = Field(default=None, exclude_if=absent)
 
 
@@ -179,7 +192,7 @@ class InputReceived(Event):
 
     approval_id: str
     decision: ApprovalDecision
-    comment: str = ""
+    comment: Annotated[str, COMMENT] = ""
     principal: str
 
 
@@ -203,7 +216,7 @@ class CancelRequested(Event):
     NAME: ClassVar[str] = "run.cancel_requested"
 
     principal: str
-    reason: str = ""
+    reason: Annotated[str, Personal("telling why", "what the user wrote")] = ""
 
 
 class RunVerified(Event):
@@ -218,9 +231,9 @@ class RunVerified(Event):
     verdict: PatchVerdict
     reason: str
     exit_code: int | None = None
-    output: str = ""
-    output_ref: str | None = None
-    restored: tuple[str, ...] = ()
+    output: Annotated[str, Personal("telling why a patch passed or not", "may hold what is in the repository")] = ""
+    output_ref: Annotated[str | None, CONTENT_REF] = None
+    restored: Annotated[tuple[str, ...], FILE_NAMES] = ()
     duration_seconds: float = 0.0
     used: CommandUse | None = Field(default=None, exclude_if=absent)
 
@@ -229,7 +242,7 @@ class RunEnded(Event):
     """Base of the four terminal events: exactly one ends every run."""
 
     status_reason: str = ""
-    message: str = ""
+    message: Annotated[str, Personal("the run's result", "may repeat what the user wrote")] = ""
     steps: int = 0
     usage: Usage = Usage()
     cost_usd: Decimal = Decimal(0)
@@ -252,27 +265,6 @@ class RunRejected(RunEnded):
     NAME: ClassVar[str] = "run.rejected"
 
 
-class CallEnded(Event):
-    """The recorded end of one model call, on its own stream: what it asked, what it used, what it cost."""
-
-    NAME: ClassVar[str] = "provider.call.ended"
-
-    effect_id: UUID
-    run_id: str
-    attempt: int
-    outcome: Outcome
-    model: str
-    response_model: str = ""
-    request_digest: str = ""
-    reply_digest: str = ""
-    finish_reason: FinishReason | None = None
-    error_reason: str | None = None
-    usage: Usage
-    cost_usd: Decimal | None = None
-    tries: int = 1
-    duration_seconds: float
-
-
 class ExecEnded(Event):
     """The recorded end of one sandbox operation, on its own stream. `memory_limit_bytes` and `output_bytes` are those
     of its command, where it was one; `egress` are the connections that it asked its proxy for, where it had one, in
@@ -286,7 +278,7 @@ class ExecEnded(Event):
     outcome: Outcome
     operation: str
     tool: str | None = None
-    input_digest: str = ""
+    input_digest: Annotated[str, CONTENT_DIGEST] = ""
     reason: str
     exit_code: int | None = None
     limits_hit: tuple[str, ...] = ()
@@ -295,8 +287,8 @@ class ExecEnded(Event):
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
-    output_digest: str = ""
-    checkpoint: str | None = None
+    output_digest: Annotated[str, CONTENT_DIGEST] = ""
+    checkpoint: Annotated[str | None, CONTENT_REF] = None
     duration_seconds: float
     signal: int | None = Field(default=None, exclude_if=absent)
     used: ResourceUse | None = Field(default=None, exclude_if=absent)
@@ -307,3 +299,4 @@ class ExecEnded(Event):
     memory_limit_bytes: int | None = Field(default=None, exclude_if=absent)
     output_bytes: int | None = Field(default=None, exclude_if=absent)
     retryable: bool | None = Field(default=None, exclude_if=absent)
+    installed: Installed | None = Field(default=None, exclude_if=absent)

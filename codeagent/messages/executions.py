@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from codeagent.messages.conversation import Data
 from codeagent.messages.envelope import Event
+from codeagent.messages.personal import ARGV, CONTENT_DIGEST, CONTENT_NAME, CONTENT_REF, FILE_NAMES, Personal
 from codeagent.messages.values import Digest, absent
 
 
@@ -32,9 +33,9 @@ class OutputTold(Data):
 
     seen_bytes: int
     kept_bytes: int
-    digest: Digest
-    excerpt: str
-    ref: Digest | None = Field(default=None, exclude_if=absent)
+    digest: Annotated[Digest, CONTENT_NAME]
+    excerpt: Annotated[str, Personal("telling what a command did", "may hold what is in the repository")]
+    ref: Annotated[Digest | None, CONTENT_REF] = Field(default=None, exclude_if=absent)
 
 
 class ChangedFile(Data):
@@ -47,19 +48,29 @@ class FilesChanged(Data):
     `left_out`: what is new and in no checkpoint or patch, since the repository ignores it."""
 
     count: int
-    files: tuple[ChangedFile, ...] = ()
-    left_out: tuple[str, ...] | None = Field(default=None, exclude_if=absent)
+    files: Annotated[tuple[ChangedFile, ...], FILE_NAMES] = ()
+    left_out: Annotated[tuple[str, ...] | None, FILE_NAMES] = Field(default=None, exclude_if=absent)
 
 
 class EgressConnection(Data):
     """A connection that a command asked its proxy for. `host` is as the command named it, empty where it named none;
     `verdict` is `allowed`, or why it came to nothing or was cut off."""
 
-    host: str
+    host: Annotated[str, Personal("telling what a command did", "hosts it asked for")]
     port: int
     verdict: str
     sent_bytes: int
     received_bytes: int
+
+
+class Installed(Data):
+    """What an installation came to. `key` is the digest of all that decides what it brings, `dependencies` that of the
+    archive of what it brought, which may be `recalled` from an earlier one."""
+
+    key: Digest
+    dependencies: Digest
+    size_bytes: int
+    recalled: bool
 
 
 class ExecStarted(Event):
@@ -68,8 +79,8 @@ class ExecStarted(Event):
 
     `argv` is empty where no program runs, bounded, and without what looks like a secret; `argv_digest` is that of the
     whole. `limits` by name: bytes, seconds, numbers. `policy_digest` names the system call filters and the options of
-    the sandbox program, `image` the root file system, where it is not the machine's own. `egress`: the hosts that the
-    command could reach, as `name:port` or `*.name:port`; without it there was no network.
+    the sandbox program, `image` the root file system or image by its name, where it is not the usual one. `egress`: the
+    hosts that the command could reach, as `name:port` or `*.name:port`; without it there was no network.
     """
 
     NAME: ClassVar[str] = "sandbox.exec.started"
@@ -79,12 +90,12 @@ class ExecStarted(Event):
     attempt: int
     operation: str
     tool: str | None = None
-    argv: tuple[str, ...] = ()
-    argv_digest: str | None = None
+    argv: Annotated[tuple[str, ...], ARGV] = ()
+    argv_digest: Annotated[str | None, CONTENT_REF] = None
     env_names: tuple[str, ...] = ()
-    input_digest: str = ""
-    base: str | None = None
-    checkpoint: str = ""
+    input_digest: Annotated[str, CONTENT_DIGEST] = ""
+    base: Annotated[str | None, CONTENT_REF] = None
+    checkpoint: Annotated[str, CONTENT_DIGEST] = ""
     driver: str
     driver_version: str
     level: int

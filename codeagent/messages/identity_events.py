@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from codeagent.messages.envelope import Event
+from codeagent.messages.personal import OfTenant
 
 
 class Revoked(StrEnum):
@@ -128,7 +129,7 @@ class ServiceAccountCreated(Event):
     NAME: ClassVar[str] = "service_account.created"
 
     service_account_id: str
-    name: str
+    name: Annotated[str, OfTenant("telling accounts apart", "what the user wrote")]
     scopes: tuple[str, ...]
 
 

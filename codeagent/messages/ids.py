@@ -57,6 +57,10 @@ def exec_stream(effect_id: UUID) -> str:
     return f"exec-{effect_id}"
 
 
+def mcp_stream(effect_id: UUID) -> str:
+    return f"mcp-{effect_id}"
+
+
 def api_key_stream(key_id: str) -> str:
     return f"api_key-{key_id}"
 
@@ -97,8 +101,28 @@ def privacy_stream(request_id: str) -> str:
     return f"privacy-{request_id}"
 
 
+def erasure_stream(request_id: str) -> str:
+    return f"erasure-{request_id}"
+
+
+def hold_stream(user_id: str) -> str:
+    return f"hold-{user_id}"
+
+
+def retention_stream(tenant_id: str) -> str:
+    return f"retention-{tenant_id}"
+
+
 def breach_stream(breach_id: str) -> str:
     return f"breach-{breach_id}"
+
+
+def provider_stream(name: str) -> str:
+    return f"provider-{name}"
+
+
+def dead_letter_stream(letter_id: str) -> str:
+    return f"dead_letter-{letter_id}"
 
 
 def signing_stream(kid: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from codeagent.messages.envelope import Event
+from codeagent.messages.personal import Personal
 
 
 class ApiKeyCreated(Event):
@@ -15,9 +16,9 @@ class ApiKeyCreated(Event):
 
     key_id: str
     principal: str
-    name: str
+    name: Annotated[str, Personal("telling keys apart", "what the user wrote")]
     scopes: tuple[str, ...]
-    networks: tuple[str, ...] = ()
+    networks: Annotated[tuple[str, ...], Personal("binding keys to networks", "network addresses", [])] = ()
     expires_at: datetime
     replaces: str | None = None
 

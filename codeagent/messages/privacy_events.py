@@ -96,6 +96,57 @@ class UserErased(Event):
     removed: dict[str, int]
 
 
+class SubjectErased(Event):
+    """Nothing that belonged to the subject can be read any more, here or in any copy of the log: the key `key_id` is
+    gone since `shredded_at`. It is said before the sealed content is taken out of the events, so that nobody has to
+    wonder where that is."""
+
+    NAME: ClassVar[str] = "privacy.subject.erased"
+
+    request_id: str
+    subject: str
+    key_id: str
+    closed_at: datetime
+    shredded_at: datetime
+
+
+class ErasureCertified(Event):
+    """All of it is done. `counts` says what was taken away, by its name; `certificate_digest` is that of the signed
+    certificate, as it is handed out."""
+
+    NAME: ClassVar[str] = "privacy.erasure.certified"
+
+    request_id: str
+    subject: str
+    counts: dict[str, int]
+    certificate_digest: str
+
+
+class HoldPlaced(Event):
+    """Content of the subject stays, whatever a policy or a request for erasure says."""
+
+    NAME: ClassVar[str] = "privacy.hold.placed"
+
+    subject: str
+
+
+class HoldLifted(Event):
+    NAME: ClassVar[str] = "privacy.hold.lifted"
+
+    subject: str
+
+
+class ContentRetired(Event):
+    """The sealed content of these runs was taken out of the log in the same transaction, out of so many `events`: they
+    had ended longer ago than `days`."""
+
+    NAME: ClassVar[str] = "retention.content_retired"
+
+    run_ids: tuple[str, ...]
+    days: float
+    events: int
+
+
 class BreachRecorded(Event):
     """`notify_by` is when the authority has to know (Art. 33 GDPR)."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from codeagent.messages.conversation import Data
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import LimitsAsked, absent
+from codeagent.messages.personal import OfTenant
+from codeagent.messages.values import Dependencies, LimitsAsked, absent
 from codeagent.messages.verification import Verification
 
 
@@ -25,13 +26,14 @@ class ProjectSettings(Data):
     verification: Verification | None = Field(default=None, exclude_if=absent)
     max_concurrent_runs: int | None = None
     max_runs_per_day: int | None = None
+    dependencies: Dependencies | None = Field(default=None, exclude_if=absent)
 
 
 class ProjectCreated(Event):
     NAME: ClassVar[str] = "project.created"
 
     project_id: str
-    settings: ProjectSettings
+    settings: Annotated[ProjectSettings, OfTenant("what runs of a project have in common", "what the user wrote")]
 
 
 class ProjectUpdated(Event):
@@ -40,7 +42,7 @@ class ProjectUpdated(Event):
     NAME: ClassVar[str] = "project.updated"
 
     project_id: str
-    settings: ProjectSettings
+    settings: Annotated[ProjectSettings, OfTenant("what runs of a project have in common", "what the user wrote")]
 
 
 class ProjectArchived(Event):

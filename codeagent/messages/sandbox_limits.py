@@ -26,6 +26,7 @@ class SandboxLimits(Data):
     open_files: int | None = _bound(16, 1 << 20, "Of each process.")
     workspace_bytes: int | None = _bound(1 << 20, 1 << 40, "Of the run's files.")
     workspace_inodes: int | None = _bound(100, 100_000_000, "Files and directories of the run.")
+    dependencies_bytes: int | None = _bound(1 << 20, 1 << 40, "Of what is installed for the run.")
     output_bytes: int | None = _bound(1 << 10, 1 << 30, "What a command may print before it is stopped.")
     total_commands: int | None = _bound(1, 100_000, "Commands of the run.")
     total_wall_seconds: int | None = _bound(1, 1_000_000, "Time that the run's commands take.")

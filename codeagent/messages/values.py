@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from codeagent.messages.conversation import Data, ToolCall
+from codeagent.messages.mcp import McpTools
+from codeagent.messages.personal import CONTENT_DIGEST, CONTENT_NAME, CONTENT_REF, Personal
 from codeagent.messages.sandbox_limits import SandboxLimits
 from codeagent.messages.verification import Verification
 
@@ -20,8 +22,15 @@ def absent(value: object) -> bool:
     return value is None
 
 
+Fallbacks = Annotated[tuple[str, ...], Field(max_length=4)]
+"""Models, as `<provider>/<name>`, that stand in for another one that cannot answer: the first that can does."""
+
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 """Name of an artifact's bytes: `sha256:` and 64 hexadecimal digits."""
+
+IMAGE_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+ImageName = Annotated[str, Field(pattern=IMAGE_NAME)]
+"""What an installation calls an image that sandboxes can have."""
 
 BASE_CHECKPOINT = ""
 """The checkpoint of files nobody has changed yet."""
@@ -43,21 +52,23 @@ class RunStatus(StrEnum):
 
 
 _TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELED, RunStatus.REJECTED})
+ENDING_EVENTS = frozenset(f"run.{status}" for status in _TERMINAL)
+"""Names of the events of which exactly one ends every run."""
 
 
 class ArchiveSource(Data):
     """Files uploaded beforehand as one archive artifact."""
 
     kind: Literal["archive"] = "archive"
-    digest: Digest
+    digest: Annotated[Digest, CONTENT_NAME]
 
 
 class GitSource(Data):
     """A public https repository at a ref, fetched in a sandbox of its own."""
 
     kind: Literal["git"] = "git"
-    url: str
-    ref: str
+    url: Annotated[str, Personal("fetching what to work on", "address of a repository")]
+    ref: Annotated[str, Personal("fetching what to work on", "address of a repository")]
 
 
 Source = Annotated[ArchiveSource | GitSource, Field(discriminator="kind")]
@@ -102,9 +113,9 @@ class ApprovalRequest(Data):
     kind: Literal["tool_call"] = "tool_call"
     tool_call_id: str
     tool: str
-    arguments: str
-    arguments_ref: str | None = None
-    arguments_digest: str
+    arguments: Annotated[str, Personal("asking a person", "may hold what is in the repository")]
+    arguments_ref: Annotated[str | None, CONTENT_REF] = None
+    arguments_digest: Annotated[str, CONTENT_DIGEST]
     reason: str
     decisions: tuple[ApprovalDecision, ...] = tuple(ApprovalDecision)
     requested_at: datetime
@@ -122,40 +133,122 @@ class LimitsAsked(Data):
     sandbox: SandboxLimits | None = Field(default=None, exclude_if=absent)
 
 
+class Assignment(Data):
+    """By which rule a run got its version: it was `named` by its number, it is the `active` one, or the `canary`.
+    `by` is what was drawn by, and `canary` names the canary by the version of the agent's stream with which it began:
+    both are set where one was running and the run could have got either version. `deprecated`: another version has
+    taken the place of this one."""
+
+    rule: Literal["named", "active", "canary"]
+    by: Literal["session", "project", "principal"] | None = None
+    canary: int | None = None
+    deprecated: bool = False
+
+
+class CachePolicy(Data):
+    """That replies of models are kept, and given again to whoever of the tenant asks the same: none that is older than
+    `ttl_seconds`."""
+
+    ttl_seconds: int = Field(ge=60, le=2_592_000)
+
+
 class AgentDefinition(Data):
     """What a run works by that is not of the built-in agent: the rest of it, name, version, model and limits, is the
     run's own. It is the run's for good, whatever becomes of the agent meanwhile."""
 
     id: str
     digest: Digest
-    instructions: str
+    instructions: Annotated[str, Personal("the agent's work", "what the user wrote")]
     tools: tuple[str, ...]
     egress: tuple[str, ...] | None = Field(default=None, exclude_if=absent)
     """What its commands may reach, as `name:port` or `*.name:port`; nothing without it."""
+    assignment: Assignment | None = Field(default=None, exclude_if=absent)
+    mcp: tuple[McpTools, ...] | None = Field(default=None, exclude_if=absent)
+    """Tools of servers outside."""
+    cache: CachePolicy | None = Field(default=None, exclude_if=absent)
+    """Without it its models are always asked."""
+    delegates: tuple[Delegate, ...] | None = Field(default=None, exclude_if=absent)
+    """Whom its runs may hand work to."""
+
+
+class Delegate(Data):
+    """An agent's version that a run may hand work to, as it was when the first run of the chain was submitted: all that
+    a child run is started with but its task and its files. `limits` are the most that a child can have of each."""
+
+    name: str
+    version: int
+    description: str = ""
+    definition: AgentDefinition | None = None
+    model: str
+    fallbacks: Fallbacks | None = Field(default=None, exclude_if=absent)
+    limits: RunLimits
+    approvals: ApprovalPolicy | None = Field(default=None, exclude_if=absent)
+
+
+AgentDefinition.model_rebuild()
 
 
 class Artifact(Data):
     """A named, immutable blob: a patch, a long output, an upload."""
 
-    name: str
+    name: Annotated[str, Personal("telling artifacts apart", "may hold what is in the repository")]
     media_type: str
     size_bytes: int
-    digest: Digest
+    digest: Annotated[Digest, CONTENT_NAME]
 
 
 class Files(Data):
     """Files at a checkpoint: the plain archive of a source, and the patch on it."""
 
-    base: Digest
-    checkpoint: str = BASE_CHECKPOINT
+    base: Annotated[Digest, CONTENT_NAME]
+    checkpoint: Annotated[str, CONTENT_DIGEST] = BASE_CHECKPOINT
 
 
 class Turn(Data):
     """An earlier run of a session, in words. Both may be excerpts."""
 
-    task: str
-    answer: str
+    task: Annotated[str, Personal("going on from earlier runs", "what the user wrote")]
+    answer: Annotated[str, Personal("going on from earlier runs", "may repeat what the user wrote")]
     status: RunStatus
+
+
+MOST_REPLAYED = 10
+"""Runs, one replayed by the next, in which a conversation may have been had."""
+
+
+class Replays(Data):
+    """A run that has ended, whose conversation another goes on with: what was said in it up to a version of its stream.
+    `runs` counts those in which it was had, with the ones that `run_id` had replayed itself."""
+
+    run_id: str
+    until_version: int = Field(ge=1)
+    runs: int = Field(default=1, ge=1, le=MOST_REPLAYED)
+
+
+LockFile = Annotated[
+    str,
+    Field(
+        max_length=200,
+        pattern=r"^\.?[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*(/\.?[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)*$",
+        description="A path below the root of the repository.",
+        examples=["requirements.txt"],
+    ),
+]
+
+
+class Dependencies(Data):
+    """How the dependencies of a project are installed: a shell command that writes below /dependencies, and the files
+    of the repository that it sees, which say what it brings. While those are the same, what it brought before is used
+    again."""
+
+    install: str = Field(
+        min_length=1,
+        max_length=4_000,
+        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$",
+        description="A command of bash. It sees the lock files and nothing else of the repository, and reaches the "
+        "registries that the operator lists.",
+    )
+    lock_files: tuple[LockFile, ...] = Field(min_length=1, max_length=20)
 
 
 class PrepareFiles(Data):
@@ -176,6 +269,13 @@ class CallTool(Data):
     timeout_seconds: int
 
 
+class InstallDependencies(Data):
+    """Have the dependencies of the files: as they are remembered, else installed now."""
+
+    kind: Literal["install"] = "install"
+    dependencies: Dependencies
+
+
 class CollectPatch(Data):
     """Store the difference between the workspace and its source as a patch artifact."""
 
@@ -189,7 +289,9 @@ class VerifyPatch(Data):
     verification: Verification
 
 
-Operation = Annotated[PrepareFiles | CallTool | CollectPatch | VerifyPatch, Field(discriminator="kind")]
+Operation = Annotated[
+    PrepareFiles | InstallDependencies | CallTool | CollectPatch | VerifyPatch, Field(discriminator="kind")
+]
 
 
 class Outcome(StrEnum):

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from codeagent.messages.conversation import Data
+from codeagent.messages.personal import FILE_NAMES, JUDGE
 
 USUALLY_PROTECTED = ("conftest.py", "pytest.ini", "tox.ini", "sitecustomize.py", "usercustomize.py", "*.pth")
 """What steers a run of tests without being one."""
@@ -35,8 +36,8 @@ class Verification(Data):
     """A command that judges the run's patch when the agent has submitted: in a workspace of its own, made of the source
     and the patch, without the patch's changes to `protected` files. The patch passes if the command exits with 0."""
 
-    command: str = Field(min_length=1, max_length=4_000)
-    protected: tuple[PathPattern, ...] = Field(default=USUALLY_PROTECTED, max_length=50)
+    command: Annotated[str, JUDGE] = Field(min_length=1, max_length=4_000)
+    protected: Annotated[tuple[PathPattern, ...], FILE_NAMES] = Field(default=USUALLY_PROTECTED, max_length=50)
     timeout_seconds: int = Field(default=300, ge=1, le=1_800)
 
 

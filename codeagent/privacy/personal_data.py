@@ -1,8 +1,7 @@
-"""Where this system keeps data of persons: each table, and each field of a message with content of theirs, with what it
-is for, of which kind it is and how long it stays.
+"""Where this system keeps data of persons: each table, with what it is for, of which kind it is and how long it stays.
 
-The record of processing activities (Art. 30) is made from this list, and it says what an export holds and what an
-erasure does. A test holds it against the database: a table that is not in it fails.
+The record of processing activities (Art. 30) is made from this list and that of `message_fields`, and it says what an
+export holds and what an erasure does. A test holds it against the database: a table that is not in it fails.
 """
 
 from __future__ import annotations
@@ -26,20 +25,9 @@ class Holding:
     section: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MessageField:
-    """A field of a fact that may hold what a person has written."""
-
-    message: str
-    field: str
-    purpose: str
-    category: str
-    retention: str
-
-
 _LIFE = "as long as the account"
 _RUNS = "as long as the run is kept"
-_LOG = "as long as the event log is kept"
+AS_LONG_AS_THE_LOG = "as long as the event log is kept"
 
 HOLDINGS: tuple[Holding, ...] = (
     Holding(
@@ -99,7 +87,7 @@ HOLDINGS: tuple[Holding, ...] = (
         ("actor_id", "resource_id"),
         "telling who did what (accountability)",
         (ID_ONLY,),
-        _LOG,
+        AS_LONG_AS_THE_LOG,
         "kept: proof of who was responsible",
         "audit",
     ),
@@ -107,27 +95,27 @@ HOLDINGS: tuple[Holding, ...] = (
         "events",
         ("stream_id", "metadata", "data"),
         "the record of everything that happened",
-        ("tasks and messages of runs", ID_ONLY),
-        _LOG,
-        "kept, and named in the result as what remains",
+        ("tasks and messages of runs, sealed", ID_ONLY),
+        f"{AS_LONG_AS_THE_LOG}; content of runs as long as CODEAGENT_RUN_CONTENT_DAYS says",
+        "the key of the content shredded, the content removed; that something was done, and when, stays",
         "audit and runs",
     ),
     Holding(
         "runs",
         (),
         "the list of runs",
-        ("beginning of the task",),
+        (ID_ONLY,),
         _RUNS,
-        "kept, and named in the result as what remains",
+        "kept: figures and states; tasks are read from the log",
         "runs",
     ),
     Holding(
         "submissions",
         (),
         "recognising repeated requests",
-        ("task",),
+        ("task, sealed",),
         "a day once the run is in the log",
-        "goes by itself; not exported: the run says the same",
+        "removed; not exported: the run says the same",
     ),
     Holding(
         "stream_tickets",
@@ -156,6 +144,14 @@ HOLDINGS: tuple[Holding, ...] = (
         "audit",
     ),
     Holding(
+        "provider_credentials",
+        ("created_by",),
+        "telling which operator stored a provider's key",
+        (ID_ONLY,),
+        "as long as the installation",
+        "kept; not exported: it is about the installation",
+    ),
+    Holding(
         "projects",
         ("created_by",),
         "telling who made a project of the tenant's",
@@ -168,7 +164,7 @@ HOLDINGS: tuple[Holding, ...] = (
         "sessions",
         ("created_by",),
         "going on from earlier runs",
-        ("title",),
+        ("title, sealed",),
         "as long as the tenant",
         "title overwritten",
         "conversations",
@@ -201,6 +197,14 @@ HOLDINGS: tuple[Holding, ...] = (
         "budgets",
     ),
     Holding(
+        "call_reservations",
+        ("principal_id",),
+        "holding model calls to budgets",
+        (ID_ONLY,),
+        "until the call is counted, or an hour",
+        "goes by itself; not exported: gone with the call",
+    ),
+    Holding(
         "privacy_requests",
         ("subject_id", "created_by"),
         "answering requests of persons (Art. 12)",
@@ -208,6 +212,22 @@ HOLDINGS: tuple[Holding, ...] = (
         "kept as proof",
         "kept: proof that it was answered",
         "privacy_requests",
+    ),
+    Holding(
+        "erasures",
+        ("subject_id",),
+        "going on with erasures, and proving them (Art. 5(2))",
+        (ID_ONLY,),
+        "kept as proof",
+        "kept: nothing leads from the id to a person any more; not exported: there is nothing left to export",
+    ),
+    Holding(
+        "legal_holds",
+        ("subject_id", "created_by"),
+        "keeping what a law or a court wants kept (Art. 17(3))",
+        (ID_ONLY,),
+        "until it is lifted",
+        "an erasure waits for its end; not exported: the subject might be warned by it",
     ),
     Holding(
         "privacy_breaches",
@@ -218,20 +238,44 @@ HOLDINGS: tuple[Holding, ...] = (
         "kept; not exported: it is about the tenant",
     ),
     Holding(
+        "response_cache",
+        ("principal_id",),
+        "answering a request to a model again, where an agent's version wants that",
+        ("replies to runs, sealed", ID_ONLY),
+        "30 days at most",
+        "removed; not exported: the runs say the same",
+    ),
+    Holding(
+        "snapshots",
+        (),
+        "showing long runs without reading all of them again",
+        ("content of a run, sealed",),
+        "30 days after the run's last event that it has",
+        "removed; not exported: the run says the same",
+    ),
+    Holding(
         "outbox",
         ("headers", "value"),
         "commands on their way to workers",
-        ("task",),
+        ("task, sealed",),
         "until the worker has taken it",
-        "goes by itself; not exported: the run says the same",
+        "removed; not exported: the run says the same",
+    ),
+    Holding(
+        "dead_letters",
+        ("headers", "settled_by"),
+        "finding out why a message could not be handled, and sending it again",
+        ("content of a run, sealed", ID_ONLY),
+        "30 days, or until an operator discards it",
+        "removed; not exported: what was handled of it, the run says",
     ),
     Holding(
         "effects",
         ("command",),
         "model calls and commands at work",
-        ("content of a run",),
+        ("content of a run, sealed",),
         "until the answer is handled",
-        "goes by itself; not exported: the run says the same",
+        "removed; not exported: the run says the same",
     ),
 )
 
@@ -247,33 +291,20 @@ NOTHING_PERSONAL: dict[str, str] = {
     "git_credentials": "secrets of projects, under names of accounts elsewhere",
     "placements": "which run belongs to which project and session",
     "usage_by_run": "figures of runs; whose they are is in usage_runs",
+    "agent_runs": "figures of runs",
+    "provider_health": "how providers answer each worker",
     "webhooks": "addresses of programs of the tenant",
     "webhook_deliveries": "which event went to which program",
     "webhook_attempts": "how that went",
     "revocations": "ids of credentials, gone in a day",
+    "audit_leaves": "which event is which entry of the log's proof",
+    "audit_tiles": "hashes",
+    "audit_checkpoints": "hashes, signed",
+    "audit_keys": "public keys of the installation",
+    "audit_anchors": "how much of the log is proven elsewhere",
     "artifact_references": "which artifacts the log names",
+    "dependency_caches": "which artifacts hold what a tenant has installed",
     "sandbox_quotas": "what tenants may use",
     "sandbox_reservations": "what commands under way may use",
 }
 """Tables without data of persons, and what is in them."""
-
-MESSAGE_FIELDS: tuple[MessageField, ...] = (
-    MessageField("run.submitted", "task", "having an agent do it", "what the user wrote", _LOG),
-    MessageField("run.submitted", "history", "going on from earlier runs", "what the user wrote before", _LOG),
-    MessageField("run.input_received", "comment", "telling the agent why", "what the user wrote", _LOG),
-    MessageField("message.completed", "text", "the agent's work", "may repeat what the user wrote", _LOG),
-    MessageField("tool.call.completed", "output", "the agent's work", "may hold what is in the repository", _LOG),
-    MessageField("run.cancel_requested", "reason", "telling why", "what the user wrote", _LOG),
-    MessageField("run.completed", "message", "the run's result", "may repeat what the user wrote", _LOG),
-    MessageField("api_key.created", "name", "telling keys apart", "what the user wrote", _LOG),
-    MessageField("api_key.created", "networks", "binding keys to networks", "network addresses", _LOG),
-    MessageField("service_account.created", "name", "telling accounts apart", "what the user wrote", _LOG),
-    MessageField("project.created", "settings", "what runs of a project have in common", "what the user wrote", _LOG),
-    MessageField("project.updated", "settings", "what runs of a project have in common", "what the user wrote", _LOG),
-    MessageField("budget.created", "name", "telling budgets apart", "what the user wrote", _LOG),
-    MessageField("budget.changed", "name", "telling budgets apart", "what the user wrote", _LOG),
-    MessageField("agent.created", "name", "telling agents apart", "what the user wrote", _LOG),
-    MessageField("agent.created", "description", "telling what an agent is for", "what the user wrote", _LOG),
-    MessageField("agent.updated", "description", "telling what an agent is for", "what the user wrote", _LOG),
-    MessageField("agent.version_created", "instructions", "the agent's work", "what the user wrote", _LOG),
-)

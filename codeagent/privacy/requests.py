@@ -29,6 +29,7 @@ from codeagent.messages.privacy_events import (
     PrivacyRequestStarted,
 )
 from codeagent.privacy.erasure import erase, left_in_log
+from codeagent.privacy.holds import check_not_held
 from codeagent.privacy.restriction import lift, restrict
 
 PREFIX = "prv"
@@ -59,6 +60,7 @@ class PrivacyRequest:
     erasure or a restriction has done."""
 
     id: str
+    tenant_id: str
     version: int
     kind: PrivacyKind
     subject_id: str
@@ -162,16 +164,29 @@ class PrivacyRequests:
         return page_of(found, limit, lambda request: format_time_cursor(request.created_at, request.id))
 
     async def start(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
-        """Sets to work. An erasure and a restriction are carried out here and now, or not at all."""
+        """Sets to work. An erasure and a restriction are carried out here and now, or not at all. Raises
+        `Conflict` (`legal_hold`) for the erasure of one who is held."""
         _check(request, PrivacyStatus.IN_PROGRESS)
         async with self._control.change(author) as change:
             result: dict[str, Any] = {}
             if request.kind is PrivacyKind.ERASURE:
-                result = await erase(change, request.subject_id, self._policy)
+                await check_not_held(change, author.tenant_id, request.subject_id)
+                result = await erase(change, request.id, request.subject_id, self._policy)
             elif request.kind is PrivacyKind.RESTRICTION:
                 result = await restrict(change, request.subject_id, self._policy)
             fact = PrivacyRequestStarted(request_id=request.id)
             return await _changed(change, request, fact, status="in_progress", result=orjson.dumps(result).decode())
+
+    async def certificate(self, request: PrivacyRequest) -> str:
+        """Raises `NotFound` for what is no erasure, `Conflict` (`erasure_in_progress`) until there is one."""
+        query = "SELECT certificate FROM erasures WHERE subject_id = $1"
+        is_erasure = request.kind is PrivacyKind.ERASURE
+        rows = await self._database.fetch(query, request.subject_id, tenant=request.tenant_id) if is_erasure else ()
+        if not rows:
+            raise NotFound("There is no certificate: nothing was erased by this request.")
+        if not rows[0]["certificate"]:
+            raise Conflict("The erasure is still at work.", code="erasure_in_progress")
+        return str(rows[0]["certificate"])
 
     async def extend(self, author: Author, request: PrivacyRequest, due_at: datetime, reason: str) -> PrivacyRequest:
         """Gives it more time, once, three months from its receipt at most (Art. 12(3))."""
@@ -188,18 +203,24 @@ class PrivacyRequests:
             return await _changed(change, request, fact, due_at=due_at, extension=reason)
 
     async def complete(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
-        """Raises `Conflict` (`content_remains`) for an erasure as long as something of the subject is left."""
+        """Raises `Conflict` for an erasure that is still at work (`erasure_in_progress`), or as long as something of
+        the subject is left that was never sealed (`content_remains`)."""
         _check(request, PrivacyStatus.COMPLETED)
         async with self._control.change(author) as change:
+            if request.kind is PrivacyKind.ERASURE:
+                await _check_completed(change, request.subject_id)
             if request.kind is PrivacyKind.ERASURE and await left_in_log(change, request.subject_id):
                 raise Conflict("Content of the subject remains in the log.", code="content_remains")
             fact = PrivacyRequestCompleted(request_id=request.id)
             return await _changed(change, request, fact, status="completed", ended_at=clock.now())
 
     async def reject(self, author: Author, request: PrivacyRequest, reason: str) -> PrivacyRequest:
-        """What has been erased by then stays so; a restriction is lifted."""
+        """What has been erased by then stays so; a restriction is lifted. Raises `Conflict` (`erasure_in_progress`) for
+        an erasure that is at work: it goes on."""
         _check(request, PrivacyStatus.REJECTED)
         async with self._control.change(author) as change:
+            if request.kind is PrivacyKind.ERASURE:
+                await _check_completed(change, request.subject_id)
             if request.restricts:
                 await lift(change, request.subject_id)
             fact = PrivacyRequestRejected(request_id=request.id)
@@ -224,6 +245,12 @@ class PrivacyRequests:
             return await _changed(change, request, PrivacyRequestExported(request_id=request.id))
 
 
+async def _check_completed(change: Change, subject_id: str) -> None:
+    query = "SELECT FROM erasures WHERE subject_id = $1 AND completed_at IS NULL"
+    if await change.rows(query, subject_id):
+        raise Conflict("The erasure is still at work.", code="erasure_in_progress")
+
+
 def _check(request: PrivacyRequest, wanted: PrivacyStatus) -> None:
     if wanted not in _FOLLOWING[request.status]:
         raise Conflict(f"The request is {request.status}.", code="invalid_state_transition")
@@ -244,7 +271,7 @@ async def _changed(change: Change, request: PrivacyRequest, fact: Event, **value
 
 
 def _request(row: Row) -> PrivacyRequest:
-    values = {name: value for name, value in row.items() if name != "tenant_id"}
+    values = dict(row)
     values["kind"], values["status"] = PrivacyKind(values["kind"]), PrivacyStatus(values["status"])
     values["result"] = orjson.loads(values["result"])
     return PrivacyRequest(**values)

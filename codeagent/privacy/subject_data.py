@@ -9,12 +9,15 @@ from typing import Any
 from codeagent.encryption import SecretBox
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import TenantLog
-from codeagent.identity.users import email_place
+from codeagent.identity.api_keys import name_place
+from codeagent.identity.users import open_email
 from codeagent.messages.events import RunSubmitted
 from codeagent.messages.identity_events import ServiceAccountCreated
 from codeagent.messages.ids import run_stream
 from codeagent.projections.audit_search import AuditEntry, AuditFilter, AuditSearch
 from codeagent.projections.view import RunView
+from codeagent.projects.sessions import title_place
+from codeagent.subjects.texts import open_texts
 
 PAGE = 200
 
@@ -37,8 +40,11 @@ class SubjectData:
             return {}
         record = dict(rows[0])
         sealed = record.pop("email_sealed")
-        opened = None if sealed is None or self._box is None else self._box.open(sealed, email_place(user_id))
-        return {**record, "email": None if opened is None else opened.decode()}
+        box = self._box
+        return {
+            **record,
+            "email": None if box is None else await open_email(self._database.subjects, box, user_id, sealed),
+        }
 
     async def sessions(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
         return await self._rows(
@@ -51,13 +57,15 @@ class SubjectData:
 
     async def api_keys(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
         """What is known of keys that act for the user or were made by them: never a key."""
-        return await self._rows(
+        rows = await self._rows(
             """SELECT id, name, hint, scopes, networks::text[] AS networks, replaces, replaced_by, created_at,
                       expires_at, revoked_at, last_used_at
                FROM api_keys WHERE principal_id = $1 OR created_by = $1 ORDER BY id""",
             tenant_id,
             user_id,
         )
+        names = await open_texts(self._database.subjects, {name_place(row["id"]): row["name"] for row in rows})
+        return [{**row, "name": names[name_place(row["id"])]} for row in rows]
 
     async def service_accounts(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
         """Those that the user made, as the audit tells."""
@@ -73,11 +81,13 @@ class SubjectData:
 
     async def conversations(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
         """The sessions of runs that the user began."""
-        return await self._rows(
+        rows = await self._rows(
             "SELECT id, project_id, title, created_at, closed_at FROM sessions WHERE created_by = $1 ORDER BY id",
             tenant_id,
             user_id,
         )
+        titles = await open_texts(self._database.subjects, {title_place(row["id"]): row["title"] for row in rows})
+        return [{**row, "title": titles[title_place(row["id"])]} for row in rows]
 
     async def usage(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
         """What the user's runs have used, by day and model."""

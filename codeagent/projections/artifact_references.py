@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import timedelta
 
+from codeagent.errors import Unavailable
 from codeagent.eventlog.database import Connection, Database
-from codeagent.eventlog.follower import LogFollower
+from codeagent.eventlog.late import DIGEST
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.projections.dependency_caches import remember
+from codeagent.projections.projection import Kept, Projection
 
 MOST_LAG = timedelta(hours=1)
 """Behind the log by more than that, the table is not believed."""
-_DIGEST = re.compile(rb"sha256:([0-9a-f]{64})")
 
 
-class ArtifactReferences(LogFollower):
+class ArtifactReferences(Projection):
     """Keeps the `artifact_references` table: every digest in any fact, whatever it is called there. Some name no
-    artifact; that costs a row, and forgetting a field would cost an artifact."""
+    artifact; that costs a row, and forgetting a field would cost an artifact. A row says whose key the fact has and of
+    which run it is, so that what only facts name whose content is gone goes with that. Dependencies alone are in
+    another table, `dependency_caches`, which is kept in step."""
 
     NAME = "artifact_references"
     LOCK = 0x61727472
+    KEEPS = (
+        Kept(
+            "artifact_references",
+            ("tenant_id", "digest", "key_id", "run_id"),
+            sample="true",
+            shared=True,
+            # Whoever erases or retires content removes the rows first, and late facts bring some when it is gone.
+            stands="""(t.key_id = '' OR t.run_id = '' OR EXISTS (
+                          SELECT FROM public.events e WHERE e.metadata ->> 'runid' = t.run_id AND e.key_id = t.key_id
+                              AND e.sealed IS NOT NULL))
+                      AND NOT EXISTS (SELECT FROM public.erasures x WHERE x.key_id = t.key_id)""",
+        ),
+    )
+    BESIDE = ("dependency_caches",)
 
     async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
-        named = {(event.tenant_id, bytes.fromhex(digest.decode())) for event in page for digest in _found(event)}
+        if any(event.locked for event in page):
+            # Its names cannot be read now, and what nothing names is removed: better none are taken.
+            raise Unavailable("a fact cannot be opened: is the store of subjects' keys the right one?")
+        await remember(connection, page)
+        named = {
+            (event.tenant_id, bytes.fromhex(digest.decode()), event.key_id or "", event.metadata.get("runid", ""))
+            for event in page
+            for digest in _found(event)
+        }
         await connection.executemany(
-            "INSERT INTO artifact_references (tenant_id, digest) VALUES ($1, $2) ON CONFLICT DO NOTHING", sorted(named)
+            """INSERT INTO artifact_references (tenant_id, digest, key_id, run_id) VALUES ($1, $2, $3, $4)
+               ON CONFLICT DO NOTHING""",
+            sorted(named),
         )
 
 
 def _found(event: StoredEvent) -> list[bytes]:
-    return _DIGEST.findall(event.data)
+    """None in a fact whose content is gone: what it named went with that."""
+    is_emptied = event.key_id is not None and event.sealed is None
+    return [] if is_emptied else DIGEST.findall(event.data)
 
 
 async def named_among(database: Database, tenant_id: str, digests: Sequence[str]) -> set[str]:
@@ -51,11 +80,24 @@ async def named_among(database: Database, tenant_id: str, digests: Sequence[str]
         """SELECT d.digest FROM unnest($2::text[]) AS d (digest)
            WHERE EXISTS (SELECT FROM artifact_references r
                          WHERE r.tenant_id = $1 AND r.digest = decode(substr(d.digest, 8), 'hex'))
-              OR EXISTS (SELECT FROM effects e
-                         WHERE e.tenant_id = $1 AND position(convert_to(d.digest, 'UTF8') IN e.command) > 0)
-              OR EXISTS (SELECT FROM outbox o
-                         WHERE o.tenant_id = $1 AND position(convert_to(d.digest, 'UTF8') IN o.value) > 0)""",
+              OR EXISTS (SELECT FROM dependency_caches c
+                         WHERE c.tenant_id = $1 AND c.archive_digest = decode(substr(d.digest, 8), 'hex'))""",
         tenant_id,
         list(digests),
     )
-    return {row["digest"] for row in rows}
+    named = {row["digest"] for row in rows}
+    return named | await under_way(database, tenant_id, [digest for digest in digests if digest not in named])
+
+
+async def under_way(database: Database, tenant_id: str, digests: Sequence[str]) -> set[str]:
+    """Those that a command or an answer names. Raises `Unavailable` while their keys cannot be looked up."""
+    if not digests:
+        return set()
+    rows = await database.fetch(
+        """SELECT 'effects/' || id AS place, command AS value FROM effects WHERE tenant_id = $1
+           UNION ALL
+           SELECT 'outbox/' || id, value FROM outbox WHERE tenant_id = $1 AND value IS NOT NULL""",
+        tenant_id,
+    )
+    said = (await database.subjects.open_named({row["place"]: row["value"] for row in rows})).values()
+    return {digest for digest in digests if any(digest.encode() in value for value in said if value is not None)}

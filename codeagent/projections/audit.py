@@ -9,10 +9,11 @@ from enum import StrEnum
 from uuid import UUID
 
 from codeagent.eventlog.database import Connection
-from codeagent.eventlog.follower import LogFollower
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.eventlog.unreadable import readable
 from codeagent.messages import values as messages
 from codeagent.messages.audit_events import AccessRefused
+from codeagent.messages.calls import CallEnded
 from codeagent.messages.events import (
     CancelRequested,
     ExecEnded,
@@ -23,6 +24,8 @@ from codeagent.messages.events import (
     RunSubmitted,
 )
 from codeagent.messages.identity_events import LoginFailed, RefreshReuseDetected
+from codeagent.messages.mcp_calls import McpCallEnded
+from codeagent.projections.projection import Kept, Projection
 
 RUN_KIND = "run"
 RUN_ACTIONS = frozenset(
@@ -30,8 +33,11 @@ RUN_ACTIONS = frozenset(
 )
 """What of a run somebody answers for. Its steps are the run's own story."""
 EXEC_KIND = "exec"
-"""Operations in sandboxes, by their run: who answers for a run answers for its commands."""
-_CALL_KIND = "call"
+_OF_RUNS = frozenset({EXEC_KIND, "call", "mcp"})
+"""Operations in sandboxes, calls of models and of tools on servers, by their run: who answers for a run answers for
+them."""
+_ENDS = (ExecEnded, CallEnded, McpCallEnded)
+_NAMES_OF_ENDS = frozenset(event.NAME for event in _ENDS)
 _UNDONE = frozenset({messages.Outcome.FAILED, messages.Outcome.WORKER_LOST})
 
 
@@ -71,10 +77,10 @@ class AuditRow:
 def audit_row(event: StoredEvent) -> AuditRow | None:
     """What the audit keeps of an event; None for what is no act of anybody. A stream's name tells its resource."""
     kind, _, identifier = event.stream_id.partition("-")
-    if kind == _CALL_KIND or (kind == RUN_KIND and event.type not in RUN_ACTIONS):
+    if kind == RUN_KIND and event.type not in RUN_ACTIONS:
         return None
     meta = event.metadata
-    if kind == EXEC_KIND:
+    if kind in _OF_RUNS:
         identifier = meta.get("runid", identifier)
     return AuditRow(
         event_id=event.id,
@@ -90,19 +96,19 @@ def audit_row(event: StoredEvent) -> AuditRow | None:
 
 
 def _outcome(event: StoredEvent) -> Outcome:
-    """A command that ran has been done, whatever it returned; one of which nothing came has not."""
-    if event.type == ExecEnded.NAME and event.data:
-        ended = event.decode()
-        assert isinstance(ended, ExecEnded)
+    """What was carried out has been done, whatever it returned; that of which nothing came has not."""
+    ended = readable(event, AuditProjector.NAME) if event.type in _NAMES_OF_ENDS and event.data else None
+    if isinstance(ended, _ENDS):
         return Outcome.FAILURE if ended.outcome in _UNDONE else Outcome.SUCCESS
     return OUTCOMES.get(event.type, Outcome.SUCCESS)
 
 
-class AuditProjector(LogFollower):
+class AuditProjector(Projection):
     """Keeps the `audit_events` table. Facts of control-plane resources that are yet to come are in it by themselves."""
 
     NAME = "audit"
     LOCK = 0x61756469
+    KEEPS = (Kept("audit_events", ("event_id",), sample="t.event_id = ANY (s.events)"),)
 
     async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
         rows = [row for row in map(audit_row, page) if row is not None]

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.log import COLUMNS
+from codeagent.eventlog.sealing import open_events
 from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.messages.envelope import instant
 from codeagent.projections.audit import Outcome
@@ -90,18 +91,27 @@ class AuditSearch:
 
     async def oldest(self, tenant_id: str, wanted: AuditFilter) -> AsyncIterator[AuditEntry]:
         """All lines, oldest first, read a page at a time."""
+        async for page in self.pages(tenant_id, wanted):
+            for entry in page:
+                yield entry
+
+    async def pages(self, tenant_id: str, wanted: AuditFilter) -> AsyncIterator[Sequence[AuditEntry]]:
+        """The same, a page at a time."""
         after: Place | None = None
         while True:
             page = await self._page(tenant_id, wanted, after, PAGE, newest_first=False)
-            for entry in page:
-                yield entry
+            yield page
             if len(page) < PAGE:
                 return
             after = page[-1].place
 
     async def find(self, tenant_id: str, event_id: UUID) -> AuditEntry | None:
         rows = await self._database.fetch(_query(["a.event_id = $1"], "DESC", "1"), event_id, tenant=tenant_id)
-        return _entry(rows[0]) if rows else None
+        return (await self._entries(rows))[0] if rows else None
+
+    async def _entries(self, rows: Sequence[Row]) -> list[AuditEntry]:
+        events = await open_events(self._database.subjects, [from_row(row) for row in rows])
+        return [_entry(row, event) for row, event in zip(rows, events, strict=True)]
 
     async def _page(
         self, tenant_id: str, wanted: AuditFilter, after: Place | None, limit: int, *, newest_first: bool
@@ -115,7 +125,7 @@ class AuditSearch:
             arguments += [after.occurred_at, after.event_id]
         query = _query(tests, "DESC" if newest_first else "ASC", f"${len(arguments) + 1}")
         rows = await self._database.fetch(query, *arguments, limit, tenant=tenant_id)
-        return [_entry(row) for row in rows]
+        return await self._entries(rows)
 
 
 def _query(tests: Sequence[str], order: str, limit: str) -> str:
@@ -130,5 +140,5 @@ def _query(tests: Sequence[str], order: str, limit: str) -> str:
         ORDER BY p.occurred_at {order}, p.event_id {order}"""  # noqa: S608  constants
 
 
-def _entry(row: Row) -> AuditEntry:
-    return AuditEntry(from_row(row), row["resource_kind"], row["resource_id"], Outcome(row["outcome"]), row["address"])
+def _entry(row: Row, event: StoredEvent) -> AuditEntry:
+    return AuditEntry(event, row["resource_kind"], row["resource_id"], Outcome(row["outcome"]), row["address"])

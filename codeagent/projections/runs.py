@@ -10,33 +10,41 @@ from decimal import Decimal
 from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Unreadable
 from codeagent.eventlog.database import Connection, Database
-from codeagent.eventlog.follower import LogFollower
-from codeagent.eventlog.log import EventLog
-from codeagent.eventlog.stored import StoredEvent
+from codeagent.eventlog.log import COLUMNS, EventLog
+from codeagent.eventlog.sealing import open_events
+from codeagent.eventlog.stored import StoredEvent, from_row
+from codeagent.eventlog.unreadable import name_unreadable, readable
+from codeagent.messages.events import RunSubmitted
+from codeagent.messages.ids import run_stream
+from codeagent.projections.projection import Kept, Projection
 from codeagent.projections.view import RunView
-from codeagent.telemetry.logs import get_logger
-
-log = get_logger(__name__)
 
 TASK_CHARACTERS = 500
 
 _UPSERT = """
-INSERT INTO runs (run_id, tenant_id, version, status, status_reason, task, agent, agent_version, model, steps,
-                  input_tokens, output_tokens, cost_usd, created_at, updated_at, project_id, session_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+INSERT INTO runs (run_id, tenant_id, version, status, status_reason, agent, agent_version, model, steps,
+                  input_tokens, output_tokens, cost_usd, created_at, updated_at, project_id, session_id, parent_run_id,
+                  replays_run_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 ON CONFLICT (run_id) DO UPDATE SET version = excluded.version, status = excluded.status,
-    status_reason = excluded.status_reason, task = excluded.task, agent = excluded.agent,
+    status_reason = excluded.status_reason, agent = excluded.agent,
     agent_version = excluded.agent_version, model = excluded.model, steps = excluded.steps,
     input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd,
-    updated_at = excluded.updated_at, project_id = excluded.project_id, session_id = excluded.session_id
+    updated_at = excluded.updated_at, project_id = excluded.project_id, session_id = excluded.session_id,
+    parent_run_id = excluded.parent_run_id, replays_run_id = excluded.replays_run_id
 WHERE runs.version < excluded.version"""
 
+# A cancel may have come before it.
+_SUBMITTED = f"""SELECT {COLUMNS} FROM events
+    WHERE stream_id = ANY ($1) AND stream_version <= 2 AND event_type = 'run.submitted'"""  # noqa: S608  constants
 
-class RunsProjector(LogFollower):
+
+class RunsProjector(Projection):
     """Keeps the `runs` table."""
 
     NAME = "runs"
     LOCK = 0x72756E73
+    KEEPS = (Kept("runs", ("run_id",)),)
 
     def __init__(self, database: Database, log_reader: EventLog, *, idle_seconds: float = 0.25) -> None:
         super().__init__(database, log_reader, idle_seconds=idle_seconds)
@@ -55,7 +63,7 @@ class RunsProjector(LogFollower):
     async def _folded(self, events: Sequence[StoredEvent]) -> list[RunView]:
         changed: dict[str, RunView] = {}
         for event in events:
-            run_id = event.metadata["runid"]
+            run_id = event.stream_id.removeprefix("run-")
             view = self._views.get(run_id) or await self._reread(run_id, event)
             if event.version == view.version + 1:
                 _take(view, event)
@@ -66,6 +74,8 @@ class RunsProjector(LogFollower):
         view = RunView(run_id, event.tenant_id)
         if event.version > 1:
             async for earlier in self._log.stream(event.stream_id):
+                if earlier.version >= event.version:
+                    break  # rows are as of the place in the log, and not ahead of it
                 _take(view, earlier)
         return view
 
@@ -75,7 +85,7 @@ def _take(view: RunView, event: StoredEvent) -> None:
     try:
         view.apply(event)
     except Unreadable as error:
-        log.error("projection.unreadable", projection=RunsProjector.NAME, event_id=str(event.id), error=error.detail)
+        name_unreadable(event, RunsProjector.NAME, error)
         view.version = event.version
 
 
@@ -86,7 +96,6 @@ def _row(view: RunView) -> tuple[object, ...]:
         view.version,
         view.status.value,
         view.status_reason,
-        view.task[:TASK_CHARACTERS],
         view.agent,
         view.agent_version,
         view.model,
@@ -98,12 +107,14 @@ def _row(view: RunView) -> tuple[object, ...]:
         view.updated_at,
         view.project_id,
         view.session_id,
+        view.parent_run_id,
+        None if view.replays is None else view.replays.run_id,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run in a list. `task` is an excerpt."""
+    """A run in a list. `task` is an excerpt, empty where it was erased."""
 
     run_id: str
     version: int
@@ -121,6 +132,8 @@ class RunRow:
     updated_at: datetime
     project_id: str | None
     session_id: str | None
+    parent_run_id: str | None
+    replays_run_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,7 @@ class RunFilter:
     session_id: str | None = None
     agent: str | None = None
     updated_after: datetime | None = None
+    parent: str | None = None
 
 
 async def list_runs(
@@ -140,8 +154,20 @@ async def list_runs(
     """A tenant's runs, newest first, and the cursor of the next page. Raises `Rejected` for a malformed cursor."""
     query, values = listing(tenant_id, wanted, after=after, limit=limit + 1)
     rows = await database.fetch(query, *values, tenant=tenant_id)
-    found = [RunRow(**dict(row)) for row in rows]
+    tasks = await _tasks(database, tenant_id, [row["run_id"] for row in rows])
+    found = [RunRow(task=tasks.get(row["run_id"], ""), **dict(row)) for row in rows]
     return page_of(found, limit, lambda run: format_time_cursor(run.created_at, run.run_id))
+
+
+async def _tasks(database: Database, tenant_id: str, run_ids: Sequence[str]) -> dict[str, str]:
+    """Excerpts of the tasks of runs, from the log: no table of ours holds a copy of what a person wrote."""
+    rows = await database.fetch(_SUBMITTED, [run_stream(run_id) for run_id in run_ids], tenant=tenant_id)
+    tasks: dict[str, str] = {}
+    for stored in await open_events(database.subjects, [from_row(row) for row in rows]):
+        event = readable(stored, RunsProjector.NAME)
+        if isinstance(event, RunSubmitted):
+            tasks[event.run_id] = event.task[:TASK_CHARACTERS]
+    return tasks
 
 
 def listing(tenant_id: str, wanted: RunFilter, *, after: str | None, limit: int) -> tuple[str, list[object]]:
@@ -157,8 +183,9 @@ def listing(tenant_id: str, wanted: RunFilter, *, after: str | None, limit: int)
         values += parse_time_cursor("run", after)
         conditions.append(f"(created_at, run_id) < (${len(values) - 1}, ${len(values)})")
     query = f"""
-        SELECT run_id, version, status, status_reason, task, agent, agent_version, model, steps, input_tokens,
-               output_tokens, cost_usd, created_at, updated_at, project_id, session_id
+        SELECT run_id, version, status, status_reason, agent, agent_version, model, steps, input_tokens,
+               output_tokens, cost_usd, created_at, updated_at, project_id, session_id, parent_run_id,
+               replays_run_id
         FROM runs WHERE {" AND ".join(conditions)} ORDER BY created_at DESC, run_id DESC LIMIT $2"""  # noqa: S608  constants
     return query, values
 
@@ -170,6 +197,7 @@ def _asked(wanted: RunFilter) -> Iterator[tuple[str, object]]:
         ("status =", wanted.status),
         ("project_id =", wanted.project_id),
         ("session_id =", wanted.session_id),
+        ("parent_run_id =", wanted.parent),
         ("agent =", name or None),
         ("agent_version =", int(number) if number else None),
         ("updated_at >", wanted.updated_after),

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from decimal import Decimal
+from operator import attrgetter
 
 from codeagent.messages import events
+from codeagent.messages.calls import CallEnded
+from codeagent.messages.conversation import Usage
 from codeagent.messages.envelope import Event
 
 
 @dataclass(slots=True)
 class Tally:
     """Sums. `input_tokens` includes what was read from or written to a vendor's cache; `cost_usd` is exact;
-    `unpriced_calls` are those that used tokens whose price is not known, and add nothing to the cost. Commands are what
-    ran in sandboxes: `sandbox_ms` how long, `memory_mib_ms` their memory limits times that."""
+    `cached_calls` were answered from the response cache; `unpriced_calls` are requests that used tokens whose price is
+    not known, and add nothing to the cost. Commands are what ran in sandboxes: `sandbox_ms` how long, `memory_mib_ms`
+    their memory limits times that."""
 
     calls: int = 0
+    cached_calls: int = 0
     unpriced_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -33,16 +39,19 @@ class Tally:
     runs_rejected: int = 0
 
     def add(self, other: Tally) -> None:
-        for name in COUNTERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        # One event adds to few of them, and this is done for every event there is.
+        for name, more in zip(COUNTERS, _counts(other), strict=True):
+            if more:
+                setattr(self, name, getattr(self, name) + more)
 
     def values(self) -> tuple[int | Decimal, ...]:
         """In the order of `COUNTERS`."""
-        return tuple(getattr(self, name) for name in COUNTERS)
+        return _counts(self)
 
 
 COUNTERS = tuple(field.name for field in fields(Tally))
 """Columns of the same names are in the tables of usage."""
+_counts: Callable[[Tally], tuple[int | Decimal, ...]] = attrgetter(*COUNTERS)
 
 COUNTED = frozenset(
     event.NAME
@@ -52,18 +61,29 @@ COUNTED = frozenset(
         events.RunFailed,
         events.RunCanceled,
         events.RunRejected,
-        events.CallEnded,
+        CallEnded,
         events.ExecEnded,
     )
 )
 """The events that add something."""
 
 
-def tally_of(event: Event) -> Tally:
-    """What an event of `COUNTED` adds. A call counts however it ended: what failed was paid for as well."""
+def tallies_of(event: Event, model: str) -> Iterator[tuple[str, Tally]]:
+    """What an event of `COUNTED` adds, by model; `model` is that of its run. A call counts once, however it ended; what
+    its attempts have used counts for the models that were asked: what failed was paid for as well."""
+    if not isinstance(event, CallEnded):
+        yield model, _tally(event)
+    elif event.attempts is None:
+        yield event.model, Tally(calls=1)
+        yield event.model, _used(event.usage, event.cost_usd)
+    else:
+        yield event.model, Tally(calls=1, cached_calls=int(bool(event.cached)))
+        for attempt in event.attempts:
+            yield f"{attempt.provider}/{attempt.model}", _used(attempt.usage, attempt.cost_usd)
+
+
+def _tally(event: Event) -> Tally:
     match event:
-        case events.CallEnded():
-            return _call(event)
         case events.ExecEnded():
             return _command(event)
         case events.RunSubmitted():
@@ -96,14 +116,12 @@ def _command(event: events.ExecEnded) -> Tally:
     )
 
 
-def _call(event: events.CallEnded) -> Tally:
-    usage = event.usage
+def _used(usage: Usage, cost_usd: Decimal | None) -> Tally:
     return Tally(
-        calls=1,
-        unpriced_calls=int(event.cost_usd is None and usage.input_tokens + usage.output_tokens > 0),
+        unpriced_calls=int(cost_usd is None and usage.input_tokens + usage.output_tokens > 0),
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_tokens,
         cache_write_tokens=usage.cache_write_tokens,
-        cost_usd=event.cost_usd or Decimal(0),
+        cost_usd=cost_usd or Decimal(0),
     )

@@ -1,7 +1,6 @@
 """What runs have used: by run and by day, kept from the log by cursor.
 
-The tables only ever add. Each event is added once, since the place in the log commits with the sums; whoever removes
-the rows and that place in one transaction has them built anew, the same.
+The tables only ever add. Each event is added once, since the place in the log commits with the sums.
 """
 
 from __future__ import annotations
@@ -12,16 +11,14 @@ from datetime import UTC, date
 from decimal import Decimal
 from uuid import UUID
 
-from codeagent.errors import Unreadable
 from codeagent.eventlog.database import Connection
-from codeagent.eventlog.follower import LogFollower
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.eventlog.unreadable import readable
 from codeagent.messages import events
+from codeagent.messages.calls import CallEnded
 from codeagent.messages.envelope import Event
-from codeagent.projections.tally import COUNTED, COUNTERS, Tally, tally_of
-from codeagent.telemetry.logs import get_logger
-
-log = get_logger(__name__)
+from codeagent.projections.projection import Kept, Projection
+from codeagent.projections.tally import COUNTED, COUNTERS, Tally, tallies_of
 
 
 @dataclass(slots=True)
@@ -48,9 +45,13 @@ def _upsert(table: str, key: tuple[str, ...], more: tuple[str, ...] = ()) -> str
 
 _BY_RUN = _upsert("usage_by_run", ("run_id", "day", "model"), ("tenant_id",))
 _BY_DAY = _upsert("usage_by_day", ("tenant_id", "day", "model", "project_id", "principal_id"))
-_NEW_RUN = """INSERT INTO usage_runs (run_id, tenant_id, principal_id, project_id, session_id, model, max_cost_usd)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run_id) DO NOTHING"""
-_SETTLED = "DELETE FROM sandbox_reservations WHERE effect_id = ANY ($1)"
+_NEW_RUN = """INSERT INTO usage_runs (run_id, tenant_id, principal_id, project_id, session_id, model, max_cost_usd,
+                                        cost_usd, open)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, 0, true) ON CONFLICT (run_id) DO NOTHING"""
+_SETTLED = (
+    "DELETE FROM sandbox_reservations WHERE effect_id = ANY ($1)",
+    "DELETE FROM call_reservations WHERE effect_id = ANY ($1)",
+)
 _SPENT = "UPDATE usage_runs SET cost_usd = cost_usd + $2, open = open AND NOT $3 WHERE run_id = $1"
 
 
@@ -61,19 +62,18 @@ class _Page:
     submitted: dict[str, UsedBy] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     settled: list[UUID] = field(default_factory=list)
-    """Sandbox operations, which count from now on and reserve nothing any more."""
+    """Commands and model calls, which count from now on and reserve nothing any more."""
     by_run: dict[tuple[str, date, str, str], Tally] = field(default_factory=dict)
     by_day: dict[tuple[str, date, str, str | None, str], Tally] = field(default_factory=dict)
 
     def add(self, run_id: str, owner: UsedBy, day: date, event: Event) -> None:
-        tally = tally_of(event)
-        model = event.model if isinstance(event, events.CallEnded) else owner.model
-        self.by_run.setdefault((run_id, day, model, owner.tenant_id), Tally()).add(tally)
-        key = owner.tenant_id, day, model, owner.project_id, owner.principal_id
-        self.by_day.setdefault(key, Tally()).add(tally)
+        for model, tally in tallies_of(event, owner.model):
+            self.by_run.setdefault((run_id, day, model, owner.tenant_id), Tally()).add(tally)
+            key = owner.tenant_id, day, model, owner.project_id, owner.principal_id
+            self.by_day.setdefault(key, Tally()).add(tally)
         if isinstance(event, events.RunEnded):
             self.ended.add(run_id)
-        elif isinstance(event, events.ExecEnded):
+        elif isinstance(event, events.ExecEnded | CallEnded):
             self.settled.append(event.effect_id)
 
     def costs(self) -> dict[str, Decimal]:
@@ -84,11 +84,17 @@ class _Page:
         return found
 
 
-class UsageProjector(LogFollower):
+class UsageProjector(Projection):
     """Keeps `usage_runs`, `usage_by_run` and `usage_by_day`."""
 
     NAME = "usage"
     LOCK = 0x7573616765
+    KEEPS = (
+        Kept("usage_runs", ("run_id",)),
+        Kept("usage_by_run", ("run_id", "day", "model")),
+        Kept("usage_by_day", ("tenant_id", "day", "model", "project_id", "principal_id"), sample=None),
+    )
+    BESIDE = ("sandbox_reservations", "call_reservations")
 
     async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
         counted = [(stored, event) for stored in page if (event := _read(stored)) is not None]
@@ -122,25 +128,19 @@ class UsageProjector(LogFollower):
         )
         spent = [(run_id, cost, run_id in added.ended) for run_id, cost in added.costs().items()]
         await connection.executemany(_SPENT, [row for row in spent if row[1] or row[2]])
-        if added.settled:
-            await connection.execute(_SETTLED, added.settled)
+        for settled in _SETTLED if added.settled else ():
+            await connection.execute(settled, added.settled)
         await connection.executemany(_BY_RUN, [(*key, *tally.values()) for key, tally in added.by_run.items()])
         await connection.executemany(_BY_DAY, [(*key, *tally.values()) for key, tally in added.by_day.items()])
 
 
 def _read(stored: StoredEvent) -> Event | None:
-    """The event, if it adds something. One that cannot be read must not hold up all others: it is named, and left
-    out."""
-    if stored.type not in COUNTED or "runid" not in stored.metadata:
-        return None
-    try:
-        return stored.decode()
-    except Unreadable as error:
-        log.error("projection.unreadable", projection=UsageProjector.NAME, event_id=str(stored.id), error=error.detail)
-        return None
+    """The event, if it adds something and can be read."""
+    event = readable(stored, UsageProjector.NAME) if stored.type in COUNTED else None
+    return event if "runid" in stored.metadata else None
 
 
 def _owner(stored: StoredEvent, event: events.RunSubmitted) -> UsedBy:
-    return UsedBy(
-        stored.tenant_id, event.principal, event.project_id, event.session_id, event.model, event.limits.max_cost_usd
-    )
+    # What a child may spend is a part of what its parent may, which is reserved already.
+    most = event.limits.max_cost_usd if event.parent is None else None
+    return UsedBy(stored.tenant_id, event.principal, event.project_id, event.session_id, event.model, most)

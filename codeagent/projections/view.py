@@ -5,12 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID
 
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages import events
+from codeagent.messages.calls import MessageFailed
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.conversation import Usage
-from codeagent.messages.values import BASE_CHECKPOINT, ApprovalPolicy, Artifact, Files, RunLimits, RunStatus, Source
+from codeagent.messages.values import (
+    BASE_CHECKPOINT,
+    AgentDefinition,
+    ApprovalPolicy,
+    Artifact,
+    Assignment,
+    Files,
+    Replays,
+    RunLimits,
+    RunStatus,
+    Source,
+)
 from codeagent.messages.verification import Verification
 from codeagent.projections.approvals import Approvals
 
@@ -29,7 +42,9 @@ class RunView:
     source: Source | None = None
     agent: str = ""
     agent_version: int = 1
+    assignment: Assignment | None = None
     model: str = ""
+    fallbacks: tuple[str, ...] = ()
     limits: RunLimits | None = None
     approval_policy: ApprovalPolicy | None = None
     verification: Verification | None = None
@@ -46,6 +61,15 @@ class RunView:
     fingerprint: str = ""
     project_id: str | None = None
     session_id: str | None = None
+    replays: Replays | None = None
+    parent_run_id: str | None = None
+    correlation_id: UUID | None = None
+    """Of the flow that the run belongs to; None before its first event."""
+    key_id: str | None = None
+    """Of the key that its task is sealed with, where it is."""
+    erased: bool = False
+    image: str | None = None
+    """None for the usual one."""
     files: Files | None = None
     """As they are at the newest checkpoint; None while there are none."""
     created_at: datetime | None = None
@@ -55,9 +79,12 @@ class RunView:
         """Shows what was asked for, while no event of the run is there to tell."""
         self.task, self.source = command.task, command.source
         self.agent, self.agent_version = command.agent, command.agent_version
+        self.assignment = _assignment(command.definition)
         self.model, self.limits, self.approval_policy = command.model, command.limits, command.approvals
         self.verification, self.fingerprint = command.verification, command.fingerprint
-        self.project_id, self.session_id = command.project_id, command.session_id
+        self.project_id, self.session_id, self.image = command.project_id, command.session_id, command.image
+        self.fallbacks, self.replays = command.fallbacks or (), command.replays
+        self.parent_run_id = _parent(command)
         self.created_at = self.created_at or at
         self.updated_at = self.updated_at or at
 
@@ -67,7 +94,11 @@ class RunView:
         self.updated_at = stored.occurred_at
         if self.created_at is None:
             self.created_at = stored.occurred_at
+        if self.correlation_id is None and (flow := stored.metadata.get("correlationid")) is not None:
+            self.correlation_id = UUID(flow)
         event = stored.decode()
+        if isinstance(event, events.RunSubmitted):
+            self.key_id, self.erased = stored.key_id, stored.erased
         self._take(event, stored.occurred_at)
         self.approvals.take(event, stored)
 
@@ -77,8 +108,8 @@ class RunView:
                 self._submitted(event)
             case events.RunStarted():
                 self.status = RunStatus.WORKING
-            case events.MessageCompleted():
-                self.steps += 1
+            case events.MessageCompleted() | MessageFailed():
+                self.steps += isinstance(event, events.MessageCompleted)
                 self.usage = self.usage + event.usage
                 self.cost_usd += event.cost_usd or Decimal(0)
             case events.StepCompleted():
@@ -101,10 +132,12 @@ class RunView:
     def _submitted(self, event: events.RunSubmitted) -> None:
         self.task, self.source = event.task, event.source
         self.agent, self.agent_version = event.agent, event.agent_version
+        self.assignment = _assignment(event.definition)
         self.model, self.limits, self.approval_policy = event.model, event.limits, event.approvals
         self.verification, self.fingerprint, self.deadline_at = event.verification, event.fingerprint, event.deadline_at
-        self.project_id, self.session_id = event.project_id, event.session_id
-        self.files = event.continues
+        self.project_id, self.session_id, self.image = event.project_id, event.session_id, event.image
+        self.files, self.fallbacks, self.replays = event.continues, event.fallbacks or (), event.replays
+        self.parent_run_id = _parent(event)
 
     def _brought(self, event: events.ArtifactCreated | events.RunVerified) -> None:
         if isinstance(event, events.RunVerified):
@@ -115,7 +148,8 @@ class RunView:
     def _waits(self, event: events.InputRequired | events.RunResumed) -> None:
         if isinstance(event, events.InputRequired):
             self.status, self.status_reason = RunStatus.INPUT_REQUIRED, "approval_required"
-            self.deadline_at = None
+            # A child's deadline does not stand still: its parent waits for it.
+            self.deadline_at = None if self.parent_run_id is None else self.deadline_at
         else:
             self.status, self.status_reason = RunStatus.WORKING, ""
             self.deadline_at = event.deadline_at
@@ -123,3 +157,11 @@ class RunView:
     def _prepared(self, event: events.StepCompleted) -> None:
         if event.base is not None:
             self.files = Files(base=event.base, checkpoint=event.checkpoint or BASE_CHECKPOINT)
+
+
+def _parent(said: SubmitRun | events.RunSubmitted) -> str | None:
+    return None if said.parent is None else said.parent.run_id
+
+
+def _assignment(definition: AgentDefinition | None) -> Assignment | None:
+    return None if definition is None else definition.assignment

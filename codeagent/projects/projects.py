@@ -26,7 +26,7 @@ from codeagent.messages.project_events import (
 PREFIX = "prj"
 NONE_SUCH = "There is no such project."
 _SETTINGS = tuple(ProjectSettings.model_fields)
-_DOCUMENTS = frozenset({"limits", "verification"})
+_DOCUMENTS = frozenset({"limits", "verification", "dependencies"})
 _SELECT = """SELECT p.*, c.username AS credential_username, c.set_at AS credential_set_at
     FROM projects p LEFT JOIN git_credentials c ON c.project_id = p.id"""
 
@@ -77,8 +77,9 @@ class Projects:
             async with self._control.change(author) as change:
                 await change.row(
                     """INSERT INTO projects (id, tenant_id, version, name, repository, default_ref, agent, model,
-                           limits, image, verification, max_concurrent_runs, max_runs_per_day, created_by, fingerprint)
-                       VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id""",
+                           limits, image, verification, max_concurrent_runs, max_runs_per_day, dependencies,
+                           created_by, fingerprint)
+                       VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) RETURNING id""",
                     order.id,
                     author.tenant_id,
                     *_columns(order.settings),
@@ -144,9 +145,9 @@ class Projects:
                 row = await change.row(
                     """UPDATE projects SET name = $3, repository = $4, default_ref = $5, agent = $6, model = $7,
                            limits = $8, image = $9, verification = $10, max_concurrent_runs = $11,
-                           max_runs_per_day = $12,
-                           archived_at = CASE WHEN $13 THEN coalesce(archived_at, clock_timestamp()) END,
-                           updated_at = clock_timestamp(), version = version + $14
+                           max_runs_per_day = $12, dependencies = $13,
+                           archived_at = CASE WHEN $14 THEN coalesce(archived_at, clock_timestamp()) END,
+                           updated_at = clock_timestamp(), version = version + $15
                        WHERE id = $1 AND version = $2 RETURNING version""",
                     project.id,
                     project.version,

@@ -14,6 +14,7 @@ from codeagent.eventlog.facts import Author, ControlPlane, check_repeat
 from codeagent.messages.envelope import Event
 from codeagent.messages.ids import parse_typed_id, session_stream
 from codeagent.messages.project_events import SessionClosed, SessionCreated, SessionRenamed
+from codeagent.subjects.texts import open_texts, seal_text
 
 PREFIX = "ses"
 NONE_SUCH = "There is no such session."
@@ -67,6 +68,8 @@ class Sessions:
     async def create(self, author: Author, order: SessionOrder) -> tuple[Session, bool]:
         """The session, and whether an earlier request has made it. Raises `InvalidInput` for an id that stands for
         another request. The project exists."""
+        subjects = self._database.subjects
+        title = await seal_text(subjects, author.tenant_id, author.id, order.title, title_place(order.id))
         try:
             async with self._control.change(author) as change:
                 row = await change.row(
@@ -75,7 +78,7 @@ class Sessions:
                     order.id,
                     author.tenant_id,
                     order.project_id,
-                    order.title,
+                    title,
                     author.id,
                     order.fingerprint,
                 )
@@ -85,7 +88,7 @@ class Sessions:
             session = await self.find(author.tenant_id, order.id)
             check_repeat(session.fingerprint, order.fingerprint)
             return session, True
-        return _from_row(row), False
+        return (await self._opened([row]))[0], False
 
     async def find(self, tenant_id: str, session_id: str) -> Session:
         """Raises `NotFound`, also for another tenant's session."""
@@ -98,7 +101,7 @@ class Sessions:
         )
         if not rows:
             raise NotFound(NONE_SUCH)
-        return _from_row(rows[0])
+        return (await self._opened(rows))[0]
 
     async def page(
         self, tenant_id: str, *, project_id: str | None, after: str | None, limit: int
@@ -117,12 +120,14 @@ class Sessions:
             limit + 1,
             tenant=tenant_id,
         )
-        found = [_from_row(row) for row in rows]
+        found = await self._opened(rows)
         return page_of(found, limit, lambda session: format_time_cursor(session.created_at, session.id))
 
     async def rename(self, author: Author, session: Session, title: str) -> Session:
         """Raises `VersionMismatch` where the session has changed since it was read."""
-        return await self._change(author, session, "title = $3", title, SessionRenamed(session_id=session.id))
+        place, subjects = title_place(session.id), self._database.subjects
+        sealed = await seal_text(subjects, author.tenant_id, session.created_by, title, place)
+        return await self._change(author, session, "title = $3", sealed, SessionRenamed(session_id=session.id))
 
     async def close(self, author: Author, session: Session) -> Session:
         """It takes no more runs. Raises `VersionMismatch` where the session has changed since it was read."""
@@ -139,7 +144,12 @@ class Sessions:
                 value,
             )
             await change.record(session_stream(session.id), row["version"], fact)
-            return _from_row(row)
+            return (await self._opened([row]))[0]
+
+    async def _opened(self, rows: Sequence[Row]) -> list[Session]:
+        titles = {title_place(row["id"]): row["title"] for row in rows}
+        opened = await open_texts(self._database.subjects, titles)
+        return [Session(**{**dict(row), "title": opened[title_place(row["id"])]}) for row in rows]
 
     async def runs(self, tenant_id: str, session_id: str) -> SessionRuns:
         """In the order in which they were accepted, those included whose commands got lost."""
@@ -154,5 +164,5 @@ class Sessions:
         return SessionRuns(rows[0]["first"], rows[0]["newest"])
 
 
-def _from_row(row: Row) -> Session:
-    return Session(**dict(row))
+def title_place(session_id: str) -> str:
+    return f"sessions/{session_id}/title"

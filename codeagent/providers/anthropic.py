@@ -10,7 +10,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 
-from codeagent.providers.keys import ApiKey, KeySource
+from codeagent.providers.keyring import Keyring
 from codeagent.providers.models import Recent
 from codeagent.providers.vendor import Timeouts
 from codeagent.providers.wire import http_client
@@ -28,8 +28,8 @@ class AnthropicConnection:
         "anthropic_cache_messages": True,
     }
 
-    def __init__(self, key: KeySource, timeouts: Timeouts, *, base_url: str | None = None) -> None:
-        self.key = ApiKey(key)
+    def __init__(self, keys: Keyring, timeouts: Timeouts, *, base_url: str | None = None) -> None:
+        self.keys = keys
         self._client = AsyncAnthropic(
             base_url=base_url or OFFICIAL_URL,
             api_key="not-asked-yet",
@@ -42,7 +42,7 @@ class AnthropicConnection:
 
     def model(self, name: str) -> Model:
         # The SDK reads the attribute when it builds the request, right after this and without a pause.
-        self._client.api_key = self.key.take()
+        self._client.api_key = self.keys.take()
         return self._models(name)
 
     async def close(self) -> None:

@@ -18,8 +18,32 @@ from codeagent.providers.protocol import ProviderError
 
 State = Literal["closed", "open", "half-open"]
 Outcome = Literal["success", "failure", "neutral"]
-TransitionListener = Callable[[str, State, State], None]
-"""Told the breaker's name, the old state and the new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What a breaker has done. `reason` is that of the failure that counted last; empty where there was none."""
+
+    breaker: str
+    old: State
+    new: State
+    reason: str
+
+
+TransitionListener = Callable[[Transition], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a breaker stands: how many seconds ago somebody wanted to call, the provider answered, or a call failed; None
+    where that has not been. `reason` is that of the failure that counted last."""
+
+    state: State
+    used_ago: float | None
+    answered_ago: float | None
+    failed_ago: float | None
+    reason: str
+
 
 # What says nothing about the vendor's health: the request or the key was bad, and the vendor said so in good order.
 _ANSWERED = frozenset(
@@ -35,7 +59,7 @@ class CircuitOpen(ProviderError):
     def __init__(self, provider: str, seconds: float) -> None:
         super().__init__(
             f"The model provider {provider!r} failed repeatedly and is not called for {seconds:.0f} s.",
-            reason="overloaded",
+            reason="circuit_open",
             retryable=True,
             retry_after_seconds=seconds,
         )
@@ -66,7 +90,11 @@ class Breaker:
         self._monotonic = monotonic
         self._opened_at = monotonic()
         self._era = 0
-        self._probing = False
+        self._probing = self._restoring = False
+        self._used_at: float | None = None
+        self._answered_at: float | None = None
+        self._failed_at: float | None = None
+        self._reason = ""
         self._listeners = tuple(listeners)
         self._circuit = pybreaker.CircuitBreaker(
             fail_max=failures_to_open, name=name, throw_new_error_on_trip=False, listeners=[_Relay(self._changed)]
@@ -76,36 +104,54 @@ class Breaker:
     def state(self) -> State:
         return _state(self._circuit.current_state)
 
+    @property
+    def standing(self) -> Standing:
+        now = self._monotonic()
+
+        def ago(at: float | None) -> float | None:
+            return None if at is None else now - at
+
+        return Standing(self.state, ago(self._used_at), ago(self._answered_at), ago(self._failed_at), self._reason)
+
+    def check(self) -> None:
+        """Raises CircuitOpen where `admit` would, and lets nobody in."""
+        self._used_at = self._monotonic()
+        remaining = self._opened_at + self._open_seconds - self._monotonic()
+        if self.state == "open" and remaining > 0:
+            raise CircuitOpen(self.name, remaining)
+        if self.state == "half-open" and self._probing:
+            raise CircuitOpen(self.name, min(self._open_seconds, 1.0))
+
     def admit(self) -> Admission:
         """Leave to call now. Raises CircuitOpen while open, and beside the one probe while half open."""
+        self.check()
         if self.state == "open":
-            remaining = self._opened_at + self._open_seconds - self._monotonic()
-            if remaining > 0:
-                raise CircuitOpen(self.name, remaining)
             self._circuit.half_open()
         if self.state == "half-open":
-            if self._probing:
-                raise CircuitOpen(self.name, min(self._open_seconds, 1.0))
             self._probing = True
             return Admission(self._era, probe=True)
         return Admission(self._era, probe=False)
 
-    def record(self, admission: Admission, outcome: Outcome) -> None:
-        """What became of an admitted call. `neutral` (a cancellation, a rate limit) changes nothing."""
+    def record(self, admission: Admission, outcome: Outcome, reason: str = "") -> None:
+        """What became of an admitted call, and why. `neutral` (a cancellation, a rate limit) changes nothing."""
         if admission.era != self._era:
             return
         if admission.probe:
             self._probing = False
         if outcome == "success":
+            self._answered_at = self._monotonic()
             self._circuit.call(lambda: None)
         elif outcome == "failure":
+            self._failed_at, self._reason = self._monotonic(), reason
             with contextlib.suppress(_Failed):
                 self._circuit.call(_fail)
 
     def restore_open(self, seconds_ago: float) -> None:
         """Continues an open state known from the log, so that a restart does not storm a vendor that is down."""
         if self.state == "closed" and seconds_ago < self._open_seconds:
+            self._restoring = True
             self._circuit.open()
+            self._restoring = False
             self._opened_at = self._monotonic() - max(0.0, seconds_ago)
 
     def _changed(self, old: State, new: State) -> None:
@@ -115,8 +161,9 @@ class Breaker:
             # Calls admitted before a trip or a recovery finish late; they say nothing about what is now.
             self._era += 1
             self._probing = False
-        for listener in self._listeners:
-            listener(self.name, old, new)
+        if not self._restoring:  # what the log has told is no news
+            for listener in self._listeners:
+                listener(Transition(self.name, old, new, self._reason))
 
 
 def outcome_of(error: ProviderError) -> Outcome:

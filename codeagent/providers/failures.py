@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from dataclasses import dataclass
@@ -9,12 +10,17 @@ from dataclasses import dataclass
 import httpx2
 from pydantic_ai import exceptions as vendor
 
-from codeagent.messages.conversation import Usage
 from codeagent.providers.keys import KeyUnusable
 from codeagent.providers.protocol import ProviderError
 
+_log = logging.getLogger(__name__)
 _SAFE_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "cyber_policy", "safety"})
+
+
+class EndlessAnswer(Exception):
+    """More bytes than any whole answer takes have arrived: the server is broken or hostile."""
+
 
 SENTENCES = {
     "rate_limited": "limits how often it may be called",
@@ -55,6 +61,8 @@ _VERDICTS: tuple[tuple[type[Exception], _Verdict], ...] = (
     (vendor.ModelHTTPError, _Verdict("invalid_request", False)),
     (vendor.ModelAPIError, _Verdict("bad_response", True)),
     (vendor.UnexpectedModelBehavior, _Verdict("bad_response", True)),
+    (EndlessAnswer, _Verdict("bad_response", False)),
+    (vendor.UserError, _Verdict("internal", False)),
     (TimeoutError, _Verdict("timeout", True)),
     (httpx2.TimeoutException, _Verdict("timeout", True)),
     (httpx2.HTTPError, _Verdict("connection", True)),
@@ -68,29 +76,27 @@ _BY_STATUS = {
 }
 
 
-def failure(
-    reason: str, provider: str, *, retryable: bool, note: str = "", usage: Usage | None = None
-) -> ProviderError:
+def failure(reason: str, provider: str, *, retryable: bool, note: str = "") -> ProviderError:
     """An error of ours about a provider. `note` is shown to users."""
     detail = f"The model provider {provider!r} {SENTENCES[reason]}{f' ({note})' if note else ''}."
-    return ProviderError(detail, reason=reason, retryable=retryable, usage=usage)
+    return ProviderError(detail, reason=reason, retryable=retryable)
 
 
-def from_vendor(error: Exception, provider: str, usage: Usage | None) -> ProviderError:
-    """The `ProviderError` for whatever a call raised. A bug of ours keeps its cause, a vendor's error does not."""
+def from_vendor(error: Exception, provider: str) -> ProviderError:
+    """The `ProviderError` for whatever a call raised, without its words."""
     if isinstance(error, ProviderError):
         return error
     if isinstance(error, KeyUnusable):
         return failure("authentication", provider, retryable=error.retryable, note="there is no usable API key")
     verdict = _verdict(error)
     if verdict is None:
-        bug = failure("internal", provider, retryable=False, note=type(error).__name__, usage=usage)
-        bug.__cause__ = error
-        return bug
+        # An answer of another shape than the SDK knows ends in any exception there is, often with the answer in it.
+        _log.warning("an answer cannot be read: %s at %s", type(error).__name__, _place(error))
+        return failure("bad_response", provider, retryable=True, note=type(error).__name__)
     retryable = verdict.retryable
     if isinstance(error, vendor.ModelHTTPError) and error.provider_retry_hint is False:
         retryable = False
-    mapped = failure(verdict.reason, provider, retryable=retryable, note=_note(error), usage=usage)
+    mapped = failure(verdict.reason, provider, retryable=retryable, note=_note(error))
     mapped.retry_after_seconds = _seconds(getattr(error, "retry_after", None))
     return mapped
 
@@ -104,6 +110,14 @@ def _verdict(error: Exception) -> _Verdict | None:
         if error.status_code in _BY_STATUS:
             return _BY_STATUS[error.status_code]
     return next((verdict for kind, verdict in _VERDICTS if isinstance(error, kind)), None)
+
+
+def _place(error: Exception) -> str:
+    """Where an exception was raised, which is all of it that may be told."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return "?" if step is None else f"{step.tb_frame.f_globals.get('__name__')}:{step.tb_lineno}"
 
 
 def _note(error: Exception) -> str:

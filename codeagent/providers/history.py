@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
+from pydantic_core import from_json
+
 from codeagent.messages.conversation import AssistantMessage, ChatMessage, ToolCall, ToolMessage, UserMessage
 
 NO_ANSWER = "No result was recorded for this call."
@@ -99,14 +101,20 @@ class _OpenCalls:
         return answers + held
 
 
+def _is_object(arguments: str) -> bool:
+    """Whether every vendor takes it: some are sent the text, some the object, which has to survive being written."""
+    try:
+        document = from_json(arguments)
+        json.dumps(document, allow_nan=False)
+    except ValueError:
+        return False
+    return isinstance(document, dict)
+
+
 def _sendable(call: ToolCall) -> ToolCall:
     """A name and arguments every vendor takes back: what is not a JSON object is quoted inside one."""
-    try:
-        document = json.loads(call.arguments)
-    except (ValueError, RecursionError):
-        document = None
     arguments = clean(call.arguments)
-    if not isinstance(document, dict):
+    if not _is_object(arguments):
         arguments = json.dumps({"malformed_arguments": arguments}) if arguments.strip() else "{}"
     name = _UNUSABLE_IN_NAME.sub("_", call.name)[:64] or "unnamed"
     return call.model_copy(update={"name": name, "arguments": arguments})

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Literal
 from urllib.parse import urlsplit
 
-from codeagent.providers.pricing import Pricing, TokenPrices
-from codeagent.providers.registry import BUILTIN, ProviderSettings
+from codeagent.providers.pricing import FREE, TokenPrices
+from codeagent.providers.registry import BUILTIN, ProviderKind, ProviderSettings
 from codeagent.providers.repair.provider import WINDOW_TOKENS
 
 ANY_MODEL = "*"
-_FREE = TokenPrices(input_usd=Decimal(0), output_usd=Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +20,7 @@ class ProviderOffer:
     there or accepted: only workers read it. Whether the vendor answers is known to workers alone, too."""
 
     name: str
-    kind: Literal["openai", "anthropic", "builtin"]
+    kind: ProviderKind
     host: str | None
     key_configured: bool
     models: tuple[str, ...]
@@ -67,10 +64,10 @@ def _ids(settings: ProviderSettings) -> tuple[str, ...]:
 
 
 def _models(settings: ProviderSettings) -> Iterator[ModelOffer]:
-    pricing = Pricing(settings.kind, settings.base_url, settings.prices, settings.context_window)
+    pricing = settings.pricing()
     for model, model_id in zip(settings.models or (ANY_MODEL,), _ids(settings), strict=True):
         if settings.name == BUILTIN:
-            yield ModelOffer(model_id, settings.name, WINDOW_TOKENS, _FREE)
+            yield ModelOffer(model_id, settings.name, WINDOW_TOKENS, FREE.tokens)
         elif model == ANY_MODEL:
             yield ModelOffer(model_id, settings.name, settings.context_window)
         else:

@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions, and every server that speaks it: vLLM, Ollama, llama.cpp, LM Studio, gateways."""
+"""OpenAI's two APIs, Responses and Chat Completions, and every server that speaks one: vLLM, Ollama, llama.cpp."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from openai import AsyncOpenAI, Omit
 from pydantic_ai.models import Model
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers import Provider as VendorClient
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-from codeagent.providers.keys import ApiKey, KeySource
+from codeagent.providers.keyring import Keyring
 from codeagent.providers.models import Recent
 from codeagent.providers.vendor import Timeouts
 from codeagent.providers.wire import http_client
@@ -21,23 +21,26 @@ from codeagent.providers.wire import http_client
 OFFICIAL_URL = "https://api.openai.com/v1"
 
 OutputLimitField = Literal["max_completion_tokens", "max_tokens"]
+Api = Literal["responses", "chat"]
 
 
 class OpenAIConnection:
-    """A `Connection` to one base URL. Address, key and organisation never come from the SDK's environment variables."""
+    """A `Connection` to one base URL. Address, key and organisation never come from the SDK's environment variables.
 
-    settings: Mapping[str, Any] = {"max_retries": 0}
+    Without `api`, the vendor's own service is asked by Responses and other servers by Chat Completions.
+    """
 
     def __init__(
         self,
         name: str,
-        key: KeySource,
+        keys: Keyring,
         timeouts: Timeouts,
         *,
         base_url: str | None = None,
+        api: Api | None = None,
         output_limit_field: OutputLimitField | None = None,
     ) -> None:
-        self.key = ApiKey(key)
+        self.keys = keys
         self._client = AsyncOpenAI(
             base_url=base_url or OFFICIAL_URL,
             api_key=self._next_key,
@@ -57,7 +60,13 @@ class OpenAIConnection:
         self._profile = OpenAIModelProfile(
             openai_chat_supports_max_completion_tokens=limit_field == "max_completion_tokens",
             openai_chat_streaming_requires_finish_reason=True,
+            # What the model thought is not in our conversations, so nothing is fetched that would be dropped.
+            openai_supports_encrypted_reasoning_content=False,
         )
+        self._api: Api = api or ("chat" if base_url else "responses")
+        # The vendor keeps what it answered for a month unless one says no; not every other server knows the word.
+        store = {"openai_store": False} if self._api == "responses" or base_url is None else {}
+        self.settings: Mapping[str, Any] = {"max_retries": 0, **store}
         self._models = Recent(self._build)
 
     def model(self, name: str) -> Model:
@@ -67,7 +76,8 @@ class OpenAIConnection:
         await self._client.close()
 
     def _build(self, name: str) -> Model:
-        return OpenAIChatModel(name, provider=self._vendor, profile=self._profile)
+        kind = OpenAIResponsesModel if self._api == "responses" else OpenAIChatModel
+        return kind(name, provider=self._vendor, profile=self._profile)
 
     async def _next_key(self) -> str:
-        return self.key.take()
+        return self.keys.take()

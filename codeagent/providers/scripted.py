@@ -9,7 +9,8 @@ from decimal import Decimal
 
 from codeagent.messages.conversation import AssistantMessage, FinishReason
 from codeagent.providers import usage
-from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError, TextSink
+from codeagent.providers.pricing import FREE
+from codeagent.providers.protocol import ModelReply, ModelRequest, Price, ProviderError, TextSink
 from codeagent.providers.replies import normalised
 from codeagent.providers.sink import LossySink
 
@@ -35,16 +36,22 @@ class ScriptedProvider:
     number of conversations can share one script. Errors in it are raised once each and then passed over.
     """
 
-    def __init__(self, script: Script, *, name: str = "scripted", context_window: int = 128_000) -> None:
+    def __init__(
+        self, script: Script, *, name: str = "scripted", context_window: int = 128_000, price: Price | None = FREE
+    ) -> None:
         self.name = name
         self.requests: list[ModelRequest] = []
         self._script = script
         self._context_window = context_window
+        self._price = price
         self._raised: set[int] = set()
         self._closed = False
 
     def context_window(self, model: str) -> int:
         return self._context_window
+
+    def price(self, model: str) -> Price | None:
+        return self._price
 
     async def close(self) -> None:
         self._closed = True

@@ -1,13 +1,15 @@
 """One adapter for every vendor behind an HTTP API: bounds the call, streams its text, translates its end.
 
-A vendor's own part (client, model class, key) is a `Connection`; see `openai.py` and `anthropic.py`.
+A vendor's own part (client, model class, key) is a `Connection`; see `openai.py`, `anthropic.py` and `google.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pydantic_ai.direct import model_request_stream
@@ -18,19 +20,21 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
+    ToolCallPart,
 )
 from pydantic_ai.models import Model, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 
 from codeagent.messages.conversation import FinishReason, Usage
-from codeagent.providers import failures, history, translation
-from codeagent.providers.keys import ApiKey
+from codeagent.providers import failures, history, responses, translation
+from codeagent.providers.keyring import Keyring
+from codeagent.providers.keys import Key
 from codeagent.providers.pricing import Pricing
-from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError, TextSink
+from codeagent.providers.protocol import CallCanceled, ModelReply, ModelRequest, Price, ProviderError, TextSink
 from codeagent.providers.replies import normalised
 from codeagent.providers.sink import LossySink
 
-MAX_REPLY_CHARACTERS = 4_000_000
+MAX_REPLY_CHARACTERS = 8_000_000
 """More than any model writes: a server that goes on past it is broken or hostile."""
 
 
@@ -47,7 +51,7 @@ class Connection(Protocol):
     """A vendor's client. `model` may be asked for any name, at any time, from one event loop."""
 
     settings: Mapping[str, Any]
-    key: ApiKey
+    keys: Keyring
 
     def model(self, name: str) -> Model: ...
 
@@ -63,9 +67,15 @@ class VendorProvider:
         self._pricing = pricing
         self._timeouts = timeouts
         self._closed = False
+        for library in ("openai", "anthropic", "google_genai"):
+            # Below this they write prompts, where an environment variable of theirs asks for it.
+            logging.getLogger(library).setLevel(logging.WARNING)
 
     def context_window(self, model: str) -> int:
         return self._pricing.context_window(model)
+
+    def price(self, model: str) -> Price | None:
+        return self._pricing.price(model)
 
     async def close(self) -> None:
         if not self._closed:
@@ -77,36 +87,44 @@ class VendorProvider:
             raise failures.failure("internal", self.name, retryable=False, note="the provider is closed")
         if not request.messages:
             raise failures.failure("invalid_request", self.name, retryable=False, note="no messages")
-        call = _Call(self.name, self._timeouts, LossySink(on_text))
+        call, price = _Call(self.name, self._timeouts, LossySink(on_text)), self.price(request.model)
         failed: ProviderError
+        key: Key | None = None
         try:
-            response = await call.run(self._connection, request)
-            return self._reply(request, response)
+            with self._connection.keys.lent(request.model) as key:
+                async with responses.closed_afterwards():
+                    response = await call.run(self._connection, request)
+            reply = self._reply(request, response, price, call.first_token_seconds)
+            return replace(reply, credential_id=key.credential_id)
+        except asyncio.CancelledError:
+            if (used := call.usage()) is not None:
+                raise CallCanceled(used, price, key.credential_id if key else None) from None
+            raise
         except Exception as error:
-            failed = failures.from_vendor(error, self.name, call.usage())
-            if failed.reason == "authentication" and self._connection.key.has_changed():
-                failed.retryable = True  # type: ignore[misc]  # the old key was revoked while it was in use
+            failed = failures.from_vendor(error, self.name)
+            if (used := call.usage()) is not None:
+                failed.spent(used, price)
+        if key is not None:
+            failed.credential_id = key.credential_id
+            failed.has_other_key = await self._connection.keys.refused(key, request.model, failed)
+            failed.retryable = failed.retryable or failed.has_other_key  # type: ignore[misc]
         # Raised out here, so that no vendor's message, which may quote the prompt, hangs on as its context.
         raise failed
 
-    def _reply(self, request: ModelRequest, response: ModelResponse) -> ModelReply:
+    def _reply(
+        self, request: ModelRequest, response: ModelResponse, price: Price | None, first_token_seconds: float | None
+    ) -> ModelReply:
         reply = ModelReply(
             message=translation.from_vendor(response),
             usage=translation.usage_of(response.usage) or Usage(),
             finish_reason=translation.finish_reason(response),
             response_model=response.model_name or request.model,
             response_id=response.provider_response_id or "",
+            price=None if price is None else price.told,
+            first_token_seconds=first_token_seconds,
         )
         reply = normalised(request, reply)
-        cost = self._pricing.cost(reply.usage, reply.response_model, request.model)
-        return ModelReply(
-            message=reply.message,
-            usage=reply.usage,
-            cost_usd=cost,
-            finish_reason=reply.finish_reason,
-            response_model=reply.response_model,
-            response_id=reply.response_id,
-        )
+        return replace(reply, cost_usd=None if price is None else price.cost(reply.usage))
 
 
 class _Call:
@@ -118,14 +136,19 @@ class _Call:
         self._on_text = on_text
         self._stream: StreamedResponse | None = None
         self._received = 0
+        self.first_token_seconds: float | None = None
 
     def usage(self) -> Usage | None:
         return translation.usage_of(self._stream.usage) if self._stream else None
 
     async def run(self, connection: Connection, request: ModelRequest) -> ModelResponse:
+        # Of an event that it does not know a library warns with the words of the answer.
+        warnings.filterwarnings("ignore", module=r"(pydantic|pydantic_ai|openai|anthropic|google\.genai)\.")
         settings = ModelSettings(max_tokens=request.max_output_tokens)
         settings.update(connection.settings)  # type: ignore[typeddict-item]
-        end = asyncio.get_running_loop().time() + request.timeout_seconds
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        end = began + request.timeout_seconds
         async with asyncio.timeout(min(request.timeout_seconds, self._timeouts.first_token_seconds)) as limit:
             async with model_request_stream(
                 connection.model(request.model),
@@ -136,6 +159,8 @@ class _Call:
             ) as stream:
                 self._stream = stream
                 async for event in stream:
+                    if self.first_token_seconds is None:
+                        self.first_token_seconds = clock() - began
                     limit.reschedule(end)
                     await self._take(event)
                 return self._whole(stream.get())
@@ -143,8 +168,10 @@ class _Call:
     async def _take(self, event: ModelResponseStreamEvent) -> None:
         text = ""
         if isinstance(event, PartStartEvent):
-            self._received += len(getattr(event.part, "content", None) or "")
-            text = event.part.content if isinstance(event.part, TextPart) else ""
+            part = event.part
+            whole_call = part.args_as_json_str() if isinstance(part, ToolCallPart) else ""
+            self._received += len(getattr(part, "content", None) or whole_call)
+            text = part.content if isinstance(part, TextPart) else ""
         elif isinstance(event, PartDeltaEvent):
             written = getattr(event.delta, "content_delta", None) or getattr(event.delta, "args_delta", None) or ""
             self._received += len(written)

@@ -45,7 +45,7 @@ class Worst:
 
 
 class Reservations:
-    """`database` owns the tables. That a tenant has no daily quota is remembered for `remembered_seconds`, and its
+    """`database` sees all tenants. That a tenant has no daily quota is remembered for `remembered_seconds`, and its
     commands then cost no query."""
 
     def __init__(self, database: Database, defaults: SandboxQuota, *, remembered_seconds: float = 5.0) -> None:

@@ -119,7 +119,7 @@ class OutboxPublisher:
 
     async def _outgoing(self, row: DueRow) -> _Outgoing:
         if row.value is not None:
-            return _Outgoing(row.topic, row.key, [(row.headers, row.value)])
+            return _Outgoing(row.topic, row.key, [(row.headers, row.value)], row.id if row.goes_when_sent else None)
         assert row.stream_id is not None
         most = row.last_version - row.first_version + 1
         events = await self._log.read_stream(row.stream_id, row.first_version - 1, most)

@@ -20,6 +20,8 @@ from codeagent.sandboxes.protocol import Limits, SandboxFailure
 
 _LONGEST_HEADER_BYTES = 64 << 10
 _COPY_BYTES = 1 << 20
+_LONGEST_FOLDER_BYTES = 3_700
+"""Any name in it is then still within what can be unpacked."""
 
 
 class Content:
@@ -59,7 +61,11 @@ def _refused(detail: str) -> SandboxFailure:
     return SandboxFailure(detail, reason="archive_refused", retryable=False)
 
 
-def entries(archive: Path, limits: Limits) -> Iterator[Entry]:
+Link = Callable[[tuple[str, ...], str], str | None]
+"""What a link of these parts may read in the place of its target; `None` where it may not be."""
+
+
+def entries(archive: Path, limits: Limits, link: Link | None = None) -> Iterator[Entry]:
     """The members of `archive` in order, each checked. `content` is readable until the next step.
 
     Anything with a `.git` component is left out. Raises `SandboxFailure` (`archive_refused`) for absolute paths,
@@ -71,7 +77,7 @@ def entries(archive: Path, limits: Limits) -> Iterator[Entry]:
             seen_bytes += member.size if member.isreg() else 0
             if seen_bytes > limits.workspace_bytes or count > limits.workspace_inodes:
                 raise _refused("the archive holds more than the workspace may")
-            entry = _checked(member)
+            entry = _checked(member, link or inside)
             if entry is not None:
                 content = tar.extractfile(member) if member.isreg() else None
                 yield entry if content is None else replace(entry, content=Content(content))
@@ -86,7 +92,7 @@ def _explained() -> Iterator[None]:
         raise _refused(f"the archive cannot be read: {type(error).__name__}") from error
 
 
-def _checked(member: tarfile.TarInfo) -> Entry | None:
+def _checked(member: tarfile.TarInfo, link: Link) -> Entry | None:
     try:
         parts = beneath.components(member.name)
     except SandboxFailure:
@@ -97,9 +103,10 @@ def _checked(member: tarfile.TarInfo) -> Entry | None:
     if member.isdir():
         return Entry(path, is_directory=True)
     if member.issym():
-        if not stays_inside(parts, member.linkname):
+        target = link(parts, member.linkname)
+        if target is None:
             raise _refused(f"the archive contains a link that leads outside: {path!a}")
-        return Entry(path, target=member.linkname)
+        return Entry(path, target=target)
     if not member.isreg() or member.issparse():
         raise _refused(f"the archive contains something else than files, directories and links: {path!a}")
     return Entry(path, executable=bool(member.mode & 0o111), size=member.size)
@@ -117,16 +124,22 @@ def stays_inside(parts: tuple[str, ...], target: str) -> bool:
     return True
 
 
+def inside(parts: tuple[str, ...], target: str) -> str | None:
+    """See `Link`: of archives whose links stay in them."""
+    return target if stays_inside(parts, target) else None
+
+
 class Unpacker:
     """Writes a checked archive below a directory nobody else is writing to yet."""
 
-    def __init__(self, root: Path, owner: int) -> None:
+    def __init__(self, root: Path, owner: int, link: Link = inside) -> None:
         self._root = root
         self._owner = owner
+        self._link = link
 
     def unpack(self, archive: Path, limits: Limits, canceled: threading.Event) -> None:
         """Blocking. Files get the time of now: the diff relies on it. Raises `SandboxFailure`."""
-        for entry in entries(archive, limits):
+        for entry in entries(archive, limits, self._link):
             if canceled.is_set():
                 raise SandboxFailure("unpacking was canceled", reason="canceled")
             self._place(entry)
@@ -174,14 +187,14 @@ def _copy(source: Content, write: Callable[[bytes], object]) -> None:
         write(piece)
 
 
-def pack(root: Path, destination: Path, limits: Limits) -> None:
+def pack(root: Path, destination: Path, limits: Limits, link: Link = inside, deepest: int | None = None) -> None:
     """Blocking. Writes the tree below `root` as a plain .tar.gz: sorted, without `.git`, owners, times, or anything
-    but files, directories and links that stay inside. Raises `SandboxFailure` (`too_large`)."""
-    budget = _Budget(limits)
+    but files, directories and links that stay inside, or as `link` says. Raises `SandboxFailure` (`too_large`)."""
+    budget = _Budget(limits, deepest)
     with _writing(destination) as tar:
         pending: list[tuple[str, ...]] = [()]
         while pending:
-            pending += reversed(_pack_directory(tar, root, pending.pop(), budget))
+            pending += reversed(_pack_directory(tar, root, pending.pop(), budget, link))
 
 
 def pack_files(files: Mapping[str, bytes], destination: Path, limits: Limits) -> None:
@@ -206,9 +219,17 @@ def _writing(destination: Path) -> Iterator[tarfile.TarFile]:
 
 
 class _Budget:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, deepest: int | None = None) -> None:
         self._bytes = limits.workspace_bytes
         self._inodes = limits.workspace_inodes
+        self._deepest = deepest
+
+    def enter(self, parts: tuple[str, ...]) -> None:
+        """Each directory is reached from the top: what is nested without end takes time without end."""
+        if self._deepest is None:
+            return
+        if len(parts) > self._deepest or sum(len(os.fsencode(part)) + 1 for part in parts) > _LONGEST_FOLDER_BYTES:
+            raise SandboxFailure("the directory is nested too deeply", reason="too_large", retryable=False)
 
     def spend(self, size: int) -> None:
         self._bytes -= size
@@ -217,8 +238,11 @@ class _Budget:
             raise SandboxFailure("the directory holds more than the workspace may", reason="too_large", retryable=False)
 
 
-def _pack_directory(tar: tarfile.TarFile, root: Path, parts: tuple[str, ...], budget: _Budget) -> list[tuple[str, ...]]:
+def _pack_directory(
+    tar: tarfile.TarFile, root: Path, parts: tuple[str, ...], budget: _Budget, link: Link
+) -> list[tuple[str, ...]]:
     """Adds what lies directly in root/parts; returns the directories found, which are still to be entered."""
+    budget.enter(parts)
     found = []
     with beneath.directory(root, parts) as here:
         for name in sorted(os.listdir(here)):  # noqa: PTH208  # a descriptor
@@ -233,8 +257,9 @@ def _pack_directory(tar: tarfile.TarFile, root: Path, parts: tuple[str, ...], bu
                 tar.addfile(header)
                 found.append(below)
             elif stat.S_ISLNK(facts.st_mode):
-                header.type, header.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=here)
-                if stays_inside(below, header.linkname):
+                target = link(below, os.readlink(name, dir_fd=here))
+                if target is not None:
+                    header.type, header.linkname = tarfile.SYMTYPE, target
                     budget.spend(0)
                     tar.addfile(header)
             elif stat.S_ISREG(facts.st_mode):

@@ -22,6 +22,11 @@ COMMAND = "CODEAGENT_COMMAND"
 """The variable a parked sandbox is told its command in. The command itself does not see it."""
 
 
+_UNFINISHED = ("--perms", "0755")
+"""Bubblewrap refuses this without something after it that has permissions."""
+_FINISHED = ("--dir", "/run")
+
+
 def build(bwrap: str, box: Box, around: Surroundings, *, status: int, filters: Sequence[int]) -> list[str]:
     """The whole argument list. Raises `ValueError` for a mount whose target somebody inside could have replaced."""
     return [bwrap, *_fixed(status, filters), *_options(box, around), "--", *_shell(box.max_processes), *box.command]
@@ -30,10 +35,11 @@ def build(bwrap: str, box: Box, around: Surroundings, *, status: int, filters: S
 def parked(bwrap: str, *, status: int, filters: Sequence[int], told: int) -> list[str]:
     """The argument list of a sandbox that waits until `told` is closed for what `told_to_parked` gives.
 
-    What isolates is said here and now: if nothing more is ever said, not even the shell is found inside.
+    What isolates is said here and now. If nothing more is ever said, the options are not whole and it ends at once: who
+    starts it may be killed, and what began then could be left half-way.
     """
     shell = ("/bin/sh", "-c", f'eval "unset {COMMAND}; ${COMMAND}"', "sh")
-    return [bwrap, *_fixed(status, filters), "--args", str(told), "--", *shell]
+    return [bwrap, *_fixed(status, filters), *_UNFINISHED, "--args", str(told), "--", *shell]
 
 
 def told_to_parked(box: Box, around: Surroundings) -> bytes:
@@ -42,7 +48,7 @@ def told_to_parked(box: Box, around: Surroundings) -> bytes:
     Raises `ValueError` as `build` does.
     """
     limit = "" if box.max_processes is None else f"ulimit -p {box.max_processes} && "
-    words = [*_options(box, around), "--setenv", COMMAND, f"{limit}exec {shlex.join(box.command)}"]
+    words = [*_FINISHED, *_options(box, around), "--setenv", COMMAND, f"{limit}exec {shlex.join(box.command)}"]
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
@@ -59,7 +65,7 @@ def _options(box: Box, around: Surroundings) -> list[str]:
     for bind in binds:
         check_target(bind.target)
     return [
-        *_environment({**around.environment, **box.environment}),
+        *_environment(box.variables(around.environment)),
         *(word for part in around.top_level for word in _part(part)),
         *("--ro-bind", str(around.etc), "/etc"),
         *_memory_file_systems(box.tmp_bytes),

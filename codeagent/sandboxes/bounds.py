@@ -42,6 +42,7 @@ BOUNDS: dict[str, Bound] = {
     "patch_bytes": Bound(1, 64 << 20, "bytes"),
     "patch_files": Bound(1, 100_000, "files"),
     "egress_bytes": Bound(0, 1 << 40, "bytes"),
+    "dependencies_bytes": Bound(1 << 20, 1 << 40, "bytes"),
 }
 
 

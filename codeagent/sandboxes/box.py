@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE
+
 WORKSPACE = "/workspace"
 HOME = "/home/agent"
 INNER_UID = 1000
@@ -32,9 +34,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every sandbox of this machine sees beside its workspace.
+    """What every sandbox of one image sees beside its workspace.
 
-    `top_level`: /usr and its aliases. `masks`: (empty host path, path under /proc).
+    `top_level`: /usr and its aliases, or what else the image has. `masks`: (empty host path, path under /proc).
     """
 
     top_level: tuple[Bind | Link, ...]
@@ -46,7 +48,9 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One sandbox: the command and what it may touch. `max_processes` is for machines without a group limit."""
+    """One sandbox: the command and what it may touch. `max_processes` is for machines without a group limit; `image`
+    names what surrounds it; `fills` is the volume on the host that it writes to, where that is not the workspace;
+    `programs` is the directory inside whose programs it finds first."""
 
     command: tuple[str, ...]
     workspace: Path
@@ -56,6 +60,21 @@ class Box:
     binds: tuple[Bind, ...] = ()
     tmp_bytes: int = 256 << 20
     max_processes: int | None = None
+    image: str = DEFAULT_IMAGE
+    fills: Path | None = None
+    programs: str = ""
+
+    @property
+    def volume(self) -> Path | None:
+        """What has no room left when the command could write no more."""
+        return self.workspace if self.writable else self.fills
+
+    def variables(self, around: Mapping[str, str]) -> dict[str, str]:
+        """The command's environment, in the `around` of its driver."""
+        found = {**around, **self.environment}
+        if self.programs:
+            found["PATH"] = f"{self.programs}:{found['PATH']}"
+        return found
 
 
 def check_target(target: str) -> None:

@@ -12,12 +12,13 @@ import re
 import shutil
 import stat
 import subprocess  # nosec: asks bubblewrap for its version
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from codeagent.sandboxes import argv, machine, processes, seccomp
+from codeagent.sandboxes import argv, images, machine, processes, seccomp
 from codeagent.sandboxes.box import WORKSPACE, Box, Surroundings
+from codeagent.sandboxes.images import NO_IMAGES
 from codeagent.sandboxes.launcher import Launcher, ParkedProgram, Place, Program
 from codeagent.sandboxes.local import SLOT_UIDS, LocalDriver
 from codeagent.sandboxes.processes import Pipes, ReportingChild
@@ -35,17 +36,23 @@ class Bubblewrap:
     name = "bwrap"
 
     def __init__(
-        self, state_dir: Path, level: IsolationLevel, tools: Sequence[Path] = (), program: str | None = None
+        self,
+        state_dir: Path,
+        level: IsolationLevel,
+        tools: Sequence[Path] = (),
+        program: str | None = None,
+        images: Mapping[str, str] = NO_IMAGES,
     ) -> None:
         self.state_dir = state_dir.absolute()
         self.level = level
         self.tools = tuple(tools)
+        self.images = images
         self._program = program or "bwrap"
 
     def missing(self) -> list[str]:
         if self.level not in (IsolationLevel.RLIMIT, IsolationLevel.KERNEL):
             return [f"bubblewrap cannot isolate at level {self.level.name}"]
-        return [*self._program_reasons(), *machine.missing(self.level, self.tools)]
+        return [*self._program_reasons(), *machine.missing(self.level, self.tools), *images.unusable_roots(self.images)]
 
     def _program_reasons(self) -> list[str]:
         path = shutil.which(self._program)
@@ -69,15 +76,15 @@ class Bubblewrap:
         program = shutil.which(self._program)
         if program is None:
             raise SandboxUnavailable(self._program_reasons())
-        around = machine.surroundings(self.state_dir, self.tools)
+        around = machine.surroundings_of(self.state_dir, self.tools, self.images)
         filters = seccomp.write_programs(machine.directory(self.state_dir / "seccomp"))
         return BubblewrapLauncher(program, around, filters)
 
 
 class BubblewrapLauncher:
-    """See `Launcher` and `ParkingLauncher`."""
+    """See `Launcher` and `ParkingLauncher`. `around`: what sandboxes see, by the name of their image."""
 
-    def __init__(self, program: str, around: Surroundings, filters: tuple[Path, Path]) -> None:
+    def __init__(self, program: str, around: Mapping[str, Surroundings], filters: tuple[Path, Path]) -> None:
         self._program = program
         self._around = around
         self._filters = filters
@@ -87,7 +94,7 @@ class BubblewrapLauncher:
 
     def start(self, box: Box, limits: Limits, place: Place, pipes: Pipes) -> Program:
         with _report() as (reading, status), _opened(self._filters) as filters:
-            words = argv.build(self._program, box, self._around, status=status, filters=filters)
+            words = argv.build(self._program, box, self._around[box.image], status=status, filters=filters)
             return ReportingChild(_start(words, limits, place, pipes, (status, *filters)), reading)
 
     def park(self, limits: Limits, place: Place, pipes: Pipes) -> ParkedProgram:
@@ -103,12 +110,12 @@ class BubblewrapLauncher:
         finally:
             os.close(waiting)
 
-    def policy_digest(self) -> str:
+    def policy_digest(self, image: str) -> str:
         seen = hashlib.sha256()
         for path in self._filters:
             seen.update(hashlib.sha256(path.read_bytes()).digest())
         box = Box(command=(), workspace=Path(WORKSPACE))
-        for word in argv.build("bwrap", box, self._around, status=0, filters=()):
+        for word in argv.build("bwrap", box, self._around[image], status=0, filters=()):
             seen.update(word.encode("utf-8", "surrogateescape") + b"\0")
         return f"sha256:{seen.hexdigest()}"
 
@@ -119,7 +126,9 @@ class BubblewrapLauncher:
 class ParkedChild(ReportingChild):
     """See `ParkedProgram`. bubblewrap reads its options from a pipe, and does nothing before that is closed."""
 
-    def __init__(self, process: subprocess.Popen[bytes], report: int, telling: int, around: Surroundings) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], report: int, telling: int, around: Mapping[str, Surroundings]
+    ) -> None:
         super().__init__(process, report)
         self._telling = telling
         self._around = around
@@ -129,7 +138,7 @@ class ParkedChild(ReportingChild):
     def claim(self, box: Box) -> bool:
         if argv.COMMAND in box.environment:
             return False
-        words = argv.told_to_parked(box, self._around)
+        words = argv.told_to_parked(box, self._around[box.image])
         try:
             # An empty pipe takes them at once, or not at all; the program reads when it has come that far.
             if len(words) > _MOST_TOLD_BYTES or os.write(self._telling, words) < len(words):
@@ -154,7 +163,7 @@ class BubblewrapDriver(LocalDriver):
 
     reaches_out = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that its operator decides
         self,
         state_dir: Path,
         level: IsolationLevel | None = None,
@@ -165,9 +174,10 @@ class BubblewrapDriver(LocalDriver):
         trusted_hosts: Sequence[TrustedHost] = (),
         *,
         parked: bool = True,
+        images: Mapping[str, str] = NO_IMAGES,
     ) -> None:
         level = IsolationLevel.KERNEL if level is None else level
-        engine = Bubblewrap(state_dir, level, runtimes, bwrap_path)
+        engine = Bubblewrap(state_dir, level, runtimes, bwrap_path, images)
         super().__init__(engine, slot_uids, cgroup_parent, trusted_hosts, parked=parked)
 
 

@@ -12,12 +12,16 @@ from pathlib import Path
 from codeagent.sandboxes import rootfs
 from codeagent.sandboxes.box import HOME, SMALL_TMPFS_BYTES, WORKSPACE, Box, check_target
 from codeagent.sandboxes.engine import EngineName, EngineOptions
+from codeagent.sandboxes.images import OWN_PROGRAMS
 from codeagent.sandboxes.processes import at_most
-from codeagent.sandboxes.protocol import Limits
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE, Limits
 
 STATE_LABEL = "org.codeagent.state"
 _INIT_TASKS = 2
 """The engine's init program and the shell it starts count among the container's processes."""
+
+_NO_LOGIN = (1 << 32) - 1
+"""What the kernel tells for a login that was never set."""
 
 _ONLY: Mapping[EngineName, tuple[str, ...]] = {
     # Writable memory file systems on /run and elsewhere that nobody asked for; the monitor outside our group.
@@ -37,15 +41,28 @@ def run_words(
     return [
         *("run", "--interactive", "--init", "--pull", "never", "--log-driver", "none", "--sig-proxy=false"),
         *("--name", name, "--label", f"{STATE_LABEL}={state}", *runtime),
+        # Podman removes what runs politely: it would wait ten seconds for each program that is deaf to SIGTERM.
+        *("--stop-timeout", "0"),
         *_isolation(uid, parent, profile),
         *_ONLY[options.name],
         # Docker has a list of its own, shorter, that cannot be added to.
         *(("--security-opt", f"mask={':'.join(rootfs.telling())}") if options.name == "podman" else ()),
         *_limits(limits),
         *_file_systems(box),
-        *("--entrypoint", "/usr/bin/env", options.image),
+        *("--entrypoint", "/usr/bin/env", options.reference(box.image)),
         *inside(box),
     ]
+
+
+def as_user(uid: int) -> tuple[str, ...]:
+    """The words before an engine's program that make all it starts `uid`'s in the machine's audit trail.
+
+    Services belong to no login, and what is in a container, which has no user namespace, could claim anybody's: the
+    kernel lets everyone set what was never set. Once it is, that takes a capability. A login that is known stays.
+    Docker's containers are its daemon's children, to whom this hands nothing on.
+    """
+    claim = f'[ "$known" = {_NO_LOGIN} ] && echo {uid} >/proc/self/loginuid'
+    return ("/bin/sh", "-c", f'{{ read -r known </proc/self/loginuid; {claim}; }} 2>/dev/null; exec "$@"', "sandbox")
 
 
 def inside(box: Box) -> list[str]:
@@ -53,7 +70,8 @@ def inside(box: Box) -> list[str]:
 
     The shell gives 126 and 127 their usual meaning.
     """
-    variables = [f"{name}={value}" for name, value in {**ENVIRONMENT, **box.environment}.items()]
+    own = {} if box.image == DEFAULT_IMAGE else {"PATH": ":".join((*OWN_PROGRAMS, ENVIRONMENT["PATH"]))}
+    variables = [f"{name}={value}" for name, value in box.variables({**ENVIRONMENT, **own}).items()]
     return ["-i", *variables, "/bin/sh", "-c", 'cd -- "$0" && exec "$@"', box.directory, *box.command]
 
 
@@ -103,6 +121,8 @@ def _both(kind: int, wanted: int) -> str:
 def _file_systems(box: Box) -> list[str]:
     # Some OCI runtimes prefer the mode of the directory in the image, where it exists: it should be the same there.
     words = []
+    for place in ("/sys", "/sys/fs/cgroup"):  # instead of the machine's devices, modules and control groups
+        words += ["--tmpfs", f"{place}:ro,noexec,nosuid,nodev,size=4096,mode=555"]
     for place, size in (("/tmp", box.tmp_bytes), (HOME, SMALL_TMPFS_BYTES)):  # noqa: S108  # the sandbox's own
         words += ["--tmpfs", f"{place}:rw,exec,nosuid,nodev,size={size},mode=1777"]
     for bind in box.binds:

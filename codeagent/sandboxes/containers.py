@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from codeagent.sandboxes import cgroup_layout, container_argv, engine_seccomp, machine, processes
+from codeagent.sandboxes import cgroup_layout, container_argv, engine_seccomp, images, machine, processes
 from codeagent.sandboxes.box import WORKSPACE, Box
 from codeagent.sandboxes.cgroups import ControlGroups
 from codeagent.sandboxes.engine import EngineCli, EngineOptions, start_failure
@@ -52,6 +52,7 @@ class ContainerEngine:
         self.state_dir = state_dir.absolute()
         self.tools: tuple[Path, ...] = ()
         """None: what programs there are is the image's affair."""
+        self.images = options.images
         self._options = options
         self._cli = EngineCli(options)
 
@@ -66,11 +67,14 @@ class ContainerEngine:
                 return [f"the engine of {self.name} does not answer: {answer.complaint}"]
             if not self._options.image:
                 return ["no image is set to make sandboxes of: CODEAGENT_SANDBOX_IMAGE"]
-            if not self._cli.has_image(self._options.image):
-                return [f"the image {self._options.image} is missing: load it into the engine of {self.name}"]
-            return self._unfit()
+            return [*images.unusable_references(self.images), *self._missing_images(), *self._unfit()]
         except SandboxFailure as failure:
             return [str(failure)]
+
+    def _missing_images(self) -> list[str]:
+        wanted = (self._options.image, *self.images.values())
+        missing = [image for image in dict.fromkeys(wanted) if not self._cli.has_image(image)]
+        return [f"the image {image} is missing: load it into the engine of {self.name}" for image in missing]
 
     def _unfit(self) -> list[str]:
         answer = self._cli.ask("info", "--format", "{{json .}}")
@@ -116,16 +120,16 @@ class ContainerLauncher:
         name = f"codeagent-{place.name}-{os.urandom(4).hex()}"
         uid = os.geteuid() if place.slot_uid is None else place.slot_uid
         words = self._words(box, limits, name, uid, cgroup_layout.group_path(place.join[0].parent))
-        client = Child(processes.start((*self._options.command, *words), pipes))
-        return ContainerProgram(client, self._cli, name, self._options.image)
+        client = Child(processes.start((*container_argv.as_user(uid), *self._options.command, *words), pipes))
+        return ContainerProgram(client, self._cli, name, self._options.reference(box.image))
 
     def _words(self, box: Box, limits: Limits, name: str, uid: int, parent: str) -> list[str]:
         return container_argv.run_words(
             self._options, box, limits, name=name, state=self._state, uid=uid, parent=parent, profile=self._profile
         )
 
-    def policy_digest(self) -> str:
-        words = self._words(Box(command=(), workspace=Path(WORKSPACE)), Limits(), "sandbox", 0, "/")
+    def policy_digest(self, image: str) -> str:
+        words = self._words(Box(command=(), workspace=Path(WORKSPACE), image=image), Limits(), "sandbox", 0, "/")
         seen = hashlib.sha256(os.fsencode(chr(0).join(words)))
         seen.update(self._profile.read_bytes())
         return f"sha256:{seen.hexdigest()}"

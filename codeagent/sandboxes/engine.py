@@ -7,11 +7,12 @@ import json
 import re
 import shutil
 import subprocess  # nosec: the operator's own engine program, always with an argument list
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from codeagent.sandboxes.outcome import last_words
-from codeagent.sandboxes.protocol import IsolationLevel, SandboxFailure
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE, IsolationLevel, SandboxFailure
 from codeagent.sandboxes.uninterrupted import in_thread
 
 _REQUEST_SECONDS = 20.0
@@ -28,7 +29,8 @@ class EngineOptions:
     `image`: pinned, `NAME@sha256:...` or its own id, and never pulled; nothing runs without one. It holds `/bin/sh`,
     `/usr/bin/env`, git, Python, what the runs' own tests need, and `/tmp` and `/home/agent` with mode 1777.
     `arguments`: words before every subcommand, such as `--host unix:///run/docker.sock`. `runtime`: the OCI runtime by
-    the name the engine knows it under; `runsc` makes sandboxes with a kernel of their own.
+    the name the engine knows it under; `runsc` makes sandboxes with a kernel of their own. `images`: further ones by
+    the names that workspaces ask for; they need neither git nor Python.
     """
 
     name: EngineName
@@ -36,10 +38,15 @@ class EngineOptions:
     arguments: tuple[str, ...] = ()
     runtime: str = ""
     program: str = ""
+    images: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image and not re.fullmatch(PINNED, self.image):
             raise ValueError("the image of sandboxes has to be pinned: NAME@sha256:... or sha256:...")
+
+    def reference(self, image: str) -> str:
+        """What the engine knows an image by."""
+        return self.image if image == DEFAULT_IMAGE else self.images[image]
 
     @property
     def level(self) -> IsolationLevel:

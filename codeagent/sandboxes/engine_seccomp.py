@@ -1,7 +1,8 @@
 """The system call filter of every sandbox, in the words of container engines: one JSON profile instead of two programs.
 
-A profile can only list what is allowed, and one condition on an argument cannot be joined with another on the same
-one. So what `seccomp` denies by argument is written here as everything else being allowed.
+A profile has one default, which is that a call does not exist, and one condition on an argument cannot be joined with
+another on the same one. So what `seccomp` denies by argument is written here twice: everything else is allowed, and it
+is not permitted. The two never overlap, so that their order does not matter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from codeagent.sandboxes import syscalls
 
 _LOW_HALF_BITS = 32
+_LOW_HALF = (1 << _LOW_HALF_BITS) - 1
 _NETLINK, _NETLINK_ROUTE, _UNIX = 16, 0, 1
 
 
@@ -28,11 +30,13 @@ def profile() -> dict[str, Any]:
     """In the format of Docker and Podman. A name that an architecture lacks is passed over by the engine."""
     conditional = ("clone", "ioctl")
     rules = [_rule("SCMP_ACT_ALLOW", *(name for name in syscalls.ALLOWED if name not in conditional))]
-    denied = _rule("SCMP_ACT_ERRNO", *syscalls.DENIED)
-    rules.append({**denied, "errnoRet": errno.EPERM})
+    rules.append(_not_permitted(*syscalls.DENIED))
     namespaces = sum(syscalls.NAMESPACE_FLAGS)
     rules.append(_allowed_if("clone", _masked(0, namespaces, 0)))
+    rules += [_not_permitted_if("clone", _masked(0, flag, flag)) for flag in syscalls.NAMESPACE_FLAGS]
     rules += [_allowed_if("ioctl", condition) for condition in _neither(1, *syscalls.TERMINAL_INJECTIONS)]
+    injections = [_masked(1, _LOW_HALF, request) for request in syscalls.TERMINAL_INJECTIONS]
+    rules += [_not_permitted_if("ioctl", condition) for condition in injections]
     rules += [_allowed_if("socket", _equal(0, family)) for family in syscalls.SOCKET_FAMILIES]
     rules.append(_allowed_if("socket", _equal(0, _NETLINK), _equal(2, _NETLINK_ROUTE)))
     rules.append(_allowed_if("socketpair", _equal(0, _UNIX)))
@@ -61,6 +65,14 @@ def _rule(action: str, *names: str) -> dict[str, Any]:
 
 def _allowed_if(name: str, *conditions: dict[str, Any]) -> dict[str, Any]:
     return {**_rule("SCMP_ACT_ALLOW", name), "args": list(conditions)}
+
+
+def _not_permitted(*names: str) -> dict[str, Any]:
+    return {**_rule("SCMP_ACT_ERRNO", *names), "errnoRet": errno.EPERM}
+
+
+def _not_permitted_if(name: str, condition: dict[str, Any]) -> dict[str, Any]:
+    return {**_not_permitted(name), "args": [condition]}
 
 
 def _equal(index: int, value: int) -> dict[str, Any]:

@@ -11,19 +11,21 @@ from pathlib import Path
 
 from codeagent.sandboxes import archives
 from codeagent.sandboxes.protocol import (
+    DEFAULT_TOOLCHAIN,
     ExecRecord,
     ExecSpec,
     Limits,
     OutputSink,
     SandboxDriver,
     SandboxFailure,
+    Toolchain,
     Workspace,
 )
 from codeagent.sandboxes.streams import discard
 from codeagent.sandboxes.uninterrupted import in_thread
 
 
-async def exec_once(  # every argument is one option of a command line
+async def exec_once(  # noqa: PLR0913  every argument is one option of a command line
     driver: SandboxDriver,
     workspace_dir: Path | None,
     argv: Sequence[str],
@@ -32,6 +34,8 @@ async def exec_once(  # every argument is one option of a command line
     env: Mapping[str, str],
     sink: OutputSink = discard,
     stop: asyncio.Event | None = None,
+    *,
+    toolchain: Toolchain = DEFAULT_TOOLCHAIN,
 ) -> ExecRecord:
     """The record of `argv`, run in a copy of `workspace_dir` (or in an empty directory) with `limits`, but for at most
     `timeout_seconds`, and until `stop` is set: then its reason is `canceled`. Nothing is left behind. Raises
@@ -41,7 +45,7 @@ async def exec_once(  # every argument is one option of a command line
         archive = Path(scratch, "workspace.tar.gz")
         source = Path(scratch, "empty") if workspace_dir is None else workspace_dir
         await in_thread(_pack, source, archive, limits)
-        workspace = await driver.open(f"exec-{secrets.token_hex(8)}", archive, b"", limits)
+        workspace = await driver.open(f"exec-{secrets.token_hex(8)}", archive, b"", limits, toolchain)
     try:
         if stop is not None and stop.is_set():
             raise asyncio.CancelledError

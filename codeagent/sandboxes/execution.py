@@ -109,14 +109,14 @@ class Operation:
         stdout, stderr = captures
         rusage = launch.program.rusage
         usage = launch.usage()
-        disk = os.statvfs(box.workspace)
+        disk = None if box.volume is None else os.statvfs(box.volume)
         return Observed(
             stopped=self._stopped.result() if self._stopped.done() else None,
             exit_code=None if self._stopped.done() else launch.program.exit_code,
             oom_kills=max(usage.oom_kills, launch.program.oom_kills),
             pids_refused=usage.pids_refused,
-            disk_full=box.writable and disk.f_bavail == 0,
-            inodes_used_up=box.writable and disk.f_files > 0 and disk.f_favail == 0,
+            disk_full=disk is not None and disk.f_bavail == 0,
+            inodes_used_up=disk is not None and disk.f_files > 0 and disk.f_favail == 0,
             cpu_time_used_up=self._cpu_time_used_up,
             stdout=stdout.kept,
             stderr=stderr.kept,

@@ -26,6 +26,7 @@ from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.pod_commands import Command, PodWorkspace
 from codeagent.sandboxes.pod_lifecycle import Pods
 from codeagent.sandboxes.protocol import (
+    DEFAULT_TOOLCHAIN,
     ExecRecord,
     ExecSpec,
     GitCredential,
@@ -36,9 +37,11 @@ from codeagent.sandboxes.protocol import (
     ProbeReport,
     SandboxFailure,
     SandboxUnavailable,
+    Toolchain,
     Workspace,
 )
 from codeagent.sandboxes.sources import check_ref, parse_source
+from codeagent.sandboxes.toolchains import check_toolchain
 from codeagent.sandboxes.uninterrupted import in_thread, to_the_end
 
 OWNER = "owner"
@@ -54,6 +57,7 @@ class KubernetesDriver:
 
     name = "kubernetes"
     reaches_out = False
+    ready = True
 
     def __init__(self, state_dir: Path, cluster: Cluster, level: IsolationLevel = IsolationLevel.OWN_KERNEL) -> None:
         self.level = level
@@ -99,8 +103,16 @@ class KubernetesDriver:
         manifest = pods.pod("", {}, self._cluster.image, Limits(), self.level, self._cluster.runtime_class)
         return f"sha256:{hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()}"
 
-    async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
+    async def open(
+        self,
+        workspace_id: str,
+        archive: Path,
+        patch: bytes,
+        limits: Limits,
+        toolchain: Toolchain = DEFAULT_TOOLCHAIN,
+    ) -> Workspace:
         validate_patch(patch, limits)
+        check_toolchain(self.name, toolchain, dependencies=False)
         made = await self._ready()
         key = made.key(workspace_id)
         if key in self._opening:
@@ -137,6 +149,11 @@ class KubernetesDriver:
             command = Command(self._api, await self._ready(), opened)
             seen = await command.run(spec, below, sink)
         return outcome.record(seen, self.name, self.level)
+
+    async def install(self, workspace: Workspace, spec: ExecSpec, destination: Path, sink: OutputSink) -> ExecRecord:
+        """Refused: a pod reaches no registry, and has no volume beside its workspace."""
+        self._own(workspace)
+        raise SandboxFailure(f"{self.name} shows no dependencies", reason="dependencies_unsupported", retryable=False)
 
     async def _check_directory(self, opened: PodWorkspace, below: Sequence[str]) -> None:
         try:

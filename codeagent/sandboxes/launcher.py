@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -70,8 +71,8 @@ class Launcher(Protocol):
         """
         ...
 
-    def policy_digest(self) -> str:
-        """`sha256:` of what confines every command, but for its workspace and its limits. Blocking."""
+    def policy_digest(self, image: str) -> str:
+        """`sha256:` of what confines every command of an image, but for its workspace and its limits. Blocking."""
         ...
 
     def close(self) -> None:
@@ -90,12 +91,14 @@ class ParkingLauncher(Protocol):
 
 class Engine(Protocol):
     """A sandbox program: whether it works here, and its launcher. `tools`: host directories of further programs,
-    readable by everyone, shown at the same path."""
+    readable by everyone, shown at the same path.
+    `images`: those beside the default one, and where they are."""
 
     name: str
     level: IsolationLevel
     state_dir: Path
     tools: tuple[Path, ...]
+    images: Mapping[str, str]
 
     def missing(self) -> list[str]:
         """Why it cannot work here, as far as that shows without starting a sandbox. Blocking."""

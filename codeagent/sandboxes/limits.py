@@ -19,6 +19,7 @@ BUILT_IN = SandboxLimits(
     open_files=_ORDINARY.open_files,
     workspace_bytes=_ORDINARY.workspace_bytes,
     workspace_inodes=_ORDINARY.workspace_inodes,
+    dependencies_bytes=_ORDINARY.dependencies_bytes,
     output_bytes=_ORDINARY.output_hard_bytes,
 )
 """Of installations that say nothing. Totals of a run are then not bounded."""
@@ -27,11 +28,13 @@ BUILT_IN = SandboxLimits(
 @dataclass(frozen=True)
 class LimitPolicy:
     """`maxima` bound what runs, agents and projects may ask for; where one says nothing, the default is the most, so
-    that others may lower it and nobody raise it. `command_seconds` bounds the time limit of each command."""
+    that others may lower it and nobody raise it. `command_seconds` bounds the time limit of each command,
+    `install_seconds` is that of installing dependencies."""
 
     defaults: SandboxLimits = NOTHING
     maxima: SandboxLimits = NOTHING
     command_seconds: int = 1_800
+    install_seconds: int = 900
 
     @cached_property
     def most(self) -> SandboxLimits:
@@ -59,6 +62,11 @@ class LimitPolicy:
         chosen = (limits or NOTHING).over(self.defaults).over(BUILT_IN).lowered(self.most)
         return applied(chosen)
 
+    def of_install(self, command: Limits) -> Limits:
+        """Those of a command, for one that installs dependencies: what it installs lies in memory beside it."""
+        memory = command.memory_bytes + command.dependencies_bytes
+        return replace(command, memory_bytes=memory, wall_seconds=float(self.install_seconds))
+
 
 BUILT_IN_POLICY = LimitPolicy()
 
@@ -80,6 +88,7 @@ def applied(chosen: SandboxLimits, limits: Limits = _ORDINARY) -> Limits:
         open_files=said.get("open_files", limits.open_files),
         workspace_bytes=said.get("workspace_bytes", limits.workspace_bytes),
         workspace_inodes=said.get("workspace_inodes", limits.workspace_inodes),
+        dependencies_bytes=said.get("dependencies_bytes", limits.dependencies_bytes),
         output_hard_bytes=output,
         output_kept_bytes=min(limits.output_kept_bytes, output),
     )

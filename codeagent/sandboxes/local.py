@@ -7,22 +7,33 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from codeagent.sandboxes import archives, beneath, cgroup_layout, machine, outcome, outlets, repository
+from codeagent.sandboxes import (
+    archives,
+    beneath,
+    cgroup_layout,
+    machine,
+    outcome,
+    outlets,
+    portable,
+    repository,
+)
 from codeagent.sandboxes.box import WORKSPACE, Bind, Box
 from codeagent.sandboxes.cgroups import ControlGroups
 from codeagent.sandboxes.commands import check_command, check_reach
+from codeagent.sandboxes.dependencies import installed_in, pack, shown_in
 from codeagent.sandboxes.egress import Proxy
 from codeagent.sandboxes.fetch import Fetcher
 from codeagent.sandboxes.launcher import Engine
 from codeagent.sandboxes.launches import Machine
-from codeagent.sandboxes.outcome import Observed
+from codeagent.sandboxes.layouts import Layouts
 from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.probe import prove
 from codeagent.sandboxes.protocol import (
+    DEFAULT_IMAGE,
+    DEFAULT_TOOLCHAIN,
     ExecRecord,
     ExecSpec,
     GitCredential,
@@ -34,12 +45,16 @@ from codeagent.sandboxes.protocol import (
     Reason,
     SandboxFailure,
     SandboxUnavailable,
+    Toolchain,
     Workspace,
 )
+from codeagent.sandboxes.runtime import Interpreter
 from codeagent.sandboxes.slots import SlotPool
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.sandboxes.streams import discard
-from codeagent.sandboxes.uninterrupted import in_stoppable_thread, in_thread
+from codeagent.sandboxes.toolchains import check_toolchain
+from codeagent.sandboxes.uninterrupted import in_thread
+from codeagent.sandboxes.unpacking import unpack
 from codeagent.sandboxes.volumes import Volumes
 from codeagent.sandboxes.workspaces import OpenWorkspace, Workspaces
 
@@ -58,6 +73,7 @@ class LocalDriver:
     """
 
     reaches_out = False
+    ready = True
 
     def __init__(
         self,
@@ -74,12 +90,12 @@ class LocalDriver:
         self._cgroup_parent = cgroup_parent
         self._slot_uids = slot_uids
         self._trusted_hosts = tuple(trusted_hosts)
-        self._setup: tuple[object, ...] = (engine.tools, slot_uids, cgroup_parent, self._trusted_hosts)
+        self._setup: tuple[object, ...] = (engine.tools, slot_uids, cgroup_parent, self._trusted_hosts, engine.images)
         self._parked = parked
         self._preparing = asyncio.Lock()
         self._workspaces: Workspaces | None = None
         self._report: ProbeReport | None = None
-        self._policy_digest = ""
+        self._policy_digests: dict[str, str] = {}
         self._lock: int | None = None
 
     async def probe(self, *, again: bool = False) -> ProbeReport:
@@ -92,7 +108,8 @@ class LocalDriver:
             await self._ready()
             try:
                 report = await prove(self, await in_thread(self._engine.version))
-                self._report = replace(report, policy_digest=self._policy_digest)
+                digests = dict(self._policy_digests)
+                self._report = replace(report, policy_digest=digests.pop(DEFAULT_IMAGE), images=digests)
             except SandboxUnavailable as unavailable:
                 raise SandboxUnavailable([*unavailable.reasons, *self._engine.hints()]) from unavailable
         return self._report
@@ -102,12 +119,23 @@ class LocalDriver:
         parts = (platform.release(), await in_thread(self._engine.version), self.level, *self._setup)
         return sha256(repr(parts).encode()).hexdigest()
 
-    async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
+    async def open(
+        self,
+        workspace_id: str,
+        archive: Path,
+        patch: bytes,
+        limits: Limits,
+        toolchain: Toolchain = DEFAULT_TOOLCHAIN,
+    ) -> Workspace:
         validate_patch(patch, limits)
+        check_toolchain(self.name, toolchain, self._engine.images, dependencies=True)
         workspaces = await self._ready()
         async with workspaces.opening(workspace_id, limits) as workspace:
+            workspace.image = toolchain.image
             workspaces.keep_warm(workspace, limits)
-            await self._unpack(workspace, archive, limits)
+            if toolchain.dependencies is not None:
+                await workspaces.lay_out(workspace, toolchain.dependencies, limits)
+            await unpack(archives.Unpacker(workspace.files, workspace.slot_uid), archive, limits)
             await in_thread(repository.lay_out, workspace.base, workspace.slot_uid, repository.LEFT_OUT_OF_DIFFS)
             box = Box(
                 command=repository.base_script(with_patch=bool(patch)),
@@ -116,27 +144,35 @@ class LocalDriver:
                 binds=(Bind(workspace.base, repository.INSIDE, writable=True),),
                 tmp_bytes=limits.tmp_bytes,
             )
-            seen = await workspaces.operate(workspace, box, limits, discard, patch)
-            workspace.tree = _tree(seen, patch)
+            seen = await workspaces.operate(workspace, box, repository.own_limits(limits), discard, patch)
+            workspace.tree = repository.tree_of(seen, patch)
             await in_thread(workspaces.seal_base, workspace)
         return workspace
 
-    async def _unpack(self, workspace: OpenWorkspace, archive: Path, limits: Limits) -> None:
-        unpacker = archives.Unpacker(workspace.files, workspace.slot_uid)
-        try:
-            await in_stoppable_thread(partial(unpacker.unpack, archive, limits))
-        except OSError as error:
-            raise SandboxFailure(f"the archive cannot be read: {error.strerror}") from error
-
     async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
+        opened = (await self._ready()).own(workspace)
+        box = await self._box(opened, spec)
+        if opened.dependencies is not None:
+            box = shown_in(box, opened.dependencies)
+        return await self._carried_out(opened, box, spec, sink)
+
+    async def install(self, workspace: Workspace, spec: ExecSpec, destination: Path, sink: OutputSink) -> ExecRecord:
         workspaces = await self._ready()
         opened = workspaces.own(workspace)
+        box = await self._box(opened, spec)
+        async with workspaces.room(opened, spec.limits) as volume:
+            record = await self._carried_out(opened, installed_in(box, volume), spec, sink)
+            if record.reason is Reason.OK:
+                await in_thread(pack, volume, destination, spec.limits)
+        return record
+
+    async def _box(self, opened: OpenWorkspace, spec: ExecSpec) -> Box:
         check_command(spec)
         check_reach(self, spec.egress)
         below = beneath.components(spec.cwd)
         if below and not await in_thread(beneath.is_directory, opened.files, spec.cwd):
             raise SandboxFailure("the working directory does not exist", reason="bad_path", retryable=False)
-        box = Box(
+        return Box(
             command=spec.argv,
             workspace=opened.files,
             directory="/".join((WORKSPACE, *below)),
@@ -144,15 +180,27 @@ class LocalDriver:
             tmp_bytes=spec.limits.tmp_bytes,
             # One more for the first process of the sandbox itself.
             max_processes=spec.limits.processes + 1 if self.level is IsolationLevel.RLIMIT else None,
+            image=opened.image,
         )
+
+    async def _carried_out(self, opened: OpenWorkspace, box: Box, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
+        workspaces = await self._ready()
         if not spec.egress:
             seen = await workspaces.operate(opened, box, spec.limits, sink, spec.stdin)
             return outcome.record(seen, self.name, self.level)
+        python = outlets.FOUND if opened.image == DEFAULT_IMAGE else await self._portable_python()
         proxy = Proxy(outlets.hosts(spec.egress, self._trusted_hosts), spec.limits.egress_bytes)
         believed = outlets.authorities_to_believe(spec.egress, self._trusted_hosts)
         async with outlets.opened(opened.directory, opened.slot_uid, proxy, believed) as outlet:
-            seen = await workspaces.operate(opened, outlet.added_to(box), spec.limits, sink, spec.stdin)
+            seen = await workspaces.operate(opened, outlet.added_to(box, python), spec.limits, sink, spec.stdin)
         return outcome.record(seen, self.name, self.level, proxy.connections)
+
+    async def _portable_python(self) -> Interpreter:
+        try:
+            async with self._preparing:
+                return await in_thread(portable.prepare, self._engine.state_dir / "portable")
+        except SandboxUnavailable as error:
+            raise SandboxFailure(error.detail) from error
 
     async def read_file(self, workspace: Workspace, path: str, limit_bytes: int) -> bytes:
         opened = (await self._ready()).own(workspace)
@@ -173,9 +221,10 @@ class LocalDriver:
             binds=(Bind(opened.base, repository.INSIDE),),
             tmp_bytes=max(limits.tmp_bytes, limits.patch_bytes),
         )
-        bounded = replace(limits, output_kept_bytes=limits.patch_bytes, output_hard_bytes=limits.patch_bytes)
+        own = repository.own_limits(limits)
+        bounded = replace(own, output_kept_bytes=limits.patch_bytes, output_hard_bytes=limits.patch_bytes)
         seen = await workspaces.operate(opened, box, bounded, discard)
-        _raise_unless_diffed(seen)
+        repository.raise_unless_diffed(seen)
         patch = await in_thread(validate_patch, seen.stdout, limits)
         return replace(patch, left_out=repository.left_out(seen.stderr))
 
@@ -220,38 +269,16 @@ class LocalDriver:
         if self.level >= IsolationLevel.KERNEL:
             groups = self._control_groups(self._cgroup_parent)
         prepared = Machine(self._engine.prepare(), groups)
-        self._policy_digest = prepared.launcher.policy_digest()
+        self._policy_digests = {
+            image: prepared.launcher.policy_digest(image) for image in (DEFAULT_IMAGE, *self._engine.images)
+        }
         is_root = os.geteuid() == 0
         volumes = Volumes(root / "workspaces", mounted=is_root)
         volumes.prepare()
-        return Workspaces(prepared, volumes, SlotPool(self._slot_uids) if is_root else None, parked=self._parked)
+        layouts = Layouts(root / "dependencies")
+        layouts.prepare()
+        slots = SlotPool(self._slot_uids) if is_root else None
+        return Workspaces(prepared, volumes, layouts, slots, parked=self._parked)
 
     def _control_groups(self, parent: Path | None) -> ControlGroups:
         return machine.control_groups(self._engine.state_dir, cgroup_layout.find_trees(parent=parent))
-
-
-def _tree(seen: Observed, patch: bytes) -> str:
-    """The name of the base tree, or the failure that kept the workspace from being made."""
-    reason = outcome.reason_for(seen)
-    if reason is Reason.OK:
-        return seen.stdout.decode("ascii").strip()
-    if seen.disk_full or seen.inodes_used_up or b"No space left" in seen.stderr:
-        raise SandboxFailure("the workspace is full", reason="workspace_full", retryable=False)
-    if reason is Reason.EXIT and patch and seen.stdout:
-        raise SandboxFailure("the patch does not apply to the archive", reason="patch_conflict", retryable=False)
-    raise SandboxFailure(f"the workspace cannot be made ({reason}): {outcome.last_words(seen.stderr)}")
-
-
-def _raise_unless_diffed(seen: Observed) -> None:
-    reason = outcome.reason_for(seen)
-    if reason is Reason.OK:
-        return
-    if reason is Reason.CANCELED:
-        raise SandboxFailure("the workspace was closed", reason="closed", retryable=False)
-    if reason in (Reason.OUTPUT_LIMIT, Reason.OOM) or b"No space left" in seen.stderr:
-        raise SandboxFailure("the changes are larger than a patch may be", reason="patch_too_large", retryable=False)
-    words = outcome.last_words(seen.stderr)
-    if reason is Reason.EXIT:
-        # For example a repository nested in the workspace: its files would be missing from the patch.
-        raise SandboxFailure(f"the changes cannot be told: {words}", reason="patch_refused", retryable=False)
-    raise SandboxFailure(f"the changes cannot be told ({reason}): {words}", retryable=reason is not Reason.TIMEOUT)

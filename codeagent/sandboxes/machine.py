@@ -7,15 +7,13 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from codeagent.sandboxes import processes, rootfs, runtime
+from codeagent.sandboxes import images, processes, rootfs, runtime
 from codeagent.sandboxes.box import HOME, Bind, Surroundings
 from codeagent.sandboxes.cgroups import ControlGroups, Trees
-from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
-
-_PROGRAM_DIRECTORIES = "/usr/local/bin:/usr/bin:/bin"
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE, IsolationLevel, SandboxUnavailable
 
 
 def missing(level: IsolationLevel, tools: Sequence[Path]) -> list[str]:
@@ -86,10 +84,19 @@ def surroundings(root: Path, tools: Sequence[Path]) -> Surroundings:
         raise SandboxUnavailable([f"{root} cannot be prepared: {error}"]) from error
 
 
+def surroundings_of(root: Path, tools: Sequence[Path], named: Mapping[str, str]) -> Mapping[str, Surroundings]:
+    """As `surroundings`, of every image by its name, the default one included."""
+    default = surroundings(root, tools)
+    try:
+        return {DEFAULT_IMAGE: default, **dict(images.surroundings(default, named, root / "image-etc"))}
+    except OSError as error:
+        raise SandboxUnavailable([f"the images cannot be prepared: {error}"]) from error
+
+
 def _environment(python: runtime.Runtime, tools: Sequence[Path]) -> dict[str, str]:
     programs = [str(path / "bin") for path in tools if (path / "bin").is_dir()]
     return {
-        "PATH": ":".join([*python.program_directories, *programs, _PROGRAM_DIRECTORIES]),
+        "PATH": ":".join([*python.program_directories, *programs, rootfs.PROGRAM_DIRECTORIES]),
         "HOME": HOME,
         "USER": "agent",
         "LANG": "C.UTF-8",

@@ -72,7 +72,7 @@ def _process(box: Box, around: Surroundings, limits: Limits) -> dict[str, Any]:
         # The shell gives 126 and 127 their usual meaning.
         "args": ["/bin/sh", "-c", 'exec "$@"', "sh", *box.command],
         "cwd": box.directory,
-        "env": [f"{name}={value}" for name, value in {**around.environment, **box.environment}.items()],
+        "env": [f"{name}={value}" for name, value in box.variables(around.environment).items()],
         "noNewPrivileges": True,
         "capabilities": {},
         "rlimits": list(_limits(limits)),

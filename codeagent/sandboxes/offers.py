@@ -30,7 +30,8 @@ class Containers:
 @dataclass(frozen=True, slots=True)
 class Host:
     """What every driver is told. `state_dir` is its alone; `programs`: paths of sandbox programs by driver's name,
-    where they are not to be looked for; the rest is as in `LocalDriver`."""
+    where they are not to be looked for; `images` by name, each the path of a root file system or what an engine knows
+    it by; the rest is as in `LocalDriver`."""
 
     state_dir: Path
     runtimes: tuple[Path, ...] = ()
@@ -40,10 +41,16 @@ class Host:
     parked: bool = True
     containers: Containers = Containers()
     cluster: Cluster = field(default_factory=Cluster)
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 class OfferedDriver(SandboxDriver, Protocol):
     """A driver that can be chosen: what it has proven once, it can be asked to prove again."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether what makes its sandboxes is there now."""
+        ...
 
     async def probe(self, *, again: bool = False) -> ProbeReport:
         """As `SandboxDriver.probe`. `again`: it is proven anew, whatever is remembered."""
@@ -82,6 +89,7 @@ def _bwrap(level: IsolationLevel) -> Callable[[Host], OfferedDriver]:
             path,
             trusted_hosts=host.trusted_hosts,
             parked=host.parked,
+            images=host.images,
         )
 
     return make
@@ -89,7 +97,14 @@ def _bwrap(level: IsolationLevel) -> Callable[[Host], OfferedDriver]:
 
 def _runsc(host: Host) -> OfferedDriver:
     path = host.programs.get("runsc")
-    return RunscDriver(host.state_dir, host.runtimes, host.slot_uids, path, trusted_hosts=host.trusted_hosts)
+    return RunscDriver(
+        host.state_dir,
+        host.runtimes,
+        host.slot_uids,
+        path,
+        trusted_hosts=host.trusted_hosts,
+        images=host.images,
+    )
 
 
 def _engine(name: EngineName, level: IsolationLevel) -> Offer:
@@ -99,7 +114,7 @@ def _engine(name: EngineName, level: IsolationLevel) -> Offer:
     def make(host: Host) -> OfferedDriver:
         told = host.containers
         runtime = OWN_KERNEL_RUNTIME if own_kernel else told.runtime
-        options = EngineOptions(name, told.image, told.arguments, runtime, host.programs.get(name, ""))
+        options = EngineOptions(name, told.image, told.arguments, runtime, host.programs.get(name, ""), host.images)
         return ContainerDriver(host.state_dir, options, host.slot_uids, trusted_hosts=host.trusted_hosts)
 
     guarantee = "a hardened container for each command, of an image pinned by digest"

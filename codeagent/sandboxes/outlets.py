@@ -15,6 +15,7 @@ from codeagent.sandboxes.box import Bind, Box
 from codeagent.sandboxes.egress import Find, Proxy, listening
 from codeagent.sandboxes.protocol import SandboxFailure
 from codeagent.sandboxes.rootfs import CERTIFICATES_INSIDE, machine_certificates
+from codeagent.sandboxes.runtime import Interpreter
 from codeagent.sandboxes.sources import TrustedHost
 from codeagent.sandboxes.uninterrupted import in_thread
 
@@ -27,6 +28,8 @@ _FORWARDER = Path(__file__).with_name("inside") / "forward.py"
 _OWN_PYTHON = f"""python=$(PATH={runtime.INSIDE}/bin:/usr/local/bin:/usr/bin:/bin command -v python3) || {{
     echo "no python3 is here, which commands need to reach hosts" >&2; exit 127; }}
 exec "$python" "$@\""""
+FOUND = Interpreter(("/bin/sh", "-c", _OWN_PYTHON, "sh"))
+"""The Python of sandboxes that have a `Runtime`, or that of a container's image."""
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _BUNDLE_VARIABLES = (
     "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
@@ -42,15 +45,16 @@ class Outlet:
     forwarder: str
     certificates: str
 
-    def added_to(self, box: Box) -> Box:
-        """The same sandbox with its way out. Its own environment wins; the forwarder is one more process in it."""
-        before = ("/bin/sh", "-c", _OWN_PYTHON, "sh", "-I", "-S", "-c", self.forwarder, _SOCKET_INSIDE, _PROXY_PORT)
+    def added_to(self, box: Box, python: Interpreter = FOUND) -> Box:
+        """The same sandbox with its way out. Its own environment wins; the forwarder is one more process in it, which
+        `python` runs."""
+        before = (*python.words, "-I", "-S", "-c", self.forwarder, _SOCKET_INSIDE, _PROXY_PORT)
         # The shell gives 126 and 127 their usual meaning here too.
         command = (*before, "/bin/sh", "-c", 'exec "$@"', "sh", *box.command)
         return replace(
             box,
             command=command,
-            binds=(*box.binds, *self.binds),
+            binds=(*box.binds, *self.binds, *python.binds),
             environment={**self._environment(), **box.environment},
             max_processes=None if box.max_processes is None else box.max_processes + 1,
         )

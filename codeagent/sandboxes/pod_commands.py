@@ -34,6 +34,10 @@ class PodWorkspace:
     closing: asyncio.Lock = field(default_factory=asyncio.Lock)
     counted: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        return self.pod
+
 
 class _Output:
     """Keeps the first bytes of each stream, counts all, and says when there are too many."""

@@ -107,7 +107,7 @@ async def git(
         "env": {**container_argv.ENVIRONMENT, **environment},
         "rlimits": {"CORE": (0, 0)},
     }
-    return await ask(api, pod, request, data, limits, limits.patch_bytes)
+    return await ask(api, pod, request, data, repository.own_limits(limits), limits.patch_bytes)
 
 
 async def fill(api: ClusterApi, pod: str, archive: Path, limits: Limits) -> None:

@@ -56,6 +56,7 @@ class Limits:
     patch_bytes: int = 4 << 20
     patch_files: int = 500
     egress_bytes: int = 256 << 20
+    dependencies_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,22 @@ class ExecSpec:
     stdin: bytes = b""
     limits: Limits = field(default_factory=Limits)
     egress: tuple[str, ...] = ()
+
+
+DEFAULT_IMAGE = "default"
+"""What commands see where nobody says otherwise: the machine's own /usr, or the engine's configured image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """What commands of a workspace work with, beside its files. `image`: the name of a root file system that the driver
+    was told of. `dependencies`: a plain .tar.gz that lies read-only at /dependencies."""
+
+    image: str = DEFAULT_IMAGE
+    dependencies: Path | None = None
+
+
+DEFAULT_TOOLCHAIN = Toolchain()
 
 
 class Verdict(StrEnum):
@@ -141,7 +158,8 @@ class ExecRecord:
 
 
 OutputSink = Callable[[str, bytes], Awaitable[None]]
-"""Receives ("stdout" | "stderr", bytes) as they are written. Awaiting it slows the program, not the worker's memory."""
+"""Receives ("stdout" | "stderr", bytes) as they are written: of each the beginning of what the record keeps. Awaiting
+it slows the program, not the worker's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +196,8 @@ class ProbeReport:
     facts: Mapping[str, bool]
     policy_digest: str = ""
     """`sha256:` of what confines a command: system call filters and the options of the sandbox program."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Names of the images beside the default one, each with the policy digest of commands in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +209,14 @@ class GitCredential:
 
 
 class Workspace(Protocol):
-    """One run's files, owned by one claim. Opaque to everyone but its driver."""
+    """One run's files, owned by one claim. Opaque to everyone but its driver. `name` is what its machine's operators
+    see it by."""
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
 
 class SandboxUnavailable(CodeAgentError):
@@ -224,8 +248,9 @@ class SandboxDriver(Protocol):
     `probe` raises `SandboxUnavailable` unless isolation and limits were proven. `open` makes a fresh
     workspace holding the files of `archive` (a validated .tar.gz of a plain tree) with `patch` applied
     on top, under a name derived from `workspace_id`; anything left under that name is killed and removed
-    first. `run` may be cancelled: the command and all its processes are then gone before it returns.
-    `diff` never executes anything the workspace controls. `close` and `reap` are idempotent.
+    first; a toolchain it cannot give is refused (`image_unsupported`, `dependencies_unsupported`, neither retryable),
+    and never replaced by another. `run` may be cancelled: the command and all its processes are then gone before it
+    returns. `diff` never executes anything the workspace controls. `close` and `reap` are idempotent.
     """
 
     name: str
@@ -236,9 +261,24 @@ class SandboxDriver(Protocol):
 
     async def probe(self) -> ProbeReport: ...
 
-    async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace: ...
+    async def open(
+        self,
+        workspace_id: str,
+        archive: Path,
+        patch: bytes,
+        limits: Limits,
+        toolchain: Toolchain = DEFAULT_TOOLCHAIN,
+    ) -> Workspace: ...
 
     async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord: ...
+
+    async def install(self, workspace: Workspace, spec: ExecSpec, destination: Path, sink: OutputSink) -> ExecRecord:
+        """As `run`, with the workspace read-only and an empty /dependencies of `dependencies_bytes`. If the command
+        ends `ok`, what is there then is written to `destination` as the plain .tar.gz of a `Toolchain`.
+
+        Raises as `run` does, and `SandboxFailure` with reason `dependencies_unsupported` or `dependencies_too_large`.
+        """
+        ...
 
     async def read_file(self, workspace: Workspace, path: str, limit_bytes: int) -> bytes:
         """Bytes of a regular file below the workspace. Raises `SandboxFailure` with reason `no_such_file`,

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from codeagent.sandboxes import outcome
 from codeagent.sandboxes.box import WORKSPACE
+from codeagent.sandboxes.outcome import Observed
+from codeagent.sandboxes.protocol import Limits, Reason, SandboxFailure
 
 INSIDE = "/base.git"
 
@@ -57,6 +61,7 @@ _GIT = " ".join(("git", *OPTIONS))
 LEFT_OUT_OF_DIFFS = ("__pycache__/", "*.py[co]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/")
 """Leavings of tools, as lines of a git exclude file. They apply to new files only."""
 
+_LEAST_SECONDS = 30.0
 _MOST_LEFT_OUT = 1000
 """Names that are told. More of them are a build's, and say no more."""
 
@@ -90,6 +95,11 @@ def lay_out(directory: Path, owner: int, excludes: Sequence[str]) -> None:
         os.chown(path, owner, owner)
 
 
+def own_limits(limits: Limits) -> Limits:
+    """Of making a workspace and of telling its changes: a command's time may be shorter than a container's start."""
+    return replace(limits, wall_seconds=max(_LEAST_SECONDS, limits.wall_seconds))
+
+
 def base_script(*, with_patch: bool) -> tuple[str, ...]:
     """Records every file, ignored ones too, prints the tree's name, then applies the patch given as input."""
     steps = f"{_GIT} add --all --force -- . && {_GIT} write-tree"
@@ -118,3 +128,31 @@ DIFF_ENVIRONMENT = {
     "GIT_OBJECT_DIRECTORY": "/tmp/objects",  # noqa: S108
     "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{INSIDE}/objects",
 }
+
+
+def tree_of(seen: Observed, patch: bytes) -> str:
+    """The name of the base tree, or the failure that kept the workspace from being made."""
+    reason = outcome.reason_for(seen)
+    if reason is Reason.OK:
+        return seen.stdout.decode("ascii").strip()
+    if seen.disk_full or seen.inodes_used_up or b"No space left" in seen.stderr:
+        raise SandboxFailure("the workspace is full", reason="workspace_full", retryable=False)
+    if reason is Reason.EXIT and patch and seen.stdout:
+        raise SandboxFailure("the patch does not apply to the archive", reason="patch_conflict", retryable=False)
+    raise SandboxFailure(f"the workspace cannot be made ({reason}): {outcome.last_words(seen.stderr)}")
+
+
+def raise_unless_diffed(seen: Observed) -> None:
+    """Raises `SandboxFailure` where a diff script did not come to its end."""
+    reason = outcome.reason_for(seen)
+    if reason is Reason.OK:
+        return
+    if reason is Reason.CANCELED:
+        raise SandboxFailure("the workspace was closed", reason="closed", retryable=False)
+    if reason in (Reason.OUTPUT_LIMIT, Reason.OOM) or b"No space left" in seen.stderr:
+        raise SandboxFailure("the changes are larger than a patch may be", reason="patch_too_large", retryable=False)
+    words = outcome.last_words(seen.stderr)
+    if reason is Reason.EXIT:
+        # For example a repository nested in the workspace: its files would be missing from the patch.
+        raise SandboxFailure(f"the changes cannot be told: {words}", reason="patch_refused", retryable=False)
+    raise SandboxFailure(f"the changes cannot be told ({reason}): {words}", retryable=reason is not Reason.TIMEOUT)

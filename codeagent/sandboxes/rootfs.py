@@ -24,6 +24,7 @@ _CERTIFICATES = (
 ALTERNATIVES = Path("/etc/alternatives")
 """Links that names in /usr/bin may lead through."""
 
+PROGRAM_DIRECTORIES = "/usr/local/bin:/usr/bin:/bin"
 CERTIFICATES_INSIDE = "/etc/ssl/certs/ca-certificates.crt"
 
 _ETC = {
@@ -53,17 +54,24 @@ def top_level() -> tuple[Bind | Link, ...]:
 
 
 def write_etc(directory: Path) -> Path:
-    """Makes the /etc of every sandbox. Blocking. From the machine come only the linker's cache and CA files."""
-    if directory.exists():
-        shutil.rmtree(directory)
-    directory.mkdir(mode=0o755)
-    for name, text in _ETC.items():
-        _write(directory / name, text.encode())
+    """Makes the /etc of sandboxes that see the machine's /usr: our own, with its linker's cache. Blocking."""
+    write_own_etc(directory)
     cache = Path("/etc/ld.so.cache")
     if cache.is_file():
         _write(directory / "ld.so.cache", cache.read_bytes())
     if ALTERNATIVES.is_dir():
         (directory / ALTERNATIVES.name).mkdir()  # a place to show the machine's own
+    open_up(directory)
+    return directory
+
+
+def write_own_etc(directory: Path) -> Path:
+    """Makes what is the same in the /etc of every sandbox. Blocking. From the machine come only CA files."""
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(mode=0o755)
+    for name, text in _ETC.items():
+        _write(directory / name, text.encode())
     certificates = machine_certificates()
     if certificates is not None:
         target = directory / CERTIFICATES_INSIDE.removeprefix("/etc/")

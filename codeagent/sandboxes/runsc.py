@@ -12,12 +12,13 @@ import os
 import re
 import shutil
 import subprocess  # nosec: asks runsc for its version, and makes user namespaces
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from codeagent.sandboxes import machine, oci, processes
+from codeagent.sandboxes import images, machine, oci, processes
 from codeagent.sandboxes.box import INNER_UID, WORKSPACE, Box, Surroundings
+from codeagent.sandboxes.images import NO_IMAGES
 from codeagent.sandboxes.launcher import Launcher, Place, Program
 from codeagent.sandboxes.local import SLOT_UIDS, LocalDriver
 from codeagent.sandboxes.processes import Child, Pipes
@@ -43,9 +44,16 @@ class Runsc:
     name = "runsc"
     level = IsolationLevel.OWN_KERNEL
 
-    def __init__(self, state_dir: Path, tools: Sequence[Path] = (), program: str | None = None) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        tools: Sequence[Path] = (),
+        program: str | None = None,
+        images: Mapping[str, str] = NO_IMAGES,
+    ) -> None:
         self.state_dir = state_dir.absolute()
         self.tools = tuple(tools)
+        self.images = images
         self._program = program or "runsc"
 
     def missing(self) -> list[str]:
@@ -53,7 +61,7 @@ class Runsc:
         for tool in ("unshare", "nsenter"):
             if shutil.which(tool) is None:
                 reasons.append(f"{tool} is missing: apt-get install util-linux")
-        return [*reasons, *machine.missing(self.level, self.tools)]
+        return [*reasons, *machine.missing(self.level, self.tools), *images.unusable_roots(self.images)]
 
     def _program_reasons(self) -> list[str]:
         path = shutil.which(self._program)
@@ -80,7 +88,7 @@ class Runsc:
         program = shutil.which(self._program)
         if program is None:
             raise SandboxUnavailable(self._program_reasons())
-        around = machine.surroundings(self.state_dir, self.tools)
+        around = machine.surroundings_of(self.state_dir, self.tools, self.images)
         bundles = self.state_dir / "bundles"
         remove_tree(bundles)  # of a worker that died
         bundles.mkdir(mode=0o711)
@@ -90,9 +98,9 @@ class Runsc:
 
 class RunscLauncher:
     """See `Launcher`. Each program has a bundle of its own below `bundles`, and two users of the machine: the slot,
-    which is the user inside and owns the files, and one for runsc."""
+    which is the user inside and owns the files, and one for runsc. `around`: what sandboxes see, by their image."""
 
-    def __init__(self, program: str, around: Surroundings, bundles: Path) -> None:
+    def __init__(self, program: str, around: Mapping[str, Surroundings], bundles: Path) -> None:
         self._program = program
         self._around = around
         self._bundles = bundles
@@ -110,7 +118,7 @@ class RunscLauncher:
             users = self._user_namespace(place.slot_uid)
             bundle.mkdir(mode=0o755)
             bundle.chmod(0o755)
-            oci.write_bundle(bundle, box, self._around, limits)
+            oci.write_bundle(bundle, box, self._around[box.image], limits)
             state = bundle / "state"
             state.mkdir(mode=0o700)
             os.chown(state, place.slot_uid + KERNEL_UID_OFFSET, place.slot_uid + KERNEL_UID_OFFSET)
@@ -123,9 +131,9 @@ class RunscLauncher:
             remove_tree(bundle)
             raise
 
-    def policy_digest(self) -> str:
+    def policy_digest(self, image: str) -> str:
         box, bundle = Box(command=(), workspace=Path(WORKSPACE)), Path("/bundle")
-        config = oci.configuration(bundle / "root", box, self._around, Limits())
+        config = oci.configuration(bundle / "root", box, self._around[image], Limits())
         words = (*_confined(0), *_runsc("runsc", bundle, box), json.dumps(config))
         return f"sha256:{hashlib.sha256(os.fsencode(chr(0).join(words))).hexdigest()}"
 
@@ -173,8 +181,9 @@ class RunscDriver(LocalDriver):
         runsc_path: str | None = None,
         cgroup_parent: Path | None = None,
         trusted_hosts: Sequence[TrustedHost] = (),
+        images: Mapping[str, str] = NO_IMAGES,
     ) -> None:
-        super().__init__(Runsc(state_dir, runtimes, runsc_path), slot_uids, cgroup_parent, trusted_hosts)
+        super().__init__(Runsc(state_dir, runtimes, runsc_path, images), slot_uids, cgroup_parent, trusted_hosts)
 
 
 def _join(files: Sequence[Path]) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ import shutil
 import subprocess  # nosec: asks the dynamic linker about our own interpreter
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from codeagent.sandboxes.box import Bind
@@ -19,12 +20,12 @@ from codeagent.sandboxes.protocol import SandboxUnavailable
 from codeagent.sandboxes.rootfs import open_up
 
 INSIDE = "/opt/python"
-_FORMAT = 5
+_FORMAT = 6
 _STAMP = ".measure"
-_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _CACHE_TAG = f".{sys.implementation.cache_tag}.pyc"
 _LEFT_OUT = frozenset(
-    {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages", "dist-packages", "lib2to3"}
+    {"test", "tests", "idlelib", "tkinter", "turtledemo", "site-packages", "dist-packages", "lib2to3"}
 )
 _LEFT_OUT_MODULES = re.compile(r"(_test\w*|_ctypes_test|_xxtestfuzz|_tkinter|xxlimited\w*)\.[\w.-]*so$")
 _DISTRIBUTIONS = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
@@ -41,23 +42,38 @@ class Runtime:
     environment: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """How Python is started inside, and what has to be shown for that."""
+
+    words: tuple[str, ...]
+    binds: tuple[Bind, ...] = ()
+
+
 def prepare(directory: Path) -> Runtime:
     """The runtime below `directory`, built once for each interpreter and set of packages, removed when outdated.
 
     Blocking: milliseconds when it is there, seconds when it has to be built. Raises `SandboxUnavailable`.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    directory.chmod(0o755)
     is_system = _SYSTEM in PurePosixPath(Path(sys.base_prefix).resolve()).parents or sys.base_prefix == str(_SYSTEM)
     packages = _packages()
-    target = directory / _digest(packages)
+    names = [f"{package.name}={package.version}" for package in packages]
+    return _describe(built_once(directory, "\n".join(names), partial(_fill, packages, is_system=is_system)))
+
+
+def built_once(directory: Path, kind: str, fill: Callable[[Path], None]) -> Path:
+    """What `fill` makes of an empty directory for the running interpreter, below `directory`, which has no other use.
+    As `prepare`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o755)
+    target = directory / _digest(kind)
     if not _is_whole(target):
         shutil.rmtree(target, ignore_errors=True)
-        _build(target, packages, is_system=is_system)
+        _build(target, fill)
     for other in directory.iterdir():
         if other != target:
             shutil.rmtree(other, ignore_errors=True)
-    return _describe(target)
+    return target
 
 
 def _is_whole(target: Path) -> bool:
@@ -98,23 +114,16 @@ def _packages() -> list[importlib.metadata.Distribution]:
         raise SandboxUnavailable([f"the Python package {error.name} is missing: pip install pytest"]) from None
 
 
-def _digest(packages: list[importlib.metadata.Distribution]) -> str:
+def _digest(kind: str) -> str:
     facts = Path(sys.executable).resolve().stat()
-    parts = [str(_FORMAT), sys.version, sys.base_prefix, str(facts.st_mtime_ns), str(facts.st_size)]
-    parts += [f"{package.name}={package.version}" for package in packages]
+    parts = [str(_FORMAT), sys.version, sys.base_prefix, str(facts.st_mtime_ns), str(facts.st_size), kind]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
-def _build(target: Path, packages: list[importlib.metadata.Distribution], *, is_system: bool) -> None:
+def _build(target: Path, fill: Callable[[Path], None]) -> None:
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
-        site = building / "lib" / _VERSION / "site-packages"
-        if not is_system:
-            _copy_interpreter(building)
-        for package in packages:
-            _copy_package(package, site)
-        _write_programs(building, is_system=is_system)
-        _compile(building, site)
+        fill(building)
         open_up(building)
         (building / _STAMP).write_text(_measure(building))
         building.rename(target)
@@ -125,17 +134,28 @@ def _build(target: Path, packages: list[importlib.metadata.Distribution], *, is_
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _copy_interpreter(building: Path) -> None:
+def _fill(packages: list[importlib.metadata.Distribution], building: Path, *, is_system: bool) -> None:
+    site = building / "lib" / VERSION / "site-packages"
+    if not is_system:
+        copy_interpreter(building)
+    for package in packages:
+        _copy_package(package, site)
+    _write_programs(building, is_system=is_system)
+    _compile(building, site)
+
+
+def copy_interpreter(building: Path) -> None:
+    """The running interpreter, its standard library, and its shared libraries that do not come from /usr."""
     prefix = Path(sys.base_prefix).resolve()
     executable = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     (building / "bin").mkdir()
-    shutil.copyfile(executable, building / "bin" / _VERSION)
-    (building / "bin" / _VERSION).chmod(0o755)
-    library = prefix / sys.platlibdir / _VERSION
+    shutil.copyfile(executable, building / "bin" / VERSION)
+    (building / "bin" / VERSION).chmod(0o755)
+    library = prefix / sys.platlibdir / VERSION
     if not (library / "os.py").is_file():
-        library = prefix / "lib" / _VERSION
-    _copy_tree(library, building / "lib" / _VERSION)
-    extensions = sorted((building / "lib" / _VERSION / "lib-dynload").glob("*.so"))
+        library = prefix / "lib" / VERSION
+    _copy_tree(library, building / "lib" / VERSION)
+    extensions = sorted((building / "lib" / VERSION / "lib-dynload").glob("*.so"))
     for needed in _foreign_libraries([executable, *extensions]):
         (building / "shared").mkdir(exist_ok=True)
         shutil.copyfile(needed, building / "shared" / needed.name)
@@ -182,7 +202,7 @@ def _copy_package(package: importlib.metadata.Distribution, site: Path) -> None:
 def _write_programs(building: Path, *, is_system: bool) -> None:
     programs = building / "bin"
     programs.mkdir(exist_ok=True)
-    python = str(Path(sys.base_prefix, "bin", _VERSION)) if is_system else _VERSION
+    python = str(Path(sys.base_prefix, "bin", VERSION)) if is_system else VERSION
     for name in ("python", "python3"):
         (programs / name).symlink_to(python)
     if is_system:
@@ -198,7 +218,7 @@ def _write_programs(building: Path, *, is_system: bool) -> None:
 def _compile(building: Path, site: Path) -> None:
     """Bytecode for what came without: nothing can be written inside, so it would be compiled at every start."""
     libraries = [str(site)]
-    standard = building / "lib" / _VERSION
+    standard = building / "lib" / VERSION
     if (standard / "os.py").exists() and not any((standard / "__pycache__").glob("*.pyc")):
         libraries.append(str(standard))
     subprocess.run(

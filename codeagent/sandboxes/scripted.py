@@ -10,12 +10,13 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from codeagent.addresses import is_public
-from codeagent.sandboxes import archives, beneath, outcome
+from codeagent.sandboxes import archives, beneath, dependencies, outcome
 from codeagent.sandboxes.commands import check_command, check_reach
 from codeagent.sandboxes.outcome import Observed
 from codeagent.sandboxes.patch_text import MemoryFile, apply_patch, make_patch
 from codeagent.sandboxes.patches import validate_patch
 from codeagent.sandboxes.protocol import (
+    DEFAULT_TOOLCHAIN,
     Connection,
     ExecRecord,
     ExecSpec,
@@ -27,9 +28,11 @@ from codeagent.sandboxes.protocol import (
     ProbeReport,
     Reason,
     SandboxFailure,
+    Toolchain,
     Workspace,
 )
 from codeagent.sandboxes.sources import check_ref, parse_source
+from codeagent.sandboxes.toolchains import check_toolchain
 from codeagent.sandboxes.uninterrupted import in_thread
 
 
@@ -62,16 +65,23 @@ class _Memory:
     files: dict[str, MemoryFile]
     links: frozenset[str]
     directories: set[str]
+    script: Script = succeed
+    installed: dict[str, bytes] = field(default_factory=dict)
+    root: str = ""
     closed: bool = False
     running: set[asyncio.Future[Scripted]] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return self.id
 
     def is_directory(self, path: str) -> bool:
         return not path or path in self.directories or any(name.startswith(path + "/") for name in self.files)
 
 
 class ScriptedDriver:
-    """See `SandboxDriver`. `script` decides what each command does; `repositories` maps URLs to what `fetch` finds;
-    with `reaches_out` commands ask for the connections of the script."""
+    """See `SandboxDriver`. `script` decides what each command does, and a script of `images` in the image of that name;
+    `repositories` maps URLs to what `fetch` finds; with `reaches_out` commands make the connections of the script."""
 
     name = "scripted"
     level = IsolationLevel.NONE
@@ -80,36 +90,63 @@ class ScriptedDriver:
         self,
         script: Script = succeed,
         repositories: Mapping[str, Mapping[str, bytes]] | None = None,
+        images: Mapping[str, Script] | None = None,
         *,
         reaches_out: bool = False,
     ) -> None:
         self.reaches_out = reaches_out
         self._script = script
+        self._images = dict(images or {})
         self._repositories = dict(repositories or {})
         self._workspaces: dict[str, _Memory] = {}
 
     async def probe(self) -> ProbeReport:
-        return ProbeReport(driver=self.name, version="1", level=self.level, facts={"executes_nothing": True})
+        facts = {"executes_nothing": True}
+        return ProbeReport(self.name, "1", self.level, facts, images=dict.fromkeys(self._images, ""))
 
-    async def open(self, workspace_id: str, archive: Path, patch: bytes, limits: Limits) -> Workspace:
+    async def open(
+        self,
+        workspace_id: str,
+        archive: Path,
+        patch: bytes,
+        limits: Limits,
+        toolchain: Toolchain = DEFAULT_TOOLCHAIN,
+    ) -> Workspace:
         validate_patch(patch, limits)
+        check_toolchain(self.name, toolchain, self._images, dependencies=True)
         left = self._workspaces.pop(workspace_id, None)
         if left is not None:
             await self.close(left)
         memory = await in_thread(_load, workspace_id, archive, limits)
+        memory.script = self._images.get(toolchain.image, self._script)
         memory.files = apply_patch(memory.base, patch)
+        if toolchain.dependencies is not None:
+            memory.installed = await in_thread(_installed, toolchain.dependencies, limits)
         self._workspaces[workspace_id] = memory
         return memory
 
     async def run(self, workspace: Workspace, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
         memory = _own(workspace)
+        return await self._carried_out(memory, memory, spec, sink)
+
+    async def install(self, workspace: Workspace, spec: ExecSpec, destination: Path, sink: OutputSink) -> ExecRecord:
+        bounds = dependencies.bounds(spec.limits)
+        volume = _Memory("", bounds, {}, {}, frozenset(), set(), root=f"{dependencies.INSIDE}/")
+        record = await self._carried_out(_own(workspace), volume, spec, sink)
+        if record.reason is Reason.OK:
+            installed = {path: file.data for path, file in volume.files.items()}
+            await in_thread(archives.pack_files, installed, destination, bounds)
+        return record
+
+    async def _carried_out(self, memory: _Memory, into: _Memory, spec: ExecSpec, sink: OutputSink) -> ExecRecord:
+        """What the command writes is in `into` then."""
         check_command(spec)
         check_reach(self, spec.egress)
         if not memory.is_directory("/".join(beneath.components(spec.cwd))):
             raise SandboxFailure("the working directory does not exist", reason="bad_path", retryable=False)
         began = time.monotonic()
         stopped: Reason | None = None
-        task = asyncio.ensure_future(self._perform(memory, spec))
+        task = asyncio.ensure_future(self._perform(memory, into, spec))
         memory.running.add(task)
         try:
             done, _ = await asyncio.wait({task}, timeout=spec.limits.wall_seconds)
@@ -142,15 +179,15 @@ class ScriptedDriver:
         )
         return outcome.record(seen, self.name, self.level, answer.connections)
 
-    async def _perform(self, memory: _Memory, spec: ExecSpec) -> Scripted:
-        answer = self._script(spec, {path: file.data for path, file in memory.files.items()})
+    async def _perform(self, memory: _Memory, into: _Memory, spec: ExecSpec) -> Scripted:
+        answer = memory.script(spec, memory.installed | {path: file.data for path, file in memory.files.items()})
         scripted = answer if isinstance(answer, Scripted) else await answer
         await asyncio.sleep(scripted.seconds)
         for path, data in scripted.writes.items():
             if data is None:
-                memory.files.pop(path, None)
-            else:
-                _write(memory, path, data)
+                into.files.pop(path, None)
+            elif path.startswith(into.root):
+                _write(into, path.removeprefix(into.root), data)
         return scripted
 
     async def read_file(self, workspace: Workspace, path: str, limit_bytes: int) -> bytes:
@@ -204,6 +241,12 @@ def _own(workspace: Workspace) -> _Memory:
     if not isinstance(workspace, _Memory) or workspace.closed:
         raise SandboxFailure("the workspace is closed", reason="closed", retryable=False)
     return workspace
+
+
+def _installed(archive: Path, limits: Limits) -> dict[str, bytes]:
+    """Files by the path that a command knows them by."""
+    found = archives.entries(archive, dependencies.bounds(limits), dependencies.kept_link)
+    return {f"{dependencies.INSIDE}/{entry.path}": entry.content.read() for entry in found if entry.content}
 
 
 def _load(workspace_id: str, archive: Path, limits: Limits) -> _Memory:

@@ -46,6 +46,25 @@ class Volumes:
             raise SandboxFailure(f"the workspace cannot be made: {error.strerror}") from error
         return directory
 
+    def add(self, directory: Path, part: str, slot_uid: int, size_bytes: int, inodes: int) -> Path:
+        """One more, within a workspace's directory. Blocking. Raises `SandboxFailure`."""
+        try:
+            (directory / part).mkdir(mode=0o700)
+            if self._mounted:
+                mounts.mount_tmpfs(directory / part, size_bytes=size_bytes, inodes=inodes, owner=slot_uid)
+        except OSError as error:
+            raise SandboxFailure(f"a volume cannot be made: {error.strerror}") from error
+        return directory / part
+
+    def drop(self, volume: Path) -> None:
+        """Blocking, idempotent. Raises `SandboxFailure` if it stays."""
+        try:
+            if self._mounted and volume.exists():
+                mounts.unmount(volume)
+            remove_tree(volume)
+        except OSError as error:
+            raise SandboxFailure(f"a volume cannot be removed: {error.strerror}") from error
+
     def seal_base(self, directory: Path) -> None:
         """From now on nobody writes to the base, whatever is bound where."""
         if self._mounted:

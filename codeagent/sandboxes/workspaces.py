@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,10 +14,12 @@ from pathlib import Path
 
 from codeagent.sandboxes import processes
 from codeagent.sandboxes.box import Box
+from codeagent.sandboxes.dependencies import MOST_FILES
 from codeagent.sandboxes.execution import Operation
 from codeagent.sandboxes.launches import Machine, Parked
+from codeagent.sandboxes.layouts import Layouts
 from codeagent.sandboxes.outcome import Observed
-from codeagent.sandboxes.protocol import Limits, OutputSink, Reason, SandboxFailure, Workspace
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE, Limits, OutputSink, Reason, SandboxFailure, Workspace
 from codeagent.sandboxes.slots import SlotPool
 from codeagent.sandboxes.uninterrupted import in_thread, to_the_end
 from codeagent.sandboxes.volumes import Volumes
@@ -26,20 +29,25 @@ _REAP_SECONDS = 10.0
 
 @dataclass(eq=False)
 class OpenWorkspace:
-    """A workspace and what is going on in it. `slot_uid` owns its files; `tree` names its base in the repository;
-    `parked` waits for its next command, if it is to be kept `warm`."""
+    """A workspace and what is going on in it. `slot_uid` owns its files; `tree` names its base in the repository; its
+    commands see `image` and `dependencies`, which are laid out there, the driver's own operations never; `parked` waits
+    for its next command, if it is to be kept `warm`."""
 
     id: str
     name: str
     slot_uid: int
     directory: Path = Path()
     tree: str = ""
+    image: str = DEFAULT_IMAGE
     closed: bool = False
     stuck: bool = False
     operations: set[Operation] = field(default_factory=set)
+    rooms: set[asyncio.Event] = field(default_factory=set)
+    """For each volume beside its files, what is set once that is gone."""
     started: int = 0
     warm: bool = False
     parked: Parked | None = None
+    dependencies: Path | None = None
     closing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -65,8 +73,11 @@ class Workspaces:
     workspace belongs to the worker's own user.
     """
 
-    def __init__(self, machine: Machine, volumes: Volumes, slots: SlotPool | None, *, parked: bool) -> None:
+    def __init__(
+        self, machine: Machine, volumes: Volumes, layouts: Layouts, slots: SlotPool | None, *, parked: bool
+    ) -> None:
         self._parked = parked
+        self._layouts = layouts
         self._machine = machine
         self._volumes = volumes
         self._slots = slots
@@ -103,10 +114,33 @@ class Workspaces:
         finally:
             self._opening.discard(name)
 
+    async def lay_out(self, workspace: OpenWorkspace, dependencies: Path, limits: Limits) -> None:
+        """What the workspace's commands find at /dependencies from now on. Raises `SandboxFailure`."""
+        workspace.dependencies = await self._layouts.take(dependencies, limits)
+
+    @asynccontextmanager
+    async def room(self, workspace: OpenWorkspace, limits: Limits) -> AsyncIterator[Path]:
+        """An empty volume of `dependencies_bytes` for the workspace's commands, there as long as the body runs."""
+        name = f"room-{secrets.token_hex(4)}"
+        volume, gone = workspace.directory / name, asyncio.Event()
+        workspace.rooms.add(gone)
+        try:
+            await in_thread(
+                self._volumes.add, workspace.directory, name, workspace.slot_uid, limits.dependencies_bytes, MOST_FILES
+            )
+            yield volume
+        finally:
+            try:
+                await in_thread(self._volumes.drop, volume)
+            finally:
+                workspace.rooms.discard(gone)
+                gone.set()
+
     async def operate(
         self, workspace: OpenWorkspace, box: Box, limits: Limits, sink: OutputSink, stdin: bytes = b""
     ) -> Observed:
         """Runs `box`; when this returns or raises, nothing of it is left. Raises `SandboxFailure`."""
+        self.own(workspace)
         parked = None
         if not stdin:
             parked, workspace.parked = workspace.parked, None
@@ -155,6 +189,8 @@ class Workspaces:
             for operation in list(workspace.operations):
                 operation.stop(Reason.CANCELED)
                 await operation.finished.wait()
+            for gone in list(workspace.rooms):
+                await gone.wait()
             if workspace.parked is not None:
                 parked, workspace.parked = workspace.parked, None
                 await parked.launch.remove()
@@ -162,6 +198,8 @@ class Workspaces:
                 return
             await self._remove(workspace.name)
             del self._live[workspace.name]
+            if workspace.dependencies is not None:
+                await self._layouts.give_back(workspace.dependencies)
             # A slot with a process that cannot be ended is never lent again by this worker.
             if self._slots is not None and not workspace.stuck:
                 self._slots.release(workspace.slot_uid)

@@ -22,6 +22,13 @@ class CredentialSettings(Group):
     kek: Annotated[SecretStr | None, About(reloads=_RELOADED)] = None
     """Key-encryption keys that seal secrets in the database: lines of `name:base64`, the one in use first. Made by
     `codeagent kek new`."""
+    subject_keys_dir: Path | None = None
+    """Directory of the keys under which everything that belongs to a person is sealed, one file each, wrapped with
+    KEK: for installations on one machine. Never in a backup of the database: what was erased would come back with
+    it. Without it and SUBJECT_KEYS_URL nothing is sealed, and an erasure cannot reach older copies of the log."""
+    subject_keys_url: Annotated[SecretStr | None, About(reloads=_RELOADED)] = None
+    """Instead of a directory: `postgresql://user:password@host:port/database` on a server of its own, which is not
+    the log's and has backups of its own that expire within 30 days."""
     vault_address: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+$", max_length=500)
     """HashiCorp Vault, or a server that speaks its KV version 2 API, as in `https://vault.example.com:8200`."""
     vault_mount: str = Field(default="secret", pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", max_length=200)

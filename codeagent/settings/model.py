@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from codeagent.settings.audit import AuditSettings
 from codeagent.settings.broker import BrokerSettings
 from codeagent.settings.credentials import CredentialSettings
 from codeagent.settings.http import HttpSettings
@@ -25,11 +26,13 @@ GROUPS = (
     SandboxSettings,
     WebhookSettings,
     CredentialSettings,
+    AuditSettings,
 )
 """In the order in which they are documented."""
 
 
 class Settings(
+    AuditSettings,
     CredentialSettings,
     WebhookSettings,
     SandboxSettings,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from codeagent.encryption import parse_keys
 from codeagent.providers.registry import ProviderSettings
 from codeagent.settings.about import variable
+from codeagent.settings.hosts import hosts_of, is_local, password_of
 from codeagent.settings.http import ApiKeyEntry
 from codeagent.settings.model import Settings
 from codeagent.settings.problems import Problem
@@ -203,6 +203,12 @@ def _plaintext_provider(facts: Facts) -> Iterator[Problem]:
             yield from _plaintext("providers_file", provider.base_url, f"the key of {provider.name}")
 
 
+def _plaintext_mcp(facts: Facts) -> Iterator[Problem]:
+    for server in facts.settings.mcp_servers:
+        if server.bearer_token_file is not None:
+            yield from _plaintext("mcp_servers", server.url, f"the token of {server.name}")
+
+
 def _missing_pepper(facts: Facts) -> Iterator[Problem]:
     if not facts.settings.api_key_pepper:
         yield Problem(
@@ -218,6 +224,24 @@ def _missing_kek(facts: Facts) -> Iterator[Problem]:
             variable("kek"),
             "is not set, so secrets, and the key that digests are made with, could not be sealed in the database",
             "run `codeagent kek new`",
+        )
+
+
+def _missing_audit_key(facts: Facts) -> Iterator[Problem]:
+    if not facts.settings.audit_signing_key:
+        yield Problem(
+            variable("audit_signing_key"),
+            "is not set, so nothing would prove that the event log was not changed",
+            "run `codeagent audit key`",
+        )
+
+
+def _missing_subject_keys(facts: Facts) -> Iterator[Problem]:
+    if not facts.settings.subject_keys_dir and not facts.settings.subject_keys_url:
+        yield Problem(
+            variable("subject_keys_url"),
+            "is not set, so what belongs to persons would not be sealed, nor could it be erased from copies of the log",
+            "give it a database of its own, or SUBJECT_KEYS_DIR on a single machine",
         )
 
 
@@ -254,34 +278,12 @@ RULES: tuple[Rule, ...] = (
     Rule("plaintext_vault", _plaintext_vault),
     Rule("plaintext_valkey", _plaintext_valkey, frozenset({EDGE})),
     Rule("plaintext_provider", _plaintext_provider, frozenset({"provider-worker"}), Risk.PLAINTEXT_PROVIDER),
+    Rule("plaintext_mcp", _plaintext_mcp, frozenset({"provider-worker"})),
     Rule("missing_kek", _missing_kek, frozenset({EDGE, RELAY})),
+    Rule("missing_audit_key", _missing_audit_key, frozenset({RELAY})),
+    Rule("missing_subject_keys", _missing_subject_keys),
     Rule("missing_pepper", _missing_pepper, frozenset({EDGE})),
     Rule("webhooks_to_ourselves", _webhooks_to_ourselves, frozenset({EDGE, RELAY})),
     Rule("open_monitor", _open_monitor, _WORKERS, Risk.OPEN_MONITOR),
     Rule("readable_files", _readable_files, waiver=Risk.READABLE_FILES),
 )
-
-
-def password_of(url: str) -> str:
-    """The password in a database's address; empty where there is none."""
-    parts = urlsplit(url)
-    inside = parts.netloc.rpartition("@")[0].partition(":")[2]
-    return unquote(inside) or parse_qs(parts.query).get("password", [""])[-1]
-
-
-def hosts_of(url: str) -> list[str]:
-    """The hosts that a database's address names; none for a Unix socket."""
-    parts = urlsplit(url)
-    named = parts.netloc.rpartition("@")[2].split(",") + parse_qs(parts.query).get("host", [])
-    bare = [text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0] for text in named]
-    return [host for host in bare if host]
-
-
-def is_local(host: str) -> bool:
-    """Whether nothing leaves the machine on the way to a host."""
-    if not host or host.startswith("/") or host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

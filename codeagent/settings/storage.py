@@ -33,5 +33,14 @@ class StorageSettings(Group):
     artifact_grace_hours: Annotated[float, About(unit="hours")] = Field(default=168.0, ge=1.0, le=8760.0)
     """How long an artifact is kept that neither the log nor a command under way names, after it was last stored or
     asked for. Longer than the broker keeps commands, and than submissions are kept."""
+    dependencies_days: Annotated[float, About(unit="days")] = Field(default=30.0, ge=8.0, le=3650.0)
+    """How long what runs of a project have installed is remembered after the last run that used it. Longer than a run
+    may wait for a person."""
+    backup_dir: Path | None = None
+    """Directory of backups, for `codeagent db`. The PostgreSQL of `codeagent up` archives its write-ahead log there, so
+    that it can be restored to any moment; without it nothing is archived."""
+    run_content_days: Annotated[float | None, About(unit="days")] = Field(default=None, ge=1.0, le=36500.0)
+    """How long tasks, messages, results and artifacts of runs are kept after the run's end, before they are taken out
+    of the log; as long as the log where nothing is said. Legal holds go before."""
     sandbox_dir: Path = Path("/var/lib/codeagent/sandboxes")
     """Workspaces and runtimes of this machine's sandbox worker; shared with no other process."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-from codeagent.providers.registry import ProviderSettings
+from codeagent.mcp.servers import McpServerSettings, named_once
+from codeagent.providers.registry import ProviderSettings, parse_providers
 from codeagent.sandboxes.cluster import SERVICE_ACCOUNT
 from codeagent.sandboxes.engine import PINNED
 from codeagent.settings.about import About, Group, parsed
@@ -36,8 +37,27 @@ class WorkSettings(Group):
     secret, and `api_key_file` is read for every call."""
     default_model: str = Field(default="builtin/repair", min_length=3, max_length=200)
     """Model of runs that name none."""
+    default_fallbacks: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(parsed), Field(max_length=4), About(unit="models")
+    ] = ()
+    """JSON list of the models that stand in for the default one, in their order, where it cannot answer."""
     provider_slots: Annotated[int, About(unit="calls")] = Field(default=32, ge=1, le=1000)
     """Model calls at once in one provider worker."""
+    record_calls: bool = False
+    """Whether provider workers keep all that models are asked and reply, as artifacts of the tenant that its runs'
+    calls name. They hold source code and whatever persons have written, and each call has the whole conversation."""
+    mcp_servers: Annotated[
+        tuple[McpServerSettings, ...],
+        NoDecode,
+        AfterValidator(named_once),
+        BeforeValidator(parsed),
+        About(unit="servers", reloads="a token: read for every call"),
+    ] = ()
+    """JSON list of the servers whose tools agents' versions may use by the Model Context Protocol, as in `[{"name":
+    "docs", "url": "https://mcp.example.com/mcp", "bearer_token_file": "/run/secrets/docs", "read_only": ["search"]}]`,
+    the same for edges and provider workers; see docs/mcp.md."""
+    mcp_slots: Annotated[int, About(unit="calls")] = Field(default=16, ge=1, le=1000)
+    """Calls of such tools at once in one provider worker."""
     sandbox_slots: Annotated[int, About(unit="operations")] = Field(default=4, ge=1, le=200)
     """Operations at once in one sandbox worker."""
     sandbox_idle_seconds: Annotated[float, About(unit="seconds")] = Field(default=900.0, ge=1.0, le=86_400.0)
@@ -79,6 +99,9 @@ class WorkSettings(Group):
     """The API server; empty: the one of the cluster that the worker runs in."""
     sandbox_kubernetes_credentials: Path = SERVICE_ACCOUNT
     """Directory of `token` and `ca.crt` for the API server. Both are read again when they change."""
+    sandbox_helper: Path | None = None
+    """Socket of the `codeagent sandboxd` of this machine, which then makes the sandboxes, so that the sandbox worker
+    needs no root. Without it the worker makes them itself."""
     lease_seconds: float = Field(default=30.0, ge=1, le=600)
     """How long a silent worker keeps an effect before another takes it. Shorter renews more often."""
     max_attempts: Annotated[int, About(unit="claims")] = Field(default=4, ge=1, le=20)
@@ -93,5 +116,4 @@ class WorkSettings(Group):
         """The configured providers. Raises `ValueError` naming what is wrong with the file, `OSError` without it."""
         if self.providers_file is None:
             return []
-        hidden = ConfigDict(hide_input_in_errors=True)  # it may have keys in it
-        return TypeAdapter(list[ProviderSettings], config=hidden).validate_json(self.providers_file.read_bytes())
+        return parse_providers(self.providers_file.read_bytes())

@@ -94,6 +94,8 @@ def configure_logs(service: str, level: str = "info") -> None:
     )
     # It warns at every start that it does not create topics, which is as it should be.
     logging.getLogger("codeagent.faststream").setLevel(logging.ERROR)
+    # It tells what servers send, of which nothing belongs into a log.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
     logging.basicConfig(handlers=[_Bridge()], level=logging.WARNING, force=True)
 
 

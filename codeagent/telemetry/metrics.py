@@ -49,6 +49,9 @@ PROCESS_DURATION = _histogram(
     "messaging_process_duration_seconds", "From a record's turn in its lane to its end", ("messaging_destination_name",)
 )
 DEAD_LETTERS = _counter("codeagent_dlq_messages_total", "Records dead-lettered", ("topic", "error_type"))
+DEAD_LETTERS_KEPT = _counter("codeagent_dead_letters_kept_total", "Dead letters taken into the database", ("topic",))
+DEAD_LETTERS_OPEN = _gauge("codeagent_dead_letters_open", "Dead letters that nobody has seen to")
+DEAD_LETTERS_OLDEST = _gauge("codeagent_dead_letters_oldest_seconds", "Age of the oldest of them; 0 without any")
 OUTBOX_PENDING = _gauge("codeagent_outbox_pending", "Rows waiting in the outbox")
 OUTBOX_LAG = _gauge("codeagent_outbox_lag_seconds", "Age of the oldest row in the outbox")
 EFFECTS_PENDING = _gauge("codeagent_effects_pending", "Rows in the effects ledger")
@@ -56,6 +59,24 @@ OUTBOX_RESENT = _counter("codeagent_outbox_resent_total", "Messages sent again b
 PROJECTION_LAG = _gauge(
     "codeagent_projection_lag_seconds", "Age of the newest event a projection has read", ("projection",)
 )
+CANARY_ROLLBACKS = _counter("codeagent_canary_rollbacks_total", "Canaries rolled back, by their bound", ("metric",))
+KEYS_SHREDDED = _counter("codeagent_privacy_keys_shredded_total", "Subjects whose content was erased")
+ERASURE_AGE = _gauge("codeagent_privacy_erasure_age_seconds", "Age of the oldest erasure that is not completed")
+PROJECTION_SAMPLES = _counter("codeagent_projection_samples_total", "Runs held against what is kept of them")
+PROJECTION_MISMATCHES = _counter(
+    "codeagent_projection_mismatches_total",
+    "Samples of which a projection keeps another thing",
+    ("projection",),
+)
+AUDIT_SEALED = _counter("codeagent_audit_sealed_total", "Events that became entries of the Merkle log")
+AUDIT_UNSEALED = _gauge("codeagent_audit_unsealed_seconds", "How long the oldest event has waited to be sealed")
+AUDIT_UNANCHORED = _gauge(
+    "codeagent_audit_unanchored_seconds", "How long the oldest checkpoint has waited to leave the database", ("target",)
+)
+AUDIT_REFUSED = _gauge(
+    "codeagent_audit_seal_refused", "1 while the Merkle log contradicts what was signed and is not continued", ("part",)
+)
+AUDIT_FINDINGS = _counter("codeagent_audit_seal_findings_total", "Events that did not match their hash when sealed")
 STREAM_CONNECTIONS = _gauge("codeagent_stream_connections", "Open streams", ("transport",))
 WEBSOCKETS_CLOSED = _counter("codeagent_websockets_closed_total", "WebSockets that were closed from here", ("code",))
 STREAM_DROPPED = _counter("codeagent_stream_dropped_total", "Deltas dropped for slow clients", ("transport",))
@@ -74,6 +95,9 @@ DEPRECATED_REQUESTS = _counter(
     "codeagent_deprecated_requests_total", "Requests to routes that are going to be removed", ("http_route",)
 )
 BUDGET_REFUSALS = _counter("codeagent_budget_refusals_total", "Submissions that met an exhausted budget")
+CALLS_REFUSED = _counter(
+    "codeagent_model_calls_refused_total", "Model calls for which a limit had no room left", ("limit",)
+)
 IDEMPOTENCY_REPLAYS = _counter("codeagent_idempotency_replays_total", "Requests answered as repeats")
 GENAI_DURATION = _histogram(
     "gen_ai_client_operation_duration_seconds",
@@ -87,6 +111,17 @@ GENAI_TOKENS = _counter(
     ("gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"),
 )
 GENAI_COST = _counter("codeagent_gen_ai_cost_usd_total", "Cost of model calls", ("provider", "model"))
+RESPONSE_CACHE_LOOKUPS = _counter(
+    "codeagent_response_cache_lookups_total",
+    "Model calls of runs with a cache, by what was found: hit, miss, error",
+    ("result",),
+)
+RESPONSE_CACHE_STORES = _counter(
+    "codeagent_response_cache_stores_total", "Replies to such calls: kept, not_good, too_long, error", ("result",)
+)
+MCP_DURATION = _histogram(
+    "codeagent_mcp_call_duration_seconds", "Calls of MCP servers", ("server", "error_type"), _SLOW
+)
 WEBHOOK_DELIVERIES = _counter(
     "codeagent_webhook_deliveries_total", "Attempts to deliver, by what came of it", ("outcome",)
 )

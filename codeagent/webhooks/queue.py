@@ -13,6 +13,7 @@ from uuid import UUID
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.log import COLUMNS
+from codeagent.eventlog.sealing import open_events
 from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.webhooks.deliveries import DeliveryState
 from codeagent.webhooks.payload import PayloadFormat
@@ -157,7 +158,8 @@ class DeliveryQueue:
         rows = await self._database.write(
             _CLAIM, list(under_way), list(under_way.values()), most_each, most, self._lease
         )
-        return [_claim(row) for row in rows]
+        events = await open_events(self._database.subjects, [from_row(row) for row in rows])
+        return [_claim(row, event) for row, event in zip(rows, events, strict=True)]
 
     async def settle(self, ending: Ending) -> Settled | None:
         """None where the lease was lost meanwhile: somebody else is at it, or has been."""
@@ -205,7 +207,7 @@ class DeliveryQueue:
         return int(row[0])
 
 
-def _claim(row: Row) -> Claim:
+def _claim(row: Row, event: StoredEvent) -> Claim:
     secrets = (row["secret"], row["previous_secret"])
     return Claim(
         delivery_id=row["delivery_id"],
@@ -217,5 +219,5 @@ def _claim(row: Row) -> Claim:
         url=row["url"],
         payload_format=PayloadFormat(row["payload_format"]),
         sealed_secrets=tuple(secret for secret in secrets if secret is not None),
-        event=from_row(row),
+        event=event,
     )

@@ -242,10 +242,9 @@ def _check_id(webhook_id: str) -> None:
 async def disable_webhook(
     database: Database, tenant_id: str, webhook_id: str, reason: Literal["gone", "exhausted"]
 ) -> bool:
-    """The system's own decision, over a connection that owns the tables. False where it is disabled or gone already."""
+    """The system's own decision, where all tenants are seen. False where it is disabled or gone already."""
     author = Author(tenant_id, "system", "relay", clock.new_uuid())
     async with ControlPlane(database).change(author) as change:
-        await change.rows("SELECT set_config('codeagent.tenant_id', $1, true)", tenant_id)
         rows = await change.rows(
             """UPDATE webhooks SET version = version + 1, status = 'disabled', disabled_reason = $2, exhausted = 0,
                       updated_at = clock_timestamp()

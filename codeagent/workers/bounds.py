@@ -9,7 +9,7 @@ from uuid import UUID
 from codeagent import hosts
 from codeagent.agent import tools
 from codeagent.messages.commands import ExecuteOperation
-from codeagent.messages.values import CallTool, VerifyPatch
+from codeagent.messages.values import CallTool, InstallDependencies, VerifyPatch
 from codeagent.messages.verification import Verification
 from codeagent.quotas.reservations import Worst
 from codeagent.sandboxes.limits import BUILT_IN_POLICY, LimitPolicy
@@ -37,6 +37,8 @@ class Bounds:
         match operation:
             case CallTool(timeout_seconds=seconds) | VerifyPatch(verification=Verification(timeout_seconds=seconds)):
                 return replace(limits, wall_seconds=float(min(seconds, self.policy.command_seconds)))
+            case InstallDependencies():
+                return self.policy.of_install(limits)
             case _:
                 return limits
 
@@ -54,5 +56,5 @@ class Bounds:
         """To be awaited before a command is run; tools that run no program need no room."""
         operation = command.operation
         is_command = isinstance(operation, CallTool) and operation.call.name in tools.COMMANDS
-        if is_command or isinstance(operation, VerifyPatch):
+        if is_command or isinstance(operation, VerifyPatch | InstallDependencies):
             await self.reserve(tenant_id, command.effect_id, Worst.of(limits))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Literal
 from uuid import UUID
 
@@ -46,6 +47,12 @@ class DeltaSender:
         self._gathered.setdefault(stream, []).append(text)
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush_soon())
+
+    async def write_whole(self, stream: Literal["text", "stdout", "stderr"], text: str) -> None:
+        """Text that is there already, none of which is cut: in as many deltas as it takes."""
+        for start in range(0, len(text), MOST_CHARACTERS):
+            await self.write(stream, text[start : start + MOST_CHARACTERS])
+            await self.flush()
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(GATHER_SECONDS)
@@ -93,3 +100,14 @@ class LiveOutput:
         for name, text in self._texts.items():
             await self._deltas.write(name, text.finish())
         await self._deltas.close()
+
+
+@asynccontextmanager
+async def live_output(send: Send, run_id: str, effect_id: UUID, attempt: int) -> AsyncIterator[LiveOutput]:
+    """Of one attempt of one effect. All of it is sent when the body has ended."""
+    live = LiveOutput(DeltaSender(send, "tool.output.delta", run_id, effect_id))
+    live.begin_attempt(attempt)
+    try:
+        yield live
+    finally:
+        await live.close()

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, Protocol
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from codeagent.telemetry.logs import get_logger
 from codeagent.telemetry.traces import CONSUMER, current_traceparent, span
 from codeagent.workers.ended import Began, Ended
 from codeagent.workers.step import Outbound
+from codeagent.workers.waiting import until_available
 
 log = get_logger(__name__)
 
@@ -37,10 +39,14 @@ class Work:
     started: float = field(default_factory=time.perf_counter)
     stopped: Stopped | None = None
     recording: bool = False
+    waits: bool = False
+    """Its performer says so while it only waits for its turn elsewhere: others may have the slot."""
     task: asyncio.Task[None] | None = None
     after: tuple[asyncio.Task[None], ...] = ()  # tasks of earlier claims, which have to end first
     began: Began | None = None
     """What its performer is about to do, once it says so."""
+    memo: bytes | None = None
+    """What its performer wants the next claim to know, should this one not end it."""
 
     @property
     def elapsed_seconds(self) -> float:
@@ -60,18 +66,20 @@ class Performer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EffectPolicy:
-    """`slots` effects at once; a claim lasts `lease_seconds` and is renewed at a third of it; after `max_attempts`
-    claims an effect ends `worker_lost`."""
+    """`slots` effects at once, and `most_waiting` beside them that only wait for their turn; a claim lasts
+    `lease_seconds` and is renewed at a third of it; after `max_attempts` claims an effect ends `worker_lost`."""
 
     slots: int
+    most_waiting: int = 1_000
     lease_seconds: float = 30.0
     max_attempts: int = 4
     sweep_seconds: float = 1.0
 
 
 class EffectLoop:
-    """Performs at most `slots` effects at once. A command that finds no free slot is acknowledged unclaimed: its row
-    stays in the ledger, where a free slot looks for the oldest. While the loop is not `is_able`, no slot is free."""
+    """Performs at most `slots` effects at once, those that wait not counted. A command that finds no free slot is
+    acknowledged unclaimed: its row stays in the ledger, where a free slot looks for the oldest. While the loop is not
+    `is_able`, no slot is free."""
 
     def __init__(
         self,
@@ -116,7 +124,9 @@ class EffectLoop:
     def _free(self) -> int:
         if not self._is_able():
             return 0
-        return self._policy.slots - len(self._active) - self._claimed
+        taken = len(self._active) + self._claimed
+        waiting = min(sum(work.waits for work in self._active.values()), self._policy.most_waiting)
+        return self._policy.slots - (taken - waiting)
 
     def _begin(self, work: Work) -> None:
         older = self._active.get(work.claim.effect_id)
@@ -178,28 +188,23 @@ class EffectLoop:
             return self._performer.ended(work, Outcome.FAILED, error)
 
     async def _retry_later(self, work: Work) -> None:
-        """Leaves the claim to run out soon, so that this or another worker tries again, counted as an attempt."""
+        """Leaves the claim to run out soon, so that this or another worker tries again, counted as an attempt. Waits
+        for the database as an outcome does: a memo tells what has been paid for."""
         await asyncio.sleep(min(2.0 ** (work.claim.attempt - 1), 10.0))
-        with contextlib.suppress(Unavailable):
-            await self._ledger.expire(work.claim)
-            self._look.set()
+        await until_available(partial(self._ledger.expire, work.claim, work.memo), "effect.expire_waits")
+        self._look.set()
 
     async def _record(self, work: Work, ended: Ended) -> None:
         """Until the database has answered: an outcome is never thrown away while its claim may hold."""
         envelope = work.message.envelope
-        facts = ended.facts(envelope, work.began)
+        key = await until_available(partial(self._ledger.key_of, work.claim), "effect.key_waits")
+        claim = replace(work.claim, key=key)
+        facts = ended.facts(envelope, work.began, key)
         answer_envelope = self._envelope_of(ended.answer, envelope)
         answer = OutboxRow(answer_envelope.id, self._performer.answers_topic, answer_envelope, ended.answer)
         work.recording = True
-        delay = 0.1
-        while True:
-            try:
-                verdict = await self._ledger.record(work.claim, facts, answer)
-                break
-            except Unavailable as error:
-                log.warning("effect.record_waits", error=error.detail)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
+        record = partial(self._ledger.record, claim, facts, answer)
+        verdict = await until_available(record, "effect.record_waits")
         metrics.EFFECT_OUTCOMES.labels(self._performer.kind, verdict.value).inc()
         if verdict is Verdict.RECORDED:
             self._outbound.answer(answer)
@@ -292,7 +297,7 @@ class EffectLoop:
         await asyncio.gather(*(work.task for work in left if work.task is not None), return_exceptions=True)
         if left:
             with contextlib.suppress(Unavailable):
-                await self._ledger.release([work.claim for work in left])
+                await self._ledger.release({work.claim: work.memo for work in left})
         loops, self._tasks = self._tasks, set()
         for task in loops:
             task.cancel()

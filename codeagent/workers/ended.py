@@ -8,6 +8,7 @@ from datetime import datetime
 from codeagent import clock
 from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
 from codeagent.messages.envelope import Envelope, Event, Payload
+from codeagent.subjects.key import SubjectKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +23,21 @@ class Began:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How an effect ended: the fact for its own stream, the answer for the agent worker. `actor_id` names which part of
-    the system has done it, where that says more than that it was a part of it."""
+    the system has done it, where that says more than that it was a part of it; `before` is what happened on the way,
+    and when."""
 
     stream_id: str
     fact: Event
     answer: Payload
     actor_id: str | None = None
+    before: tuple[tuple[Event, datetime], ...] = ()
 
-    def facts(self, cause: Envelope, began: Began | None) -> list[StoredEvent]:
-        """What to record, from version 1 on."""
+    def facts(self, cause: Envelope, began: Began | None, key: SubjectKey | None) -> list[StoredEvent]:
+        """What to record, from version 1 on, sealed with `key`."""
         told = [] if began is None else [(began.fact, began.at, began.actor_id)]
-        told.append((self.fact, clock.now(), self.actor_id or cause.actor_id))
+        actor_id = self.actor_id or cause.actor_id
+        told += [(fact, at, actor_id) for fact, at in self.before]
+        told.append((self.fact, clock.now(), actor_id))
         metadata = metadata_for(cause, cause.key)
         return [
             prepare(
@@ -43,6 +48,7 @@ class Ended:
                 tenant_id=cause.tenant_id,
                 occurred_at=at,
                 metadata={**metadata, "authid": actor_id},
+                key=key,
             )
             for version, (fact, at, actor_id) in enumerate(told, 1)
         ]

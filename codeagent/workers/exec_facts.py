@@ -15,15 +15,17 @@ from codeagent.messages.executions import (
     EgressConnection,
     ExecStarted,
     FilesChanged,
+    Installed,
     OutputTold,
     ResourceUse,
 )
+from codeagent.messages.guidance import Guidance
 from codeagent.messages.ids import exec_stream
 from codeagent.messages.results import SandboxResult
 from codeagent.messages.values import BASE_CHECKPOINT, Artifact, CallTool, Outcome
 from codeagent.sandboxes.changes import FileChange
 from codeagent.sandboxes.plain_text import plain
-from codeagent.sandboxes.protocol import ExecRecord, Limits, ProbeReport, SandboxFailure
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE, ExecRecord, Limits, ProbeReport, SandboxFailure
 from codeagent.telemetry import metrics
 from codeagent.telemetry.redaction import without_secrets
 from codeagent.workers.ended import Began, Ended
@@ -63,7 +65,8 @@ def began(
         driver=report.driver,
         driver_version=report.version,
         level=int(report.level),
-        policy_digest=report.policy_digest,
+        policy_digest=report.images.get(command.image or DEFAULT_IMAGE, report.policy_digest),
+        image=command.image,
         limits=asdict(limits),
         egress=egress or None,
     )
@@ -176,6 +179,8 @@ class Done:
     changed: FilesChanged | None = None
     ended_by: str | None = None
     restored: tuple[str, ...] | None = None
+    guidance: Guidance | None = None
+    installed: Installed | None = None
 
     @property
     def reason(self) -> str:
@@ -204,6 +209,8 @@ def done(told: Told, done: Done, limits: Limits) -> Ended:
         duration_seconds=told.duration_seconds,
         used=used,
         restored=done.restored,
+        guidance=done.guidance,
+        dependencies=done.installed.dependencies if done.installed is not None else None,
     )
     fact = _fact(told, done)
     if record is not None:
@@ -231,6 +238,7 @@ def _fact(told: Told, done: Done) -> ExecEnded:
         stdout=done.stdout,
         stderr=done.stderr,
         changed=done.changed,
+        installed=done.installed,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -13,16 +12,16 @@ from pathlib import Path
 from typing import Protocol
 
 from codeagent.agent import tools
-from codeagent.artifacts.disk import explained
 from codeagent.messages.commands import ExecuteOperation
-from codeagent.messages.executions import FilesChanged, OutputTold
+from codeagent.messages.executions import FilesChanged
 from codeagent.messages.values import (
     BASE_CHECKPOINT,
-    ArchiveSource,
     Artifact,
     CallTool,
     CollectPatch,
+    Dependencies,
     Files,
+    InstallDependencies,
     Outcome,
     PrepareFiles,
     VerifyPatch,
@@ -32,16 +31,20 @@ from codeagent.sandboxes.changes import changes
 from codeagent.sandboxes.commands import check_reach
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.protected import without_protected
-from codeagent.sandboxes.protocol import ExecRecord, GitCredential, Limits, SandboxDriver, SandboxFailure
+from codeagent.sandboxes.protocol import DEFAULT_IMAGE, ExecSpec, Limits, SandboxDriver, SandboxFailure
+from codeagent.sandboxes.toolchains import check_image
 from codeagent.workers import exec_facts
 from codeagent.workers.bounds import Bounds
-from codeagent.workers.deltas import DeltaSender, LiveOutput, Send, unsent
+from codeagent.workers.deltas import LiveOutput, Send, live_output, unsent
 from codeagent.workers.effect import Work
 from codeagent.workers.ended import Ended
 from codeagent.workers.exec_facts import Done, Told
+from codeagent.workers.guidance import guidance_of
 from codeagent.workers.held import Held, HeldWorkspaces, Place
+from codeagent.workers.installing import NO_REGISTRIES, Installer, Registries, key_of
 from codeagent.workers.provider import Blobs, resolve_arguments
-from codeagent.workers.storing import until_stored
+from codeagent.workers.sources import CredentialFor, Sources, no_credential
+from codeagent.workers.storing import stored_outputs, until_stored
 from codeagent.workers.toolbox import Toolbox, ToolOutcome, ended_by_operator, spec_of, told_what_is_left_out
 
 PATCH_TYPE = "text/x-diff"
@@ -54,18 +57,12 @@ class Store(Blobs, Protocol):
 
     async def put_file(self, tenant_id: str, path: Path) -> tuple[str, int]: ...
 
-
-CredentialFor = Callable[[str, str, str], Awaitable[GitCredential | None]]
-"""What opens a repository's address for a tenant's project."""
-
-
-async def no_credential(_tenant_id: str, _project_id: str, _url: str) -> GitCredential | None:
-    """Of a worker that fetches public repositories only."""
-    return None
+    async def size(self, tenant_id: str, digest: str) -> int | None: ...
 
 
 class SandboxPerformer:
-    """Performs `sandbox.execute`. A workspace serves one claim at a time; one left dirty is never used again."""
+    """Performs `sandbox.execute`. A workspace serves one claim at a time, or several that only read; one left dirty is
+    never used again."""
 
     kind = "sandbox"
 
@@ -81,16 +78,18 @@ class SandboxPerformer:
         notes: Notes | None = None,
         is_live: Callable[[str], bool] = lambda _: True,
         credential_for: CredentialFor = no_credential,
+        registries: Registries = NO_REGISTRIES,
     ) -> None:
         self.answers_topic = answers_topic
         self._driver = driver
         self._files = files
-        self._credential_for = credential_for
+        self._sources = Sources(driver, files, credential_for)
         self._send_delta = send_delta
         self._limits = limits
         self._is_live = is_live
         self.workspaces = HeldWorkspaces(driver, most_workspaces, notes)
         self.close = self.workspaces.close
+        self._installer = Installer(driver, files, self.workspaces, registries)
 
     async def perform(self, work: Work) -> Ended:
         command = work.message.data
@@ -106,12 +105,15 @@ class SandboxPerformer:
             case PrepareFiles():
                 # Before anything is fetched or asked of a model: what a run needs of its sandboxes, it has then.
                 self._reach(command)
-                files = command.operation.continues
+                check_image(self._driver.name, command.image, (await self._driver.probe()).images)
+                tenant_id, files = work.message.envelope.tenant_id, command.operation.continues
                 if files is None:
-                    tenant_id = work.message.envelope.tenant_id
-                    files = Files(base=await self._source(tenant_id, command.operation, limits))
+                    files = Files(base=await self._sources.archive(tenant_id, command.operation, limits))
                 async with self._workspace(work, files, limits, "prepare"):
-                    return Done(base=files.base, checkpoint=files.checkpoint)
+                    guidance = await guidance_of(await self._files.path(tenant_id, files.base), limits)
+                    return Done(base=files.base, checkpoint=files.checkpoint, guidance=guidance)
+            case InstallDependencies(dependencies=asked):
+                return await self._install(work, command, asked, limits)
             case CallTool():
                 return await self._tool(work, command, command.operation, limits, self._reach(command))
             case CollectPatch():
@@ -124,32 +126,54 @@ class SandboxPerformer:
         check_reach(self._driver, reach)
         return reach
 
-    async def _source(self, tenant_id: str, operation: PrepareFiles, limits: Limits) -> str:
-        """The digest of the plain archive the run starts from."""
-        source = operation.source
-        if isinstance(source, ArchiveSource):
-            return source.digest
-        credential = None
-        if operation.project_id is not None:
-            credential = await self._credential_for(tenant_id, operation.project_id, source.url)
-        with explained():
-            scratch = tempfile.TemporaryDirectory(prefix="codeagent-fetch-")
-        with scratch as folder:
-            archive = Path(folder) / "tree.tar.gz"
-            await self._driver.fetch(source.url, source.ref, archive, limits, credential)
-            digest, _ = await until_stored(partial(self._files.put_file, tenant_id, archive))
-            return digest
-
-    def _workspace(self, work: Work, files: Files, limits: Limits, operation: str) -> AbstractAsyncContextManager[Held]:
+    def _workspace(
+        self, work: Work, files: Files, limits: Limits, operation: str, *, shared: bool = False
+    ) -> AbstractAsyncContextManager[Held]:
         """The run's workspace at a checkpoint."""
         tenant_id = work.message.envelope.tenant_id
 
-        async def load() -> tuple[Path, bytes]:
-            patch = await self._files.read(tenant_id, files.checkpoint) if files.checkpoint else b""
-            return await self._files.path(tenant_id, files.base), patch
+        command = work.message.data
+        assert isinstance(command, ExecuteOperation)
+        dependencies = command.dependencies
 
-        place = Place(tenant_id, work.message.envelope.key, files.base, files.checkpoint)
-        return self.workspaces.at(place, limits, load, operation, str(work.claim.effect_id))
+        async def load() -> tuple[Path, bytes, Path | None]:
+            patch = await self._files.read(tenant_id, files.checkpoint) if files.checkpoint else b""
+            installed = None if dependencies is None else await self._files.path(tenant_id, dependencies)
+            return await self._files.path(tenant_id, files.base), patch, installed
+
+        place = Place(tenant_id, work.message.envelope.key, files.base, files.checkpoint, command.image, dependencies)
+        return self.workspaces.at(place, limits, load, operation, str(work.claim.effect_id), shared=shared)
+
+    async def _install(self, work: Work, command: ExecuteOperation, asked: Dependencies, limits: Limits) -> Done:
+        """What is remembered of the files' dependencies, else what the command brings where it sees nothing but what
+        decides under which key that is remembered."""
+        tenant_id, image = work.message.envelope.tenant_id, command.image
+        files = Files(base=_base(command), checkpoint=command.checkpoint)
+        async with self._workspace(work, files, limits, "install") as held:
+            lock_files = await self._installer.lock_files(held.workspace, asked)
+        key = key_of(tenant_id, image or DEFAULT_IMAGE, asked.install, lock_files)
+        done = Done(installed=await self._installer.recalled(tenant_id, key))
+        if done.installed is None:
+            await self._limits.admit(tenant_id, command, limits)
+            spec, probed = self._installer.spec(asked, limits), await self._driver.probe()
+            work.began = exec_facts.began(command, work.claim.attempt, probed, limits, spec.argv, key, spec.egress)
+            place = Place(tenant_id, work.message.envelope.key, key, BASE_CHECKPOINT, image)
+            async with self._installer.alone(place, limits, lock_files, str(work.claim.effect_id)) as held:
+                done = await _unless_ended(held, self._installed(work, held, key, spec))
+            if held.ended_by is not None:
+                done = replace(done, tool=ended_by_operator(done.tool), installed=None, ended_by=held.ended_by)
+        return replace(done, checkpoint=command.checkpoint, input_digest=key)
+
+    async def _installed(self, work: Work, held: Held, key: str, spec: ExecSpec) -> Done:
+        tenant_id = work.message.envelope.tenant_id
+        async with self._live(work) as live:
+            outcome, installed = await self._installer.install(held.workspace, tenant_id, key, spec, live.write)
+        stdout, stderr = await stored_outputs(self._files, tenant_id, outcome.record)
+        return Done(outcome, installed=installed, stdout=stdout, stderr=stderr)
+
+    def _live(self, work: Work) -> AbstractAsyncContextManager[LiveOutput]:
+        send = self._send_delta if self._is_live(work.message.envelope.tenant_id) else unsent
+        return live_output(send, work.message.envelope.key, work.claim.effect_id, work.claim.attempt)
 
     async def _tool(
         self, work: Work, command: ExecuteOperation, operation: CallTool, limits: Limits, reach: tuple[str, ...]
@@ -167,7 +191,7 @@ class SandboxPerformer:
         spec = spec_of(arguments, limits, reach)
         work.began = exec_facts.began(command, work.claim.attempt, probed, spec.limits, spec.argv, digest, spec.egress)
         files = Files(base=_base(command), checkpoint=command.checkpoint)
-        async with self._workspace(work, files, limits, call.name) as held:
+        async with self._workspace(work, files, limits, call.name, shared=call.name in tools.READING) as held:
             done = await _unless_ended(held, self._carried_out(work, held, arguments, limits, reach))
             if held.ended_by is not None:
                 # Its files go with the workspace: the run goes on from the checkpoint before.
@@ -192,17 +216,12 @@ class SandboxPerformer:
     ) -> Done:
         """What a tool did, and wrote. Its files are as it left them."""
         tenant_id = work.message.envelope.tenant_id
-        send = self._send_delta if self._is_live(tenant_id) else unsent
-        live = LiveOutput(DeltaSender(send, "tool.output.delta", held.place.run_id, work.claim.effect_id))
-        live.begin_attempt(work.claim.attempt)
-        toolbox = Toolbox(self._driver, held.workspace, limits, live.write, reach)
-        try:
+        async with self._live(work) as live:
+            toolbox = Toolbox(self._driver, held.workspace, limits, live.write, reach)
             outcome = await toolbox.carry_out(arguments)
-        finally:
-            await live.close()
         if outcome.whole is not None:
             await until_stored(partial(self._files.put, tenant_id, outcome.whole))
-        stdout, stderr = await self._outputs(tenant_id, outcome.record)
+        stdout, stderr = await stored_outputs(self._files, tenant_id, outcome.record)
         return Done(outcome, stdout=stdout, stderr=stderr)
 
     async def _verify(self, work: Work, command: ExecuteOperation, asked: Verification, limits: Limits) -> Done:
@@ -229,18 +248,6 @@ class SandboxPerformer:
         if ended_by is not None:
             done = replace(done, tool=ended_by_operator(done.tool), ended_by=ended_by)
         return replace(done, checkpoint=command.checkpoint, restored=restored[: exec_facts.MOST_FILES])
-
-    async def _outputs(self, tenant_id: str, record: ExecRecord | None) -> list[OutputTold | None]:
-        """What the log says of standard output and standard error. All of what does not fit there is stored."""
-        told: list[OutputTold | None] = []
-        if record is None:
-            return [None, None]
-        for kept, seen_bytes in ((record.stdout, record.stdout_seen_bytes), (record.stderr, record.stderr_seen_bytes)):
-            output = await asyncio.to_thread(exec_facts.output_told, kept, seen_bytes)
-            if output.ref is not None:
-                await until_stored(partial(self._files.put, tenant_id, kept))
-            told.append(output)
-        return told
 
     async def _checkpoint(self, held: Held, limits: Limits) -> FilesChanged:
         """Stores the files as they are; `held` is there then. Returns what differs from the checkpoint before."""

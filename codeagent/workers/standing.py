@@ -37,7 +37,7 @@ class Standing:
 
     @property
     def holds(self) -> bool:
-        return not self.reasons
+        return not self.reasons and self._driver.ready
 
     async def check(self) -> bool:
         """One of the checks of readiness."""
@@ -67,7 +67,7 @@ class Standing:
         """One look: proves again what has to be."""
         fingerprint = await self._driver.fingerprint()
         due = time.monotonic() - self._proven_at >= self._prove_seconds
-        if self.holds and fingerprint == self._fingerprint and not due:
+        if not self.reasons and fingerprint == self._fingerprint and not due:
             return
         if fingerprint != self._fingerprint:
             # Nothing is started on what has not been proven.
@@ -78,6 +78,6 @@ class Standing:
             self.reasons = unavailable.reasons
             log.error("sandbox.unproven", driver=self._driver.name, reasons=unavailable.reasons)
             return
-        if not self.holds:
+        if self.reasons:
             log.info("sandbox.proven_again", driver=self._driver.name)
         self._fingerprint, self._proven_at, self.reasons = fingerprint, time.monotonic(), ()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
-from codeagent.errors import Unavailable
-from codeagent.telemetry.logs import get_logger
-
-log = get_logger(__name__)
+from codeagent.messages.executions import OutputTold
+from codeagent.sandboxes.protocol import ExecRecord
+from codeagent.workers.exec_facts import output_told
+from codeagent.workers.waiting import until_available
 
 Stored = TypeVar("Stored")
-LONGEST_WAIT_SECONDS = 5.0
 
 
 async def until_stored(put: Callable[[], Awaitable[Stored]]) -> Stored:
@@ -22,11 +22,23 @@ async def until_stored(put: Callable[[], Awaitable[Stored]]) -> Stored:
     for. The claim is renewed meanwhile and its slot stays taken, so that no more work is begun; a cancel, the run's
     deadline or a lost claim end the wait.
     """
-    delay = 0.2
-    while True:
-        try:
-            return await put()
-        except Unavailable as error:
-            log.warning("artifact.waits", code=error.code, retry_seconds=delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, LONGEST_WAIT_SECONDS)
+    return await until_available(put, "artifact.waits")
+
+
+class Kept(Protocol):
+    """Of the artifact store, what outputs are kept by."""
+
+    async def put(self, tenant_id: str, data: bytes) -> str: ...
+
+
+async def stored_outputs(files: Kept, tenant_id: str, record: ExecRecord | None) -> list[OutputTold | None]:
+    """What the log says of standard output and standard error. All of what does not fit there is stored."""
+    told: list[OutputTold | None] = []
+    if record is None:
+        return [None, None]
+    for kept, seen_bytes in ((record.stdout, record.stdout_seen_bytes), (record.stderr, record.stderr_seen_bytes)):
+        output = await asyncio.to_thread(output_told, kept, seen_bytes)
+        if output.ref is not None:
+            await until_stored(partial(files.put, tenant_id, kept))
+        told.append(output)
+    return told

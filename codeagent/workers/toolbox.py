@@ -88,7 +88,7 @@ class Toolbox:
         if arguments.start_line is not None or arguments.end_line is not None:
             lines = text.splitlines(keepends=True)
             text = "".join(lines[(arguments.start_line or 1) - 1 : arguments.end_line])
-        return ToolOutcome(_cut(text, READ_BYTES), "ok", changed=False)
+        return ToolOutcome(cut(text, READ_BYTES), "ok", changed=False)
 
     async def _write(self, arguments: tools.WriteFile) -> ToolOutcome:
         data = arguments.content.encode()
@@ -153,12 +153,12 @@ _FILE_PROBLEMS = frozenset({"no_such_file", "not_a_file", "bad_path", "too_large
 def _from_record(record: ExecRecord, head: str | None) -> ToolOutcome:
     parts = [part for part in (head, *(plain(data).rstrip("\n") for data in (record.stdout, record.stderr))) if part]
     whole = "\n".join(parts)
-    text = _cut(whole, MODEL_SEES_BYTES)
+    text = cut(whole, MODEL_SEES_BYTES)
     if record.limits_hit:
         text += f"\n[limits hit: {', '.join(record.limits_hit)}]"
-    cut = text != whole
+    shortened = text != whole
     return ToolOutcome(
-        text, record.reason.value, record.exit_code, whole=whole.encode() if cut else None, record=record
+        text, record.reason.value, record.exit_code, whole=whole.encode() if shortened else None, record=record
     )
 
 
@@ -172,7 +172,8 @@ def _told(record: ExecRecord) -> str:
     return "\n".join(parts)
 
 
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int) -> str:
+    """The beginning and the end of a text, `most` characters of it together."""
     if len(text) <= most:
         return text
     half = most // 2

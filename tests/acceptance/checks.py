@@ -26,6 +26,7 @@ from codeagent.eventlog.effects import OutboxRow
 from codeagent.messages.commands import CancelRun
 from codeagent.messages.envelope import Envelope
 from codeagent.messages.ids import derived_uuid, run_stream, typed_id
+from codeagent.subjects.keys import NoLookups
 from tests.acceptance.system import System, wait_until
 
 Result = TypeVar("Result")
@@ -144,9 +145,19 @@ def ledgers(database_url: str, patience_seconds: float = 20.0) -> dict[str, int]
     return rows
 
 
+def listed(api: Client, path: str, status: str, patience_seconds: float = 20.0) -> list[dict[str, Any]]:
+    """The runs in the list at `path`, once all are of that status: the list follows the log a moment later."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        runs: list[dict[str, Any]] = api.get(path)["items"]
+        if (runs and all(run["status"] == status for run in runs)) or time.monotonic() > deadline:
+            return runs
+        time.sleep(0.1)
+
+
 def problems_in_log(database_url: str, run_id: str) -> list[str]:
     async def check() -> list[str]:
-        database = Database(database_url, connections=2)
+        database = Database(database_url, connections=2, subjects=NoLookups())
         try:
             count, findings = await check_run(database, run_id)
         finally:

@@ -46,6 +46,9 @@ class Plan:
         chance.shuffle(order)
         drawn = [(str(window), chance.randint(1, max(window.most, 1))) for window in order]
         self.directory.mkdir()
+        # Those who die are not all of one user.
+        (self.directory / "met").touch()
+        (self.directory / "met").chmod(0o666)
         (self.directory / "plan.json").write_text(json.dumps(drawn))
 
     def planned(self) -> dict[str, int]:
@@ -54,14 +57,13 @@ class Plan:
 
     def met(self) -> dict[str, str]:
         """What each window that was met says of itself, in the order they were met."""
-        path = self.directory / "met"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = (self.directory / "met").read_text().splitlines()
         return {name: line for line in lines for name in [line.partition(" (")[0]]}
 
     def hit(self, window: Window, passage: int) -> None:
         seconds = time.time() - (self.directory / "plan.json").stat().st_mtime
         line = f"{window} (passage {passage}, after {seconds:.1f} s)\n"
-        file = os.open(self.directory / "met", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        file = os.open(self.directory / "met", os.O_WRONLY | os.O_APPEND)
         os.write(file, line.encode())
         os.close(file)
 

@@ -131,9 +131,14 @@ class UpSystem:
     def twin(self, role: str) -> subprocess.Popen[bytes]:
         settings = json.loads((self.data_dir / "settings.json").read_text())
         written = {f"CODEAGENT_{name.upper()}": str(value) for name, value in settings.items()}
-        own = {"CODEAGENT_SANDBOX_DIR": str(self.data_dir.parent / "twin")}
+        # The helper lets in the services' user alone, which this interpreter need not be open to.
+        own = {"CODEAGENT_SANDBOX_DIR": str(self.data_dir.parent / "twin"), "CODEAGENT_SANDBOX_HELPER": ""}
         return subprocess.Popen(
-            [*self._program, "serve", role], env={**os.environ, **written, **own}, stderr=self._log, cwd=ROOT
+            [*self._program, "serve", role],
+            env={**os.environ, **written, **own},
+            stderr=self._log,
+            cwd=ROOT,
+            group=(self.data_dir / "artifacts").stat().st_gid,
         )
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -33,6 +34,8 @@ from codeagent.settings import Settings
 from codeagent.settings.about import variable
 from codeagent.settings.variables import file_variable
 from codeagent.settings.weakness import weakness
+from codeagent.transparency.keys import parse_log_keys
+from codeagent.transparency.notes import SigningKey
 from tests.acceptance import deployment
 from tests.acceptance.deployment import COMPOSE, DOCKERFILE, HEALTHY, ROOT, Service
 from tests.acceptance.system import free_port, is_ready, wait_until
@@ -46,6 +49,7 @@ READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
 GROUP = 10001
 ONE_SHOTS = {"migrate", "topics"}
+HELPER = "sandboxd"
 LONG_RUNNING = {"edge", "agent-worker", "provider-worker", "sandbox-worker", "relay"}
 FROM_ENVIRONMENT_ONLY = {"worker_name": "one value for several processes would let one take back another's work"}
 
@@ -88,18 +92,24 @@ def test_yaml_files_are_tidy() -> None:
 
 def test_every_secret_is_a_file_with_an_example_that_production_refuses(tmp_path: Path) -> None:
     secrets = {name: item["file"] for name, item in deployment.load(VARIABLES)["secrets"].items()}
-    assert secrets.keys() == {"postgres_password", "kek", "api_key_pepper", "api_keys", "providers"}
+    assert secrets.keys() == {"postgres_password", "kek", "audit_key", "api_key_pepper", "api_keys", "providers"}
     examples = {name: (ROOT / f"{file}.example").read_text() for name, file in secrets.items()}
     assert weakness(examples["postgres_password"]) == weakness(examples["api_key_pepper"]) == "is an example"
     with pytest.raises(ValueError, match=r"key-encryption key|name:base64"):
         SecretBox(parse_keys(examples["kek"].splitlines()))
+    with pytest.raises(ValueError, match="no key of a log"):
+        parse_log_keys(examples["audit_key"].splitlines())
     (tmp_path / "api-keys.json").write_text(examples["api_keys"])
     with pytest.raises(ValueError, match="sha256"):
         load_keys(tmp_path / "api-keys.json")
 
 
+def with_settings() -> list[Service]:
+    return [service for name, service in deployment.services(VARIABLES).items() if name != HELPER]
+
+
 def test_it_runs_as_production_and_says_why_what_it_does_without_is_no_risk() -> None:
-    for service in deployment.services(VARIABLES).values():
+    for service in with_settings():
         assert service.environment["CODEAGENT_ENV"] == "production"
         risks = json.loads(service.environment["CODEAGENT_ACCEPTED_RISKS"])
         assert risks.keys() == {"plaintext_database", "plaintext_broker", "open_monitor"}
@@ -108,24 +118,25 @@ def test_it_runs_as_production_and_says_why_what_it_does_without_is_no_risk() ->
 def test_every_service_is_there_in_the_order_it_needs() -> None:
     services = deployment.services(VARIABLES)
     assert {name for name, service in services.items() if service.is_one_shot} == ONE_SHOTS
-    assert services.keys() - ONE_SHOTS == LONG_RUNNING
+    assert services.keys() - ONE_SHOTS == {*LONG_RUNNING, HELPER}
     for name in LONG_RUNNING:
         waits_for = services[name].definition["depends_on"]
-        assert {key: value["condition"] for key, value in waits_for.items()} == dict.fromkeys(
-            ONE_SHOTS, "service_completed_successfully"
-        )
+        expected = dict.fromkeys(ONE_SHOTS, "service_completed_successfully")
+        if name == "sandbox-worker":
+            expected[HELPER] = "service_healthy"
+        assert {key: value["condition"] for key, value in waits_for.items()} == expected
     assert services["migrate"].definition["depends_on"]["postgres"]["condition"] == "service_healthy"
     assert services["topics"].definition["depends_on"]["kafka"]["condition"] == "service_healthy"
     whole = deployment.load(VARIABLES)["services"]
     assert all("healthcheck" in definition for definition in whole.values())
 
 
-def test_every_process_but_the_sandbox_worker_is_confined() -> None:
+def test_every_process_but_the_helper_is_confined() -> None:
     whole = deployment.load(VARIABLES)["services"]
     for name, definition in whole.items():
         assert definition["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}, name
-        if name == "sandbox-worker":
-            assert (definition["privileged"], definition["user"]) == (True, "0:10001")
+        if name == HELPER:
+            assert (definition["privileged"], definition["user"]) == (True, "0:0")
             continue
         assert not definition.get("privileged"), name
         assert definition["cap_drop"] == ["ALL"], name
@@ -137,9 +148,22 @@ def test_every_process_but_the_sandbox_worker_is_confined() -> None:
     assert all(str(port).startswith("127.0.0.1:") for port in whole["edge"]["ports"])
 
 
+def test_the_privileged_helper_knows_nobody_and_shares_its_socket_and_notes_with_the_worker_alone() -> None:
+    whole = deployment.load(VARIABLES)["services"]
+    helper, worker = whole[HELPER], whole["sandbox-worker"]
+    assert (helper["environment"], helper["secrets"], helper["networks"]) == ({}, [], ["outside"])
+    socket, notes = "sandboxd-socket:/run/codeagent", "sandbox-notes:/var/lib/codeagent/sandboxes/notes"
+    assert helper["volumes"] == ["sandboxes:/var/lib/codeagent/sandboxes", notes, socket]
+    for shared in (socket, notes):
+        assert [name for name, one in whole.items() if shared in one.get("volumes", [])] == ["sandbox-worker", HELPER]
+    assert helper["volumes"][0] not in worker["volumes"]
+    assert "user" not in worker
+    assert worker["environment"]["CODEAGENT_SANDBOX_HELPER"] in helper["command"]
+
+
 def test_no_secret_is_written_down() -> None:
     assert "POSTGRES_PASSWORD: " not in COMPOSE.read_text()
-    for service in deployment.services(VARIABLES).values():
+    for service in with_settings():
         held = {name: service.environment.get(variable(name)) for name in SECRETS}
         assert {name: text for name, text in held.items() if text} == {
             "database_url": "postgresql://codeagent@postgres:5432/codeagent"
@@ -204,9 +228,9 @@ def store_as(uid: int, root: Path, data: bytes, others: bytes | None = None) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can write as two users")
-@pytest.mark.parametrize("order", [(0, GROUP), (GROUP, 0)], ids=["sandbox worker first", "edge first"])
+@pytest.mark.parametrize("order", [(0, GROUP), (GROUP, 0)], ids=["root first", "edge first"])
 def test_what_one_process_stores_the_others_can_read_and_add_to(place: Path, order: tuple[int, int]) -> None:
-    """The sandbox worker is root in the group of the others; they share one artifact directory, as the image makes it."""
+    """They share one artifact directory, as the image makes it. Sandbox workers of earlier releases were root."""
     store, log = place / "artifacts", place / "children.log"
     store.mkdir()
     store.chmod(0o770)
@@ -235,6 +259,7 @@ class Stage:
         (secrets / "api_keys").write_text(json.dumps([entry]))
         (secrets / "postgres_password").write_text(f"{password}\n")
         (secrets / "kek").write_text(new_key_line("k1"))
+        (secrets / "audit_key").write_text(SigningKey.new("log.example").secret())
         (secrets / "api_key_pepper").write_text(token_hex(32))
         provider = {"name": "local", "kind": "openai", "base_url": "http://127.0.0.1:9/v1"}
         (secrets / "providers").write_text(json.dumps([provider]))
@@ -243,6 +268,7 @@ class Stage:
         self._paths = {
             "/run/secrets": secrets,
             "/var/lib/codeagent": place,
+            "/run/codeagent": place,
             "/usr/share/codeagent/topics": ROOT / "topics",
             "/etc/codeagent/flags": ROOT / "deploy" / "flags",
         }
@@ -250,6 +276,17 @@ class Stage:
     def environment(self, service: Service) -> dict[str, str]:
         outside = {name: value for name, value in os.environ.items() if not name.startswith("CODEAGENT_")}
         return {**outside, **{name: self._moved(name, value) for name, value in service.environment.items()}}
+
+    def words(self, words: Sequence[str]) -> list[str]:
+        """Of a command. Who runs in containers is, here, who runs the tests."""
+        here = {str(GROUP): str(os.geteuid())}
+        return [here.get(word, self._at(word)) for word in words]
+
+    def _at(self, value: str) -> str:
+        for inside, outside in self._paths.items():
+            if value.startswith(f"{inside}/"):
+                return f"{outside}{value.removeprefix(inside)}"
+        return value
 
     def _moved(self, name: str, value: str) -> str:
         if name == "CODEAGENT_DATABASE_URL":
@@ -264,18 +301,16 @@ class Stage:
             return str(free_port())
         if value == "0.0.0.0":
             return "127.0.0.1"
-        for inside, outside in self._paths.items():
-            if value.startswith(inside):
-                return f"{outside}{value.removeprefix(inside)}"
-        assert not value.startswith("/"), f"{name} is a path that nothing stands in for: {value}"
-        return value
+        moved = self._at(f"{value}/").removesuffix("/")
+        assert moved != value or not value.startswith("/"), f"{name} is a path that nothing stands in for: {value}"
+        return moved
 
     def start(self, service: Service) -> tuple[subprocess.Popen[bytes], dict[str, str], Path]:
         log = self._place / f"{service.name}.log"
         environment = self.environment(service)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "codeagent", *service.arguments],
+                [sys.executable, "-m", "codeagent", *self.words(service.arguments)],
                 env=environment,
                 cwd=self._place,
                 stdout=output,
@@ -284,10 +319,13 @@ class Stage:
         return process, environment, log
 
 
-def health_of(service: Service, environment: dict[str, str]) -> int:
+def health_of(service: Service, environment: dict[str, str], stage: Stage) -> int:
     """The service's own health check, as the engine would run it."""
     kind, program, *arguments = service.definition["healthcheck"]["test"]
-    assert (kind, program) == ("CMD", "codeagent-healthy")
+    assert kind == "CMD"
+    if service.name == HELPER:
+        return subprocess.run([program, *stage.words(arguments)], env=environment, check=False).returncode
+    assert program == "codeagent-healthy"
     return subprocess.run([sys.executable, "-I", str(HEALTHY), *arguments], env=environment, check=False).returncode
 
 
@@ -306,21 +344,28 @@ def test_each_services_command_as_written_outside_a_container(
     for name in ("migrate", "topics"):
         process, _, log = stage.start(services[name])
         assert process.wait(60) == 0, log.read_text()
-    running = {name: stage.start(services[name]) for name in sorted(LONG_RUNNING)}
+    running = {name: stage.start(services[name]) for name in sorted({*LONG_RUNNING, HELPER})}
     try:
+        helper, environment, log = running[HELPER]
+        wait_until(
+            lambda: helper.poll() is not None or health_of(services[HELPER], environment, stage) == 0, 60, HELPER
+        )
+        assert helper.poll() is None, log.read_text()[-3000:]
         for name, (process, environment, log) in running.items():
+            if name == HELPER:
+                continue
             port = environment["CODEAGENT_HTTP_PORT" if name == "edge" else "CODEAGENT_MONITOR_PORT"]
             url = f"http://127.0.0.1:{port}"
             wait_until(
                 lambda url=url, process=process: process.poll() is not None or is_ready(url), READY_SECONDS, name
             )
             assert process.poll() is None, f"{name}: {log.read_text()[-3000:]}"
-            assert health_of(services[name], environment) == 0, name
+            assert health_of(services[name], environment, stage) == 0, name
         for process, _, _ in running.values():
             process.send_signal(signal.SIGTERM)
         for name, (process, environment, log) in running.items():
             assert process.wait(STOP_SECONDS) == 0, f"{name}: {log.read_text()[-3000:]}"
-            assert health_of(services[name], environment) == 1, name
+            assert health_of(services[name], environment, stage) == 1, name
     finally:
         for process, _, _ in running.values():
             process.kill()

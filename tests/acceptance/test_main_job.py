@@ -169,3 +169,10 @@ def test_a_changed_byte_in_the_database_is_found_and_named(
     tampered = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False)
     assert tampered.returncode == 1
     assert str(event["event_id"]) in tampered.stdout
+    audit = codeagent("audit", "verify", "--anchors-from-topic", "--data-dir", str(up_system.data_dir))
+    whole = subprocess.run(audit, capture_output=True, text=True, timeout=60, check=False)
+    assert whole.returncode == 1
+    [line, kept] = whole.stdout.splitlines()
+    assert kept.startswith("projections verified: ")
+    assert line.startswith("FAILED data_changed at ")
+    assert str(event["event_id"]) in line

@@ -89,8 +89,10 @@ def test_a_session_goes_on_where_it_was_on_a_repository_that_only_a_token_opens(
     first = ended(api, post(http, messages, content="Make one."))
     assert "+first" in patch_of(api, first)
 
-    # Neither the worker nor anything on its disk is there when the session goes on.
-    shutil.rmtree(system.data_dir / "sandboxes" / "workspaces", ignore_errors=True)
+    # Neither the worker, nor its helper, nor anything on their disk is there when the session goes on.
+    for left in (system.data_dir / "sandboxes" / "workspaces").iterdir():
+        shutil.rmtree(left, ignore_errors=True)
+    system.kill("sandboxd")
     system.kill("sandbox-worker")
     asked = len(server.requests)
     second = ended(api, post(http, messages, content="Make another."))

@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "codeagent"
 
-PUBLISHERS = {"broker/publisher.py", "broker/delivery.py", "edge/accept.py", "relay/outbox.py"}
-"""Those that may send a record: the edge's commands, the relay's rows, the dead letters."""
+PUBLISHERS = {"broker/publisher.py", "broker/delivery.py", "edge/accept.py", "relay/outbox.py", "relay/republish.py"}
+"""Those that may send a record: the edge's commands, the relay's rows, the dead letters, and an operator's copies."""
 DELTAS = {"broker/publisher.py", "cli/services.py"}
 """The one named exception: live deltas, lossy, handed out by the composition root."""
 

@@ -14,9 +14,12 @@ from openapi_spec_validator import validate
 from codeagent.broker import topics as names
 from codeagent.broker.topics import AGENT_INPUTS, load_topics
 from codeagent.cli.schemas import write_schemas
+from codeagent.messages import checkpoints
 from codeagent.messages.catalog import COMMANDS, CURRENT, RUN_EVENTS, UPCASTERS, decode_data, encode_data
 from codeagent.settings import Settings
 from codeagent.settings.reference import bounds, markdown, unit
+from codeagent.transparency.checkpoints import open_checkpoint
+from codeagent.transparency.notes import SigningKey
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "schemas"
@@ -46,6 +49,13 @@ def test_a_golden_example_still_decodes_and_fits_its_schema(path: Path) -> None:
         assert json.loads(encode_data(payload)) == json.loads(path.read_text())
 
 
+def test_the_golden_example_of_a_checkpoint_verifies_and_fits_its_schema() -> None:
+    note = (SCHEMAS / "examples" / f"{checkpoints.MESSAGE}.checkpoint").read_text()
+    jsonschema.validate(note, json.loads((SCHEMAS / f"{checkpoints.MESSAGE}.json").read_text()))
+    key = SigningKey("log.example/audit", bytes(32)).verifier
+    assert open_checkpoint(note, key.name, [key]).size == 302
+
+
 def test_every_older_version_can_be_lifted() -> None:
     wanted = {(name, version) for name, item in CURRENT.items() for version in range(1, item.VERSION)}
     assert set(UPCASTERS) == wanted
@@ -63,8 +73,9 @@ def test_every_topic_in_code_is_defined_and_the_reverse() -> None:
 def test_what_topics_carry_is_what_the_catalogue_has() -> None:
     carried = {message for topic in load_topics(ROOT / "topics") for message in topic.messages}
     deltas = {"message.delta", "tool.output.delta"}
+    texts = {checkpoints.MESSAGE}
     known = {f"{item.NAME}.v{item.VERSION}" for item in CURRENT.values()}
-    assert carried - deltas <= known
+    assert carried - deltas - texts <= known
     assert {f"{item.NAME}.v{item.VERSION}" for item in (*COMMANDS, *RUN_EVENTS)} <= carried
 
 

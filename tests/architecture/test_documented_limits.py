@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from codeagent.agent import compaction, stuck
+from codeagent.agent.calls import MOST_READS
 from codeagent.identity.api_keys import DEFAULT_LIFE
 from codeagent.identity.logins import CODE_LIFETIME
 from codeagent.identity.passwords import _WORDS, LONGEST, SHORTEST
 from codeagent.identity.sessions import SessionPolicy
 from codeagent.identity.throttle import ThrottlePolicy
+from codeagent.workers import guidance
 
 ROOT = Path(__file__).resolve().parents[2]
 SESSIONS, THROTTLE = SessionPolicy(), ThrottlePolicy()
@@ -47,6 +50,17 @@ def minutes(time: timedelta) -> int:
         ("docs/operations.md", f"{DEFAULT_LIFE.days} days"),
         ("docs/operations.md", "One JSON object a line on standard error"),
         ("docs/operations.md", "how long they are kept and who may read them is the collector's"),
+        ("docs/agent-loop.md", " | {} replies, {} rounds, {} rounds |".format(*stuck.ROUNDS.values())),
+        ("docs/agent-loop.md", f"at most {MOST_READS} of a run"),
+        ("docs/agent-loop.md", f"up to {guidance.TEXT_CHARACTERS} characters"),
+        ("docs/agent-loop.md", f"at most {guidance.MOST_FILES} in all"),
+        ("docs/agent-loop.md", f"at most {guidance.MOST_SKILLS} skills"),
+        ("docs/agent-loop.md", f"more than {guidance.FILE_BYTES >> 10} KiB"),
+        ("docs/agent-loop.md", f"estimated at {compaction.CHARACTERS_PER_TOKEN} characters a token"),
+        ("docs/agent-loop.md", f"compacted down to {compaction.DOWN_TO:.0%}".replace("%", " %")),
+        ("docs/agent-loop.md", f"more than {compaction.SHORT} characters"),
+        ("docs/agent-loop.md", f"with no file changed | {stuck.FAILING} replies |"),
+        ("docs/agent-loop.md", f"do not count as new | {stuck.IDLE} replies |"),
         *(("docs/operations.md", f"`{event}`") for event in ("credential.refused", "access.denied", "request.crashed")),
     ],
 )

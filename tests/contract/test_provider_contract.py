@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -18,73 +16,10 @@ from codeagent.messages.conversation import (
     Usage,
     UserMessage,
 )
-from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError
-from codeagent.providers.scripted import After, Answer, ScriptedProvider
-from tests.servers.model_server import ModelServer
-from tests.servers.providers import FAULTS, OverHttp, Subject, ask, failure, ignore, over_http, warm_up
+from codeagent.providers.protocol import ModelRequest
+from tests.contract.conftest import Told
+from tests.servers.providers import Subject, ask, failure, ignore
 from tests.servers.script import Call, Fault, Reply
-
-
-@dataclass
-class Twin(Subject):
-    provider: ScriptedProvider = field(default_factory=lambda: ScriptedProvider([]))
-    _script: list[Answer] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.provider = ScriptedProvider(self._next)
-
-    def answers(self, *replies: Reply) -> None:
-        self._script[:] = [_as_answer(reply) for reply in replies]
-
-    def asked(self) -> int:
-        return len(self.provider.requests)
-
-    def _next(self, _request: ModelRequest) -> Answer:
-        return self._script.pop(0) if len(self._script) > 1 else self._script[0]
-
-
-def _as_answer(reply: Reply) -> Answer:
-    if reply.fault is not None:
-        if reply.fault.kind in {"hang_before", "hang_after_headers", "hang_mid", "keepalive"}:
-            return After(3600, "")
-        _, reason, retryable = next(row for row in FAULTS.values() if row[0] == reply.fault)
-        after = {"Retry-After": 1.0, "retry-after-ms": 0.001}
-        seconds = [float(value) * after[name] for name, value in reply.fault.headers if name in after]
-        return ProviderError("The model provider 'scripted' failed.", reason=reason, retryable=retryable,
-                             retry_after_seconds=seconds[0] if seconds else None)  # fmt: skip
-    calls = tuple(ToolCall(id=call.id, name=call.name, arguments=call.arguments or "{}") for call in reply.calls)
-    counted = Usage(
-        input_tokens=reply.input_tokens,
-        output_tokens=reply.output_tokens,
-        cache_read_tokens=reply.cache_read_tokens,
-    )
-    plain = reply.input_tokens - reply.cache_read_tokens
-    return ModelReply(
-        message=AssistantMessage(text=reply.text, tool_calls=calls),
-        usage=counted if reply.report_usage else Usage(),
-        cost_usd=(plain * Decimal(10) + reply.cache_read_tokens + reply.output_tokens * Decimal(20)) / 1_000_000,
-        finish_reason=FinishReason(reply.finish_reason),
-        response_model="model-x",
-        response_id="scripted-0",
-    )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        asyncio.run(warm_up(running))
-        yield running
-
-
-@pytest.fixture(params=["openai", "anthropic", "scripted"])
-async def subject(request: pytest.FixtureRequest, server: ModelServer) -> AsyncIterator[Subject]:
-    if request.param == "scripted":
-        yield Twin()
-        return
-    provider = over_http(request.param, server)
-    yield OverHttp(provider, server)
-    await provider.close()
-
 
 # -- answers ---------------------------------------------------------------------------------------------------------
 
@@ -105,6 +40,8 @@ async def test_text_arrives_in_pieces_that_make_up_the_reply(subject: Subject) -
 
 
 async def test_tool_calls_keep_the_arguments_as_written(subject: Subject) -> None:
+    if subject.adapter == "google":
+        pytest.skip("the vendor has no text of arguments: it sends an object")
     written = '{"command":  "ls -la é",\n "n": 1}'
     subject.answers(Reply(text="Looking.", calls=(Call("shell", written, "a"), Call("shell", '{"command": oops', "b"))))
 
@@ -132,10 +69,13 @@ async def test_missing_and_repeated_call_ids_are_repaired_the_same_way_every_tim
     assert again.message == first.message
 
 
-@pytest.mark.parametrize("finish", ["stop", "length", "content_filter"])
-async def test_finish_reasons_are_ours(subject: Subject, finish: Any) -> None:
+@pytest.mark.parametrize("finish", ["stop", "length", "content_filter", "unknown"])
+async def test_finish_reasons_are_ours(subject: Subject, told: Told, finish: Any) -> None:
     subject.answers(Reply(text="That is", finish=finish))
-    assert (await subject.provider.generate(ask(), ignore)).finish_reason == FinishReason(finish)
+    reply = await subject.provider.generate(ask(), ignore)
+    assert reply.finish_reason == (FinishReason.OTHER if finish == "unknown" else FinishReason(finish))
+    if finish == "unknown":
+        told("unknown finish reason", "answer")
 
 
 async def test_a_stop_after_tool_calls_is_called_what_it_is(subject: Subject) -> None:
@@ -152,6 +92,43 @@ async def test_usage_counts_the_cache_as_input_and_cost_follows_the_price_list(s
     assert reply.cost_usd == (200 * Decimal(10) + 800 + 50 * Decimal(20)) / 1_000_000
     assert reply.response_model == "model-x"
     assert reply.response_id
+
+
+async def test_what_was_written_to_the_cache_is_input_too(subject: Subject) -> None:
+    subject.answers(
+        Reply(text="Done.", input_tokens=1000, output_tokens=50, cache_read_tokens=300, cache_write_tokens=600)
+    )
+    written = 0 if subject.adapter == "google" else 600  # it writes its cache unasked, and does not charge for it
+
+    reply = await subject.provider.generate(ask(), ignore)
+
+    assert reply.usage == Usage(input_tokens=1000, output_tokens=50, cache_read_tokens=300, cache_write_tokens=written)
+
+
+async def test_what_a_model_thinks_is_paid_for_and_not_said(subject: Subject) -> None:
+    thought = Reply(
+        reasoning="First the tests, then the code.",
+        text="Looking.",
+        calls=(Call("shell", '{"command":"ls"}', "a"), Call("shell", '{"command":"pwd"}', "b")),
+        output_tokens=50,
+        reasoning_tokens=40,
+    )
+    subject.answers(thought)
+    heard: list[str] = []
+
+    async def listen(text: str) -> None:
+        heard.append(text)
+
+    reply = await subject.provider.generate(ask(), listen)
+
+    assert (reply.message.text, "".join(heard)) == ("Looking.", "Looking.")
+    assert reply.usage.output_tokens == 50
+
+    # What it thought is not kept. The model server refuses a conversation as its vendor would.
+    subject.answers(Reply(text="Done."))
+    answers = [ToolMessage(tool_call_id=call.id, name=call.name, text="ok") for call in reply.message.tool_calls]
+    then = await subject.provider.generate(ask(UserMessage(text="Fix it."), reply.message, *answers), ignore)
+    assert then.message.text == "Done."
 
 
 async def test_usage_nobody_counted_is_estimated_so_that_budgets_hold(subject: Subject) -> None:
@@ -174,24 +151,6 @@ async def test_an_empty_answer_is_an_answer(subject: Subject) -> None:
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAULTS)
-async def test_each_fault_has_one_reason_and_is_never_repeated(subject: Subject, name: str) -> None:
-    fault, reason, retryable = FAULTS[name]
-    subject.answers(Reply(text="Half of this is lost on the way.", fault=fault))
-
-    error = await failure(subject, ask(timeout_seconds=2.0))
-
-    assert (error.reason, error.retryable) == (reason, retryable)
-    assert subject.asked() == 1
-    assert error.code == "provider_error"
-
-
-async def test_a_vendors_wish_to_wait_is_passed_on(subject: Subject) -> None:
-    for name, seconds in (("rate limit", 7.0), ("unavailable", 1.5)):
-        subject.answers(Reply(fault=FAULTS[name][0]))
-        assert (await failure(subject)).retry_after_seconds == seconds
-
-
 async def test_the_whole_call_is_bounded(subject: Subject) -> None:
     subject.answers(Reply(text="one two three four five six seven eight", fault=Fault("hang_mid")))
     started = asyncio.get_running_loop().time()
@@ -199,7 +158,7 @@ async def test_the_whole_call_is_bounded(subject: Subject) -> None:
     error = await failure(subject, ask(timeout_seconds=0.2))
 
     assert error.reason == "timeout"
-    assert asyncio.get_running_loop().time() - started < 1.5
+    assert asyncio.get_running_loop().time() - started < 10
 
 
 async def test_no_messages_is_refused_without_a_call(subject: Subject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import tempfile
@@ -19,10 +20,21 @@ from codeagent.sandboxes.containers import ContainerDriver
 from codeagent.sandboxes.kubernetes import KubernetesDriver
 from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.patch_text import MemoryFile, make_patch
-from codeagent.sandboxes.protocol import ExecSpec, Limits, Reason, SandboxDriver, SandboxFailure, Workspace
+from codeagent.sandboxes.protocol import (
+    ExecSpec,
+    IsolationLevel,
+    Limits,
+    Reason,
+    SandboxDriver,
+    SandboxFailure,
+    Toolchain,
+    Workspace,
+)
 from codeagent.sandboxes.runsc import RunscDriver
+from codeagent.sandboxes.sandboxd.client import RemoteDriver
 from codeagent.sandboxes.scripted import Scripted, ScriptedDriver
 from tests.integration.kubernetes.support import cluster_on_this_machine
+from tests.integration.sandboxes.helper import RunningHelper, running_helper
 from tests.integration.sandboxes.support import (
     LIMITS,
     Collected,
@@ -32,8 +44,9 @@ from tests.integration.sandboxes.support import (
     require_root_and_runsc,
 )
 from tests.services.podman import Podman
+from tests.services.root_image import laid_out
 
-REAL: dict[str, Callable[[Path], LocalDriver]] = {
+REAL: dict[str, Callable[..., LocalDriver]] = {
     "bwrap": BubblewrapDriver,
     "bwrap without parking": partial(BubblewrapDriver, parked=False),
     "runsc": RunscDriver,
@@ -51,6 +64,7 @@ def shell_of_the_twin(spec: ExecSpec, files: Mapping[str, bytes]) -> Scripted:
     name, *words = spec.argv
     answers: dict[str, Callable[[], Scripted]] = {
         "true": Scripted,
+        "toolchain": lambda: Scripted(exit_code=127),
         "false": lambda: Scripted(exit_code=1),
         "no-such-program": lambda: Scripted(exit_code=127, stderr=b"not found\n"),
         "echo": lambda: Scripted(stdout=" ".join(words).encode() + b"\n"),
@@ -64,6 +78,10 @@ def shell_of_the_twin(spec: ExecSpec, files: Mapping[str, bytes]) -> Scripted:
     return answers[name]()
 
 
+def shell_of_the_image(spec: ExecSpec, _files: Mapping[str, bytes]) -> Scripted:
+    return Scripted(exit_code=0 if spec.argv == ("toolchain",) else 127)
+
+
 @pytest.fixture(scope="module")
 def state_dir() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="codeagent-contract-"))
@@ -71,10 +89,24 @@ def state_dir() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["scripted", *REAL, "podman", "kubernetes"])
-async def driver(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[SandboxDriver]:
+@pytest.fixture(scope="module")
+def image() -> Iterator[Path]:
+    with laid_out() as root:
+        yield root
+
+
+@pytest.fixture(scope="module")
+def helper(state_dir: Path, image: Path) -> Iterator[RunningHelper]:
+    require_root_and_bwrap()
+    told = ("--images", json.dumps({"toolchain": str(image)}), "--egress-hosts", '["registry.example"]')
+    with running_helper(state_dir, arguments=told) as running:
+        yield running
+
+
+@pytest.fixture(params=["scripted", *REAL, "podman", "kubernetes", "remote"])
+async def driver(request: pytest.FixtureRequest, state_dir: Path, image: Path) -> AsyncIterator[SandboxDriver]:
     if request.param == "scripted":
-        yield cast("SandboxDriver", ScriptedDriver(shell_of_the_twin))
+        yield cast("SandboxDriver", ScriptedDriver(shell_of_the_twin, images={"toolchain": shell_of_the_image}))
         return
     if request.param == "kubernetes":
         if not os.environ.get("CODEAGENT_TEST_KUBERNETES"):
@@ -84,12 +116,19 @@ async def driver(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterat
         async with cluster_on_this_machine(state_dir) as (_, pods):
             yield pods
         return
+    if request.param == "remote":
+        helper: RunningHelper = request.getfixturevalue("helper")
+        remote = RemoteDriver(helper.socket, IsolationLevel.KERNEL)
+        await remote.probe()
+        yield remote
+        await remote.shutdown()
+        return
     if request.param == "podman":
         podman: Podman = request.getfixturevalue("podman")
         real: LocalDriver = ContainerDriver(state_dir, podman.options)
     else:
         REQUIRED[request.param]()
-        real = REAL[request.param](state_dir)
+        real = REAL[request.param](state_dir, images={"toolchain": str(image)})
     yield real
     await real.shutdown()
 
@@ -122,6 +161,7 @@ async def test_the_probe_reports_the_level_that_is_kept(driver: SandboxDriver) -
         pytest.skip("a stub cluster isolates less than a probe accepts: tests/integration/kubernetes/test_probe.py")
     report = await driver.probe()
     assert (report.driver, report.level) == (driver.name, driver.level)
+    assert list(report.images) == ["toolchain"]
     assert report.facts
     assert all(report.facts.values())
 
@@ -260,6 +300,13 @@ async def test_a_patch_made_elsewhere_is_applied(driver: SandboxDriver, tmp_path
     assert (await driver.diff(workspace, LIMITS)).files == ("README", "added", "empty", "src/module.py")
 
 
+async def test_the_time_of_a_command_is_not_that_of_its_workspace(driver: SandboxDriver, tmp_path: Path) -> None:
+    short = replace(LIMITS, wall_seconds=0.1)  # less than a container takes to start
+    workspace = await driver.open("short", archive(tmp_path, FILES), b"", short)
+    await driver.write_file(workspace, "new", b"x\n")
+    assert (await driver.diff(workspace, short)).files == ("new",)
+
+
 async def test_patches_are_refused_alike(driver: SandboxDriver, workspace: Workspace, tmp_path: Path) -> None:
     source = archive(tmp_path, {"README": b"something else\n", "src/module.py": b"value = 1\n"})
     conflict = patch_of({"README": b"hello world\n"})
@@ -284,6 +331,68 @@ async def test_archives_are_refused_alike(driver: SandboxDriver, tmp_path: Path)
         "archive_refused",
         False,
     )
+
+
+async def test_commands_see_their_image_and_patches_are_made_without_it(driver: SandboxDriver, tmp_path: Path) -> None:
+    if isinstance(driver, KubernetesDriver):
+        pytest.skip("pods have one image")
+    workspace = await driver.open("own", archive(tmp_path, FILES), b"", LIMITS, Toolchain(image="toolchain"))
+    for _ in range(2):
+        assert await run(driver, workspace, "toolchain") is Reason.OK
+    assert await run(driver, workspace, "git", "--version") is Reason.EXIT
+    await driver.write_file(workspace, "README", b"changed\n")
+    assert (await driver.diff(workspace, LIMITS)).files == ("README",)
+    other = await driver.open("usual", archive(tmp_path, FILES), b"", LIMITS)
+    assert await run(driver, other, "toolchain") is Reason.EXIT
+
+
+async def test_a_toolchain_that_is_not_there_is_refused_and_not_replaced(driver: SandboxDriver, tmp_path: Path) -> None:
+    source = archive(tmp_path, FILES)
+    missing = Toolchain(image="no-such-image")
+    assert await refusal(driver.open("a", source, b"", LIMITS, missing)) == ("image_unsupported", False)
+    assert await driver.reap(frozenset()) == 0
+
+
+def installing(*argv: str, limits: Limits = LIMITS) -> ExecSpec:
+    return ExecSpec(argv, limits=replace(limits, dependencies_bytes=1 << 20))
+
+
+async def test_what_is_installed_is_there_for_later_workspaces_and_changes_no_file(
+    driver: SandboxDriver, workspace: Workspace, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed.tar.gz"
+    if isinstance(driver, KubernetesDriver):
+        installed = driver.install(workspace, installing("cp", "README", "/dependencies/copy"), packed, ignore)
+        assert await refusal(installed) == ("dependencies_unsupported", False)
+        return
+    record = await driver.install(workspace, installing("cp", "README", "/dependencies/copy"), packed, ignore)
+    assert record.reason is Reason.OK
+    assert (await driver.diff(workspace, LIMITS)).text == b""
+    assert await run(driver, workspace, "cp", "README", "still-there") is Reason.OK
+    later = await driver.open("later", archive(tmp_path, FILES), b"", LIMITS, Toolchain(dependencies=packed))
+    assert await run(driver, later, "cp", "/dependencies/copy", "out") is Reason.OK
+    assert await driver.read_file(later, "out", 100) == FILES["README"]
+    assert (await driver.diff(later, LIMITS)).files == ("out",)
+
+
+async def test_what_fails_to_install_leaves_nothing(
+    driver: SandboxDriver, workspace: Workspace, tmp_path: Path
+) -> None:
+    if isinstance(driver, KubernetesDriver):
+        pytest.skip("pods install nothing")
+    packed = tmp_path / "packed.tar.gz"
+    record = await driver.install(workspace, installing("false"), packed, ignore)
+    assert (record.reason, packed.exists()) == (Reason.EXIT, False)
+
+
+async def test_dependencies_that_are_no_archive_are_refused(driver: SandboxDriver, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.tar.gz"
+    broken.write_bytes(b"no archive")
+    toolchain = Toolchain(dependencies=broken)
+    opening = driver.open("a", archive(tmp_path, FILES), b"", LIMITS, toolchain)
+    reason = "dependencies_unsupported" if isinstance(driver, KubernetesDriver) else "archive_refused"
+    assert await refusal(opening) == (reason, False)
+    assert await driver.reap(frozenset()) == 0
 
 
 async def test_a_closed_workspace_is_gone(driver: SandboxDriver, workspace: Workspace) -> None:

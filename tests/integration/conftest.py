@@ -9,6 +9,7 @@ import pytest
 
 from codeagent.eventlog import migrate
 from codeagent.eventlog.database import Database
+from tests.integration.subject_keys import shared_keys
 from tests.services.postgres import PostgresCluster
 
 
@@ -44,3 +45,11 @@ def module_database_url(postgres_18: PostgresCluster) -> Iterator[str]:
     url = postgres_18.new_database()
     yield url
     postgres_18.drop_database(url)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def everything_personal_is_sealed() -> Iterator[None]:
+    """Databases that are given no keys have some all the same: whatever works, works with sealed content."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("codeagent.eventlog.database.SubjectKeys", shared_keys)
+        yield

@@ -125,7 +125,7 @@ class Arena:
         output = answer.output.encode() + patch
         for told in (fact.stdout, fact.stderr):
             output += await self._whole(told)
-        return Seen(fact, output, time.monotonic() - began), after
+        return Seen(fact, output, time.monotonic() - began, answer.error), after
 
     async def perform(self, place: Place, operation: Operation, attack: Attack) -> tuple[SandboxResult, ExecEnded]:
         """What the worker answers, and what the log then says."""

@@ -18,11 +18,13 @@ WORD = b"ESCAPED"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Of one step: what the log says, all output and everything that was kept of its files, and how long it took."""
+    """Of one step: what the log says, all output and everything that was kept of its files, how long it took, and what
+    the worker said of a failure."""
 
     fact: ExecEnded
     output: bytes
     seconds: float
+    error: str = ""
 
 
 def misses(step: Step, seen: Seen, secret: str) -> list[str]:
@@ -33,7 +35,7 @@ def misses(step: Step, seen: Seen, secret: str) -> list[str]:
         found.append("what it wrote has the secret")
     if fact.reason not in step.reason:
         tail = seen.output[-400:].decode("utf-8", "replace")
-        found.append(f"ended as {fact.reason}, not {' or '.join(step.reason)}: {tail}")
+        found.append(f"ended as {fact.reason}, not {' or '.join(step.reason)}: {seen.error or tail}")
     found += [f"limit {name} was not hit" for name in step.limits_hit if name not in fact.limits_hit]
     if step.prints and step.prints.encode() not in seen.output:
         found.append(f"did not print {step.prints!r}")

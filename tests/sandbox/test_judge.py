@@ -6,6 +6,7 @@ import ctypes
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from codeagent.sandboxes.cgroup_layout import find_trees
 from codeagent.sandboxes.machine import group_name
 from tests.integration.sandboxes.support import require_root_and_bwrap
 from tests.sandbox import health, judge
-from tests.sandbox.attack import Step, attacks
+from tests.sandbox.attack import PRELUDE, Step, attacks
 from tests.sandbox.bait import MARK, Bait
 from tests.sandbox.judge import Seen, Traces
 
@@ -148,6 +149,19 @@ ENDED = ExecEnded(
 def test_a_step_that_ends_otherwise_is_told(step: Step, output: bytes, seconds: float, told: str | None) -> None:
     found = judge.misses(step, Seen(ENDED, output, seconds), "canary-0")
     assert (found == []) if told is None else (len(found) == 1 and told in found[0])
+
+
+def test_a_setting_is_changed_unless_what_covers_it_swallows_all(tmp_path: Path) -> None:
+    (tmp_path / "bait.json").write_text('{"own_kernel": false, "mark": ""}')
+    (tmp_path / "attacking.py").write_text(PRELUDE.read_text().replace("/workspace", str(tmp_path)))
+    setting = tmp_path / "setting"
+    setting.touch()
+    program = (
+        f"from attacking import *\nfor path in ('/dev/null', {str(setting)!r}, '/proc/version'): change(path, 'x')"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert answer.stdout == f"ESCAPED wrote {setting}\n"
+    assert setting.read_text() == "x"
 
 
 def test_a_machine_that_became_worse_is_seen() -> None:

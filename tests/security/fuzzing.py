@@ -40,13 +40,21 @@ RULES = {
     "unknown_session": "as above",
     "project_mismatch": "the session's project goes with it",
     "source_not_allowed": "the session has files already",
+    "conversation_not_whole": "it depends on what the run has done",
     "idempotency_key_reused": "it goes with another body",
     "idempotency_key_malformed": "RFC 9651 strings are no JSON Schema",
     "malformed_cursor": "cursors are opaque",
     "cursor_past_head": "it names something that is not there",
     "unknown_subject": "it names somebody who is not there",
     "weak_password": "what is guessed first is no JSON Schema",
+    "unsupported_delegate": "an agent is there once, whatever its version",
+    "delegation_cycle": "which agents there are, and whom they name, is the operator's",
+    "delegation_too_deep": "as above",
+    "delegation_too_large": "as above",
+    "unsupported_mcp_server": "which servers there are is the operator's",
+    "unsupported_mcp_tool": "the name that models call a tool by has a length, and servers are there once",
     "egress_refused": "which hosts commands may reach is the operator's",
+    "unsupported_bound": "what a bound may be depends on its metric",
     "unsupported_host": "rules of names of hosts are no JSON Schema",
     "limit_exceeded": "how much it may be is the operator's",
     "wrong_password": "it has to be the caller's",
@@ -74,6 +82,10 @@ PLACES = {
         "/event_types": "those that are no names do not count",
     },
     "PATCH /v1/webhooks/{webhook_id}": {"/event_types/*": "as above", "/event_types": "as above"},
+    "POST /v1/agents/{agent_id}/versions": {
+        "/mcp/*/tools/*/input_schema": "it is JSON that every program can read",
+        "/mcp/*/tools": "it has none but those that can be read",
+    },
     "POST /v1/budgets": {"/": "a scope has its id or has none, and tokens are whole"},
     "PATCH /v1/budgets/{budget_id}": {"/limit": "tokens are whole"},
     "POST /v1/privacy/breaches": {"/discovered_at": "it is not yet to come"},
@@ -84,12 +96,15 @@ PLACES = {
         "/due_at": "it is later than it was, and not much",
     },
     "GET /v1/audit/verify": {"query:run_id": "one of two parameters has to be there"},
+    "GET /v1/audit/consistency": {"query:to": "two sizes have to go together, and with the log"},
     "GET /v1/audit/events": {"query:until": "two moments have to go together"},
     "GET /v1/audit/export": {"query:until": "as above"},
     "GET /v1/usage": {"query:from": "two days have to go together", "query:to": "as above"},
 }
 """Fields that operations refuse with no code of their own, though they fit the schema, and why it cannot say so."""
 
+OPERATORS = ("/v1/admin/", "/v1/audit/log/")
+"""Paths that take an operator's key."""
 ALONE = ("examples",)
 KEPT = {
     "/v1/agents/{agent_id}": "it is archived: runs name its versions",
@@ -202,7 +217,7 @@ def _login(target: Target) -> type[schemathesis.AuthProvider[str]]:
             return target.log_in()
 
         def set(self, case: Any, data: str, ctx: Any) -> None:
-            operators = case.operation.path.startswith("/v1/admin/")
+            operators = case.operation.path.startswith(OPERATORS)
             case.headers["Authorization"] = f"Bearer {target.edge.keys.operator if operators else data}"
 
     return Login

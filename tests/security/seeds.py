@@ -16,7 +16,7 @@ import schemathesis
 from codeagent import clock
 from tests.integration.edge.gateway import MINE
 from tests.integration.eventlog.steps import APPROVAL
-from tests.security.attacked import EMAIL, NEIGHBOUR, PASSWORD, Target, pkce
+from tests.security.attacked import EMAIL, NEIGHBOUR, PASSWORD, PROVIDER, Target, pkce
 
 Document = dict[str, Any]
 METHODS = ("get", "head", "post", "put", "patch", "delete")
@@ -33,7 +33,10 @@ HEADERS = {
 
 RENAMED = {
     "/v1/auth/sessions/{session_id}": {"session_id": "login_id"},
+    "/v1/privacy/requests/{request_id}/certificate": {"request_id": "certified_id"},
+    "/v1/privacy/holds/{user_id}": {"user_id": "held_id"},
     "/v1/privacy/requests/{request_id}/lift": {"request_id": "restriction_id"},
+    "/v1/runs/{run_id}/replays": {"run_id": "ended_run_id"},
 }
 """Parameters that name another kind of thing than the same word elsewhere."""
 BREACH = {"summary": "A laptop was stolen.", "discovered_at": "2026-01-01T00:00:00Z"}
@@ -57,12 +60,13 @@ class Seeds:
     """Makes what requests can name. `spare` has some of each kind for all operations together."""
 
     def __init__(self, target: Target) -> None:
-        self._target, self._runs = target, list(target.runs)
+        self._target, self._runs, self._letters = target, list(target.runs), list(target.letters)
         self._logins: set[str] = set()
         self._newest_webhook = ""
         self._http = target.http(target.log_in())
         self.makers: dict[str, Callable[[], str | int]] = {
             "run_id": self._runs.pop,
+            "ended_run_id": lambda: self._target.ended,
             "digest": self._digest,
             "agent_id": self._agent,
             "number": lambda: 3,
@@ -70,13 +74,20 @@ class Seeds:
             "delivery_id": self._delivery,
             "approval_id": lambda: APPROVAL,
             "event_id": self._audited,
+            "level": lambda: "0",
+            "tile": lambda: "000.p/1",
             "user_id": self._member,
+            "held_id": self._held,
             "request_id": lambda: self._request("access"),
+            "certified_id": lambda: self._target.certified,
             "restriction_id": lambda: self._request("restriction"),
             "breach_id": lambda: self._made("/v1/privacy/breaches", json=BREACH)["id"],
             "budget_id": lambda: self._made("/v1/budgets", json={**BUDGET, "name": clock.new_uuid().hex})["id"],
             "tenant_id": lambda: NEIGHBOUR,
             "key_id": self._key,
+            "provider": lambda: PROVIDER,
+            "credential_id": self._credential,
+            "letter_id": self._letters.pop,
             "account_id": lambda: self._account()["id"],
             "login_id": self._login,
             "project_id": self._project,
@@ -99,22 +110,35 @@ class Seeds:
     def _key(self) -> str:
         return str(self._made("/v1/api-keys", json={"name": "seed", "scopes": ["runs:read"]})["id"])
 
+    def _credential(self) -> str:
+        headers = {"Idempotency-Key": str(clock.new_uuid())}
+        path, body = f"/v1/admin/providers/{PROVIDER}/credentials", {"label": "seed", "secret": "s"}
+        with self._target.http(self._target.edge.keys.operator) as http:
+            return str(http.post(path, json=body, headers=headers).raise_for_status().json()["id"])
+
     def _account(self) -> Document:
         return self._made("/v1/service-accounts", json={"name": "seed", "scopes": ["runs:read"]})
 
     def _agent(self) -> str:
-        """One with an active version, a former one, and a draft: the third."""
+        """One with an active version, a former one, a draft, which is the third, and a canary."""
         agent = self._made("/v1/agents", json={"name": f"seed-{clock.new_uuid().hex[-12:]}"})
         versions = f"/v1/agents/{agent['id']}/versions"
-        for _ in range(3):
+        for _ in range(4):
             self._made(versions, json={})
         for number in (1, 2):
             self._made(f"{versions}/{number}/promote")
+        self._made(f"{versions}/4/canary", json={})
         return str(agent["id"])
 
     def _member(self) -> str:
         made = self._made("/v1/members", json={"email": f"{clock.new_uuid().hex}@example.org", "role": "viewer"})
         return str(made["id"])
+
+    def _held(self) -> str:
+        """A member under a legal hold."""
+        member = self._member()
+        self._http.put(f"/v1/privacy/holds/{member}").raise_for_status()
+        return member
 
     def _audited(self) -> str:
         """A line of the audit."""
@@ -158,6 +182,7 @@ class Seeds:
         secret = {"client_id": account["id"], "client_secret": account["client_secret"]}
         return {
             "RunBody": {"task": "Make it work.", "source": {"kind": "archive", "digest": self._digest()}},
+            "ReplayBody": {"agent": "coder@1", "until_version": 1},
             "WebhookBody": WEBHOOK,
             "WebhookPatch": {"description": "changed"},
             "MemberBody": {"email": f"{clock.new_uuid().hex}@example.org", "role": "viewer"},

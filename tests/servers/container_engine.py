@@ -23,7 +23,7 @@ FLAGS = {"--interactive", "--init", "--read-only", "--sig-proxy=false"}
 VALUES = {
     *("--pull", "--log-driver", "--name", "--label", "--network", "--ipc", "--cgroupns", "--hostname", "--cap-drop"),
     *("--security-opt", "--user", "--cgroup-parent", "--memory", "--memory-swap", "--pids-limit", "--cpus"),
-    *("--shm-size", "--ulimit", "--tmpfs", "--mount", "--entrypoint", "--runtime"),
+    *("--shm-size", "--ulimit", "--tmpfs", "--mount", "--entrypoint", "--runtime", "--stop-timeout"),
 }
 REPEATED = {"--security-opt", "--ulimit", "--tmpfs", "--mount"}
 IMAGE = "sha256:" + "0" * 64

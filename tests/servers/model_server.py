@@ -1,4 +1,5 @@
-"""A model server on loopback that speaks OpenAI Chat Completions and Anthropic Messages from one script.
+"""A model server on loopback that speaks four vendors' protocols from one script: OpenAI Chat Completions and
+Responses, Anthropic Messages, and Google's Gemini API.
 
 Run it for demonstrations: `python -m tests.servers.model_server --script FILE --port N`.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import json
 import socket
 import sys
@@ -14,6 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +27,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.servers import anthropic_messages, openai_chat
-from tests.servers.script import Fault, Reply, Script, read_script
+from tests.servers import anthropic_messages, google_gemini, openai_chat, openai_responses
+from tests.servers.script import SECRET_TEXT, Fault, Reply, Script, read_script
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Received:
 
     @property
     def api_key(self) -> str:
-        return self.headers.get("x-api-key") or self.headers.get("authorization", "").removeprefix("Bearer ")
+        given = self.headers.get("x-api-key") or self.headers.get("x-goog-api-key")
+        return given or self.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 class CutConnection(Exception):
@@ -60,30 +64,32 @@ class ModelServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
-    def anthropic_url(self) -> str:
+    def url(self) -> str:
+        """Where the others add their own paths."""
         return f"http://127.0.0.1:{self.port}"
 
     def app(self) -> Starlette:
         return Starlette(
             routes=[
                 Route("/health", lambda _request: JSONResponse({"status": "ok"})),
-                Route(openai_chat.PATH, self._openai, methods=["POST"]),
-                Route(anthropic_messages.PATH, self._anthropic, methods=["POST"]),
+                *(
+                    Route(vendor.PATH, partial(self._answer, vendor=vendor), methods=["POST"])
+                    for vendor in (openai_chat, openai_responses, anthropic_messages, google_gemini)
+                ),
             ]
         )
 
-    async def _openai(self, request: Request) -> Response:
-        return await self._answer(request, openai_chat)
-
-    async def _anthropic(self, request: Request) -> Response:
-        return await self._answer(request, anthropic_messages)
-
     async def _answer(self, request: Request, vendor: ModuleType) -> Response:
         body = await request.json()
+        if vendor is google_gemini:
+            # The others say this inside.
+            body |= {"model": request.path_params["model"], "stream": True}
         record = Received(request.url.path, dict(request.headers), body)
         self.received.append(record)
         if self.accepted_keys and record.api_key not in self.accepted_keys:
             return JSONResponse(vendor.error_body(401, None), status_code=401)
+        if vendor.refusal(body):
+            return JSONResponse(vendor.error_body(400, None), status_code=400)
         turn, reply = self.script.next(vendor.assistant_messages(body))
         await asyncio.sleep(reply.delay_seconds)
         if reply.fault is not None and (refusal := await self._refusal(request, vendor, reply.fault)) is not None:
@@ -101,7 +107,16 @@ class ModelServer:
             case "error_body":
                 return JSONResponse(vendor.error_body(fault.status, fault.code))
             case "html":
-                return HTMLResponse("<html><body>Sign in to the hotel network</body></html>")
+                page = f"<html><body>{SECRET_TEXT}: sign in to the hotel network</body></html>"
+                return HTMLResponse(page, status_code=fault.status)
+            case "empty":
+                return Response(b"", media_type="text/event-stream")
+            case "endless_error":
+                return StreamingResponse(_without_end(SECRET_TEXT), fault.status)
+            case "compressed":
+                bomb = gzip.compress(b"data: " + b" " * 1_000_000) * 100
+                headers = {"content-encoding": "gzip", "content-type": "text/event-stream"}
+                return Response(bomb, headers=headers)
             case "hang_before":
                 while (await request.receive())["type"] != "http.disconnect":
                     pass
@@ -114,12 +129,15 @@ class ModelServer:
         try:
             events = list(vendor.events(reply, turn, body["model"], body))
             kind = reply.fault.kind if reply.fault else ""
-            middle = 0 if kind in {"hang_after_headers", "keepalive"} else max(2, len(events) // 2)
+            middle = 0 if kind in _FROM_THE_START else max(2, len(events) // 2)
             for event in events[:middle] if kind else events:
                 yield event
                 await asyncio.sleep(reply.chunk_delay_seconds)
             if reply.fault is not None:
                 async for event in _broken_off(vendor, reply.fault, events[middle - 1]):
+                    yield event
+            if kind == "unknown_event":
+                for event in events[middle:]:
                     yield event
             finished = True
         finally:
@@ -142,25 +160,45 @@ class ModelServer:
             self._thread.join(timeout=10)
 
 
+async def _without_end(text: str) -> AsyncIterator[str]:
+    while True:
+        yield text * 1_000
+        await asyncio.sleep(0)
+
+
+_FROM_THE_START = frozenset({"hang_after_headers", "keepalive", "endless_line"})
+
+
 async def _broken_off(vendor: ModuleType, fault: Fault, event: str) -> AsyncIterator[str]:
     """What follows the first half of an answer that never becomes whole."""
     match fault.kind:
         case "hang_mid" | "hang_after_headers":
             await asyncio.sleep(3600)
-        case "keepalive":
-            while True:
-                yield vendor.KEEP_ALIVE
-                await asyncio.sleep(0.02)
-        case "flood":
-            while True:
-                yield event
-                await asyncio.sleep(0)
         case "cut_mid":
             raise CutConnection
+        case "keepalive" | "flood" | "endless_line":
+            again = {"keepalive": vendor.KEEP_ALIVE, "flood": event, "endless_line": "data: " + " " * 1_000_000}
+            while True:
+                yield again[fault.kind]
+                await asyncio.sleep(0.02 if fault.kind == "keepalive" else 0)
         case "malformed":
             yield "event: content_block_delta\ndata: {this is not json\n\n"
         case "error_event":
             yield vendor.error_event(fault.status, fault.code)
+        case "unknown_event":
+            yield vendor.UNKNOWN_EVENT
+        case "wrong_shape":
+            yield _bent(event)
+
+
+def _bent(event: str) -> str:
+    """`event` with a text in place of every object and list in it."""
+    lines = [line for line in event.splitlines() if not line.startswith("data: ")]
+    document = json.loads(
+        next(line for line in event.splitlines() if line.startswith("data: {")).removeprefix("data: ")
+    )
+    bent = {name: SECRET_TEXT if isinstance(value, dict | list) else value for name, value in document.items()}
+    return "\n".join([*(line for line in lines if line), f"data: {json.dumps(bent)}", "", ""])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -171,7 +209,8 @@ def main(arguments: list[str] | None = None) -> None:
     server = ModelServer(script=read_script(options.script), port=options.port)
     listener = socket.create_server(("127.0.0.1", server.port))
     server.port = listener.getsockname()[1]
-    sys.stdout.write(json.dumps({"openai": server.openai_url, "anthropic": server.anthropic_url}) + "\n")
+    addresses = {"openai": server.openai_url, "anthropic": server.url, "google": server.url}
+    sys.stdout.write(json.dumps(addresses) + "\n")
     sys.stdout.flush()
     config = uvicorn.Config(server.app(), lifespan="off", log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[listener])

@@ -21,12 +21,13 @@ from openai.types.chat.chat_completion_message_function_tool_call import (
     ChatCompletionMessageFunctionToolCall,
     Function,
 )
-from openai.types.completion_usage import PromptTokensDetails
+from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
 from tests.servers.script import SECRET_TEXT, Reply, pieces
 
 PATH = "/v1/chat/completions"
 KEEP_ALIVE = ": keep-alive\n\n"
+UNKNOWN_EVENT = 'event: mood\ndata: {"object": "mood", "choices": []}\n\n'
 
 _CODES = {
     400: ("invalid_request_error", None),
@@ -41,6 +42,13 @@ _CODES = {
 
 def assistant_messages(body: dict[str, Any]) -> int:
     return sum(1 for message in body.get("messages", ()) if message.get("role") == "assistant")
+
+
+def refusal(body: dict[str, Any]) -> str | None:
+    """What the vendor says to a conversation that it does not take."""
+    asked = [call["id"] for message in body["messages"] for call in message.get("tool_calls") or ()]
+    answered = [message["tool_call_id"] for message in body["messages"] if message["role"] == "tool"]
+    return None if asked == answered else "An assistant message with 'tool_calls' must be followed by tool messages"
 
 
 def error_body(status: int, code: str | None) -> dict[str, Any]:
@@ -76,9 +84,12 @@ def events(reply: Reply, turn: int, model: str, body: dict[str, Any]) -> Iterato
     """The answer as server-sent events."""
 
     def chunk(delta: ChoiceDelta, finish: str | None = None) -> str:
-        return _event(model, turn, [ChunkChoice(delta=delta, index=0, finish_reason=finish)])  # type: ignore[arg-type]
+        # Not checked: an unknown reason is one that the SDK's types do not have.
+        return _event(model, turn, [ChunkChoice.construct(delta=delta, index=0, finish_reason=finish)])
 
     yield chunk(ChoiceDelta(role="assistant", content=""))
+    for part in pieces(reply.reasoning):
+        yield chunk(ChoiceDelta.model_validate({"reasoning_content": part}))
     for part in pieces(reply.text):
         yield chunk(ChoiceDelta(content=part))
     for index, call in enumerate(reply.calls):
@@ -92,7 +103,7 @@ def events(reply: Reply, turn: int, model: str, body: dict[str, Any]) -> Iterato
         for part in pieces(call.arguments):
             tail = ChoiceDeltaToolCall(index=index, function=ChoiceDeltaToolCallFunction(arguments=part))
             yield chunk(ChoiceDelta(tool_calls=[tail]))
-    yield chunk(ChoiceDelta(), reply.finish_reason)
+    yield chunk(ChoiceDelta(), "tired" if reply.finish_reason == "unknown" else reply.finish_reason)
     if reply.report_usage and (body.get("stream_options") or {}).get("include_usage"):
         yield _event(model, turn, [], _usage(reply))
     yield "data: [DONE]\n\n"
@@ -115,5 +126,8 @@ def _usage(reply: Reply) -> CompletionUsage:
         prompt_tokens=reply.input_tokens,
         completion_tokens=reply.output_tokens,
         total_tokens=reply.input_tokens + reply.output_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=reply.cache_read_tokens),
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=reply.cache_read_tokens, cache_write_tokens=reply.cache_write_tokens
+        ),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=reply.reasoning_tokens),
     )

@@ -11,23 +11,33 @@ import pytest
 
 from codeagent.messages.conversation import ChatMessage, SystemMessage, ToolSpec, UserMessage
 from codeagent.providers.anthropic import AnthropicConnection
+from codeagent.providers.google import GoogleConnection
+from codeagent.providers.keyring import Keyring
 from codeagent.providers.openai import OpenAIConnection
 from codeagent.providers.pricing import Pricing, TokenPrices
 from codeagent.providers.protocol import ModelRequest, Provider, ProviderError
-from codeagent.providers.vendor import Timeouts, VendorProvider
+from codeagent.providers.vendor import Connection, Timeouts, VendorProvider
 from tests.servers.model_server import ModelServer
 from tests.servers.script import Fault, Reply
 
 KEY = "sk-very-secret-key-000"
-PRICES = {"model-x": TokenPrices(input_usd=Decimal(10), output_usd=Decimal(20), cache_read_usd=Decimal(1))}
-TIMEOUTS = Timeouts(connect_seconds=2.0, first_token_seconds=1.0, silence_seconds=1.0)
+PRICES = {"model-x": (TokenPrices(input_usd=Decimal(10), output_usd=Decimal(20), cache_read_usd=Decimal(1)),)}
+TIMEOUTS = Timeouts(connect_seconds=20.0, first_token_seconds=30.0, silence_seconds=30.0)
+"""Far above what any answer here takes, also on a machine that is busy with other tests."""
+HASTY = Timeouts(connect_seconds=20.0, first_token_seconds=0.5, silence_seconds=0.5)
+"""For the faults that are a matter of time."""
 SHELL = ToolSpec(
     name="shell",
     description="Runs a command.",
     parameters={"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]},
 )
 
+ADAPTERS = ("chat", "responses", "anthropic", "google")
+
 # What each fault must become: reason, and whether asking again can help.
+OTHERWISE = {("error document", "google"): "internal"}
+"""What an adapter makes of a fault in another way than the rest: Gemini's error documents carry their status."""
+
 FAULTS: dict[str, tuple[Fault, str, bool]] = {
     "bad request": (Fault("status", 400), "invalid_request", False),
     "unknown key": (Fault("status", 401), "authentication", False),
@@ -50,7 +60,11 @@ FAULTS: dict[str, tuple[Fault, str, bool]] = {
     "malformed event": (Fault("malformed"), "bad_response", True),
     "error document": (Fault("error_body", 500), "bad_response", True),
     "error event": (Fault("error_event", 500), "internal", True),
-    "web page": (Fault("html"), "bad_response", True),
+    "web page": (Fault("html", 200), "bad_response", True),
+    "web page of a proxy": (Fault("html", 502), "internal", True),
+    "wrong shape": (Fault("wrong_shape"), "bad_response", True),
+    "nothing at all": (Fault("empty"), "bad_response", True),
+    "compressed": (Fault("compressed"), "bad_response", True),
 }
 
 
@@ -58,6 +72,7 @@ class Subject:
     """A provider under test and the means to say what its model answers."""
 
     provider: Provider
+    adapter = "scripted"
 
     def answers(self, *replies: Reply) -> None:
         raise NotImplementedError
@@ -65,11 +80,16 @@ class Subject:
     def asked(self) -> int:
         raise NotImplementedError
 
+    def hasty(self) -> Subject:
+        """One that soon loses patience."""
+        return self
+
 
 @dataclass
 class OverHttp(Subject):
     provider: VendorProvider
     server: ModelServer
+    adapter: str = ""
 
     def answers(self, *replies: Reply) -> None:
         self.server.received.clear()
@@ -78,21 +98,32 @@ class OverHttp(Subject):
     def asked(self) -> int:
         return len(self.server.received)
 
+    def hasty(self) -> Subject:
+        return OverHttp(over_http(self.adapter, self.server, timeouts=HASTY), self.server, self.adapter)
+
 
 def over_http(
     kind: str, server: ModelServer, key: Callable[[], str] = lambda: KEY, timeouts: Timeouts = TIMEOUTS
 ) -> VendorProvider:
-    connection: OpenAIConnection | AnthropicConnection
-    if kind == "openai":
-        connection = OpenAIConnection("acme", key, timeouts, base_url=server.openai_url)
-    else:
-        connection = AnthropicConnection(key, timeouts, base_url=server.anthropic_url)
+    connection = connected(kind, server.port, key, timeouts)
     return VendorProvider("acme", connection, Pricing(kind, "http://127.0.0.1", PRICES, 128_000), timeouts)
+
+
+def connected(adapter: str, port: int, key: Callable[[], str], timeouts: Timeouts) -> Connection:
+    """To whatever listens on a port of this machine."""
+    url = f"http://127.0.0.1:{port}"
+    match adapter:
+        case "chat" | "responses":
+            return OpenAIConnection("acme", Keyring(key), timeouts, base_url=f"{url}/v1", api=adapter)
+        case "anthropic":
+            return AnthropicConnection(Keyring(key), timeouts, base_url=url)
+        case _:
+            return GoogleConnection(Keyring(key), timeouts, base_url=url)
 
 
 async def warm_up(server: ModelServer) -> None:
     """The SDKs load much of themselves with the first call, which the short limits of these tests do not allow for."""
-    for kind in ("openai", "anthropic"):
+    for kind in ADAPTERS:
         provider = over_http(kind, server, timeouts=Timeouts())
         await provider.generate(ask(timeout_seconds=60.0), ignore)
         await provider.close()
@@ -100,7 +131,7 @@ async def warm_up(server: ModelServer) -> None:
 
 def ask(*messages: ChatMessage, **options: Any) -> ModelRequest:
     told = messages or (SystemMessage(text="You fix code."), UserMessage(text="Fix it."))
-    return ModelRequest(model="model-x", messages=told, tools=(SHELL,), **{"timeout_seconds": 15.0, **options})
+    return ModelRequest(model="model-x", messages=told, tools=(SHELL,), **{"timeout_seconds": 60.0, **options})
 
 
 async def ignore(_text: str) -> None:

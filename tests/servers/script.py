@@ -21,11 +21,19 @@ FaultKind = Literal[
     "error_event",  # status 200, then an error event inside the stream
     "html",  # status 200 and a web page
     "flood",  # an answer that never stops
+    "endless_error",  # an error status and a body that never stops
+    "empty",  # status 200 and not one byte
+    "endless_line",  # status 200 and one event that never stops
+    "unknown_event",  # an event of a kind that nobody knows, and then the rest of the answer
+    "wrong_shape",  # JSON, and none that the vendor's documentation knows
+    "compressed",  # status 200 and few bytes that stand for many, as nobody asked for
 ]
-Finish = Literal["stop", "tool_calls", "length", "content_filter"]
+Finish = Literal["stop", "tool_calls", "length", "content_filter", "unknown"]
 
 SECRET_TEXT = "internal-host-17 refused user alice@example.test"
 """Put in every error body: no part of it may reach a user."""
+SIGNATURE = "c2lnbmVkLWJ5LXRoZS12ZW5kb3I="
+"""What vendors add to what their models thought, to know it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +56,20 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. `finish` None means the natural one: tool_calls when there are calls, else stop."""
+    """One answer. `finish` None means the natural one: tool_calls when there are calls, else stop.
 
+    `input_tokens` include those of the cache, `output_tokens` those of the reasoning.
+    """
+
+    reasoning: str = ""
     text: str = ""
     calls: tuple[Call, ...] = ()
     finish: Finish | None = None
     input_tokens: int = 11
     output_tokens: int = 7
     cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
     report_usage: bool = True
     fault: Fault | None = None
     delay_seconds: float = 0.0

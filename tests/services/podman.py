@@ -7,12 +7,12 @@ the tests.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ import pytest
 from codeagent.sandboxes import runtime
 from codeagent.sandboxes.engine import EngineOptions
 from tests.conftest import unavailable
+from tests.services.root_image import LINKS, copy_program, lay_out, libraries
 
 _PROGRAMS = [
     "sh",
@@ -69,7 +70,6 @@ _PROGRAMS = [
     "nc",
     "unshare",
 ]
-_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 _EMPTY = ("etc", "proc", "sys", "dev", "run", "tmp", "workspace", "home/agent", "base.git", "fetch", "usr/sbin", "var")
 
 
@@ -93,22 +93,22 @@ class Podman:
             *("--root", str(directory / "storage"), "--runroot", str(directory / "run"), "--storage-driver", "overlay"),
             *("--cgroup-manager=cgroupfs", "--events-backend=none"),
         )
-        self.options = EngineOptions("podman", self._image(), self.arguments, "runc")
+        images = {"toolchain": self._image("toolchain", _lay_out_toolchain)}
+        self.options = EngineOptions("podman", self._image("test", _lay_out), self.arguments, "runc", images=images)
 
     def ask(self, *words: str) -> str:
         command = ("podman", *self.arguments, "--runtime", "runc", *words)
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    def _image(self) -> str:
+    def _image(self, tag: str, fill: Callable[[Path], None]) -> str:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder, "root")
-            _lay_out(root)
+            fill(root)
             packed = Path(folder, "image.tar")
             with tarfile.open(packed, "w") as archive:
                 archive.add(root, ".")
-            return "sha256:" + self.ask("import", "--quiet", str(packed), "localhost/sandbox:test").removeprefix(
-                "sha256:"
-            )
+            imported = self.ask("import", "--quiet", str(packed), f"localhost/sandbox:{tag}")
+            return "sha256:" + imported.removeprefix("sha256:")
 
     def close(self) -> None:
         """Removes every container and image."""
@@ -117,13 +117,23 @@ class Podman:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _lay_out(root: Path) -> None:
+def _lay_out_toolchain(root: Path) -> None:
+    """An image of a project: it has neither git nor Python."""
+    lay_out(root)
+    _make_places(root)
+
+
+def _make_places(root: Path) -> None:
     for name in _EMPTY:
-        (root / name).mkdir(parents=True)
-    for name, target in _LINKS.items():
-        (root / name).symlink_to(target)
+        (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("tmp", "home/agent"):
         (root / name).chmod(0o1777)
+
+
+def _lay_out(root: Path) -> None:
+    _make_places(root)
+    for name, target in LINKS.items():
+        (root / name).symlink_to(target)
     (root / "etc" / "passwd").write_text("root:x:0:0::/:/bin/sh\n")
     programs = [Path(found) for name in _PROGRAMS if (found := shutil.which(name, path="/usr/bin:/bin:/usr/sbin"))]
     with tempfile.TemporaryDirectory() as built:
@@ -137,8 +147,11 @@ def _lay_out(root: Path) -> None:
         shutil.copytree(Path("/usr/lib", version), root / "usr" / "lib" / version)
         extensions += Path("/usr/lib", version).rglob("*.so")
     interpreter = [path for path in (root / "opt/python/bin").iterdir() if path.is_file() and not path.is_symlink()]
-    for path in (*programs, *_libraries([*programs, *extensions, *interpreter])):
-        _copy(path, root)
+    linked = libraries([*programs, *extensions, *interpreter])
+    # The C library loads this one by itself, when a thread is to end; without it the program is aborted.
+    unwinding = {found for path in linked if (found := path.with_name("libgcc_s.so.1")).exists()}
+    for path in (*programs, *linked, *unwinding):
+        copy_program(path, root)
     for path in shared.iterdir() if shared.is_dir() else ():
         shutil.copyfile(path, root / "usr" / "lib" / path.name)
     (root / "usr/local/bin").mkdir(parents=True)
@@ -146,19 +159,5 @@ def _lay_out(root: Path) -> None:
         (root / "usr/local/bin" / name).symlink_to(f"/opt/python/bin/{name}")
     remote = Path("/usr/lib/git-core/git-remote-https")
     if remote.exists():
-        for path in (remote, *_libraries([remote])):
-            _copy(path, root)
-
-
-def _copy(path: Path, root: Path) -> None:
-    inside = str(path) if str(path).startswith("/usr/") else f"/usr{path}"
-    target = root / inside.lstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        shutil.copyfile(path, target)
-        target.chmod(0o755)
-
-
-def _libraries(programs: list[Path]) -> set[Path]:
-    answer = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False).stdout
-    return {Path(found) for found in re.findall(r"(?:=> )?(/\S+\.so\S*) \(0x", answer)}
+        for path in (remote, *libraries([remote])):
+            copy_program(path, root)

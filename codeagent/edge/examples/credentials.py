@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codeagent.edge.examples.names import ACCOUNT_ID, CURSOR, KEY_ID, LATER, MONTHS_LATER, MORNING
+from codeagent.edge.examples.names import ACCOUNT_ID, CREDENTIAL_ID, CURSOR, KEY_ID, LATER, MONTHS_LATER, MORNING
 
 _KEY: dict[str, Any] = {
     "id": KEY_ID,
@@ -20,6 +20,17 @@ _KEY: dict[str, Any] = {
     "version": 1,
     "created_at": MORNING,
     "expires_at": MONTHS_LATER,
+    "revoked_at": None,
+    "last_used_at": LATER,
+}
+_CREDENTIAL: dict[str, Any] = {
+    "id": CREDENTIAL_ID,
+    "provider": "openai",
+    "label": "November",
+    "state": "active",
+    "version": 1,
+    "created_by": "usr_1",
+    "created_at": MORNING,
     "revoked_at": None,
     "last_used_at": LATER,
 }
@@ -45,6 +56,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "KeyModel": _KEY,
     "MadeKeyModel": {**_KEY, "key": "cak_3fQx..."},
     "KeyPage": {"items": [_KEY], "next_cursor": CURSOR},
+    "CredentialBody": {"label": "November", "secret": "sk-..."},
+    "CredentialModel": _CREDENTIAL,
+    "CredentialPage": {"items": [_CREDENTIAL], "next_cursor": None},
     "ServiceAccountBody": {"name": "nightly builds", "scopes": ["runs:read", "runs:write"]},
     "ServiceAccountModel": _ACCOUNT,
     "NewServiceAccountModel": {**_ACCOUNT, "client_secret": "csa_7hPw..."},

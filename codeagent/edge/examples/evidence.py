@@ -71,6 +71,7 @@ _BREACH: dict[str, Any] = {
     "created_by": "usr_2",
     "created_at": LATER,
 }
+_HOLD = {"subject": "usr_1", "created_by": "usr_2", "created_at": LATER}
 _BREACH_BODY = {
     name: _BREACH[name] for name in ("summary", "measures", "categories", "subjects_affected", "discovered_at")
 }
@@ -102,6 +103,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "events": 37,
         "findings": [],
     },
+    "ConsistencyModel": {"from": 1, "to": 2, "hashes": ["ERYz4DGPlMVdDsJHkMWvaQ6ml1gxQgXJQGmH7Dn/dEE="]},
     "PrivacyBody": {"kind": "access", "subject": "usr_1", "note": "By letter."},
     "PrivacyPatch": {"status": "in_progress"},
     "PrivacyModel": _PRIVACY,
@@ -118,8 +120,36 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         ],
         "message_fields": [],
     },
+    "HoldModel": _HOLD,
+    "HoldPage": {"items": [_HOLD], "next_cursor": None},
     "BreachBody": _BREACH_BODY,
     "BreachPatch": {"authority_notified_at": LATER},
     "BreachModel": _BREACH,
     "BreachPage": {"items": [_BREACH], "next_cursor": None},
 }
+
+CHECKPOINT = (
+    "audit.example.com\n"
+    "2\n"
+    "ogv5p8wtyKCPX0FacbGfasQnurVNJO7IaLXTEDRJlTo=\n"
+    "\n"
+    "— audit.example.com 3ncgNYcjAudf8BhEoEZtGxm/2ubiZDxErTEXusjZwfbN3CWeiLQbG9hXIWOB5bimV35Z2K4gnsOHXVvkW4ybsjm/twE=\n"
+)
+"""A signed checkpoint of two entries."""
+LOG_PROOF = (
+    "c2sp.org/tlog-proof@v1\n"
+    "index 1\n"
+    "lqKW0iTyhcZ77pPDD4owkVfw2qNdxbh+QQt4YwoJz8c=\n"
+    "\n"
+    "audit.example.com\n"
+    "2\n"
+    "ogv5p8wtyKCPX0FacbGfasQnurVNJO7IaLXTEDRJlTo=\n"
+    "\n"
+    "— audit.example.com 3ncgNYcjAudf8BhEoEZtGxm/2ubiZDxErTEXusjZwfbN3CWeiLQbG9hXIWOB5bimV35Z2K4gnsOHXVvkW4ybsjm/twE=\n"
+)
+"""That the second of them is in it."""
+VERIFIER_KEY = "audit.example.com+de772035+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop\n"
+ERASURE_CERTIFICATE = (
+    'codeagent.io/erasure/v1\n{"completed_at":"2026-11-27T12:00:41.000000Z","subject_id":"usr_0k7x3n9q2vd8m5c1"}\n\n'
+    "— log.example.com/codeagent 1Xv5Wg2T...\n"
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 RUN_ID = "run_01k5h3v9q7e6t8w2x4y6z8a0b1"
 KEY_ID = "key_01k5h3v9q7e6t8w2x4y6z8a0b2"
 ACCOUNT_ID = "sva_01k5h3v9q7e6t8w2x4y6z8a0b3"
+CREDENTIAL_ID = "cred_01k5h3v9q7e6t8w2x4y6z8a0b6"
+LETTER_ID = "dlq_01k5h3v9q7e6t8w2x4y6z8a0b7"
 AGENT_ID = "agt_01k5h3v9q7e6t8w2x4y6z8a0b4"
 PROJECT_ID = "prj_01k5h3v9q7e6t8w2x4y6z8a0b4"
 SESSION_ID = "ses_01k5h3v9q7e6t8w2x4y6z8a0b5"

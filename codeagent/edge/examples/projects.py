@@ -14,6 +14,10 @@ _PROJECT_BODY: dict[str, Any] = {
     "limits": {"max_steps": 20, "max_cost_usd": "1.50"},
     "quotas": {"max_concurrent_runs": 4, "max_runs_per_day": None},
     "verification": VERIFICATION,
+    "dependencies": {
+        "install": "python3 -m venv --system-site-packages /dependencies && pip install -r requirements.txt",
+        "lock_files": ["requirements.txt"],
+    },
 }
 _PROJECT: dict[str, Any] = {
     **_PROJECT_BODY,

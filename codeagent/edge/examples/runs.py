@@ -19,6 +19,8 @@ _SUMMARY: dict[str, Any] = {
     "model": "builtin/repair",
     "project_id": PROJECT_ID,
     "session_id": None,
+    "parent_run_id": None,
+    "replays_run_id": None,
     "steps": 5,
     "usage": {"input_tokens": 36_105, "output_tokens": 865, "cost_usd": "0"},
     "created_at": MORNING,
@@ -26,6 +28,9 @@ _SUMMARY: dict[str, Any] = {
 }
 _RUN: dict[str, Any] = {
     **_SUMMARY,
+    "assignment": None,
+    "image": "default",
+    "fallbacks": [],
     "message": "Repaired. Changed: inventory/orders.py, line 9.",
     "source": SOURCE,
     "limits": {
@@ -81,8 +86,18 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "approvals": {"tools": ["shell"], "expires_seconds": 3_600},
         "verification": VERIFICATION,
     },
+    "ReplayBody": {"agent": "reviewer@3", "until_version": 9},
     "CancelBody": {"reason": "Superseded by another run."},
     "RunModel": _RUN,
+    "RunChanges": {
+        "id": RUN_ID,
+        "since": 2,
+        "until": 37,
+        "changes": [
+            {"field": "status", "before": "working", "after": "completed"},
+            {"field": "steps", "before": 0, "after": 5},
+        ],
+    },
     "RunPage": {"items": [_SUMMARY], "next_cursor": None},
     "ArtifactPage": {"items": _RUN["artifacts"], "next_cursor": None},
     "EventPage": {"items": [EVENT], "next_after": 2, "head": 37},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from codeagent.edge.examples.names import MORNING, RUN_ID
+from codeagent.edge.examples.names import DIGEST, LATER, MORNING, RUN_ID
 
 _FIGURES: dict[str, Any] = {
     "calls": 5,
+    "cached_calls": 0,
     "unpriced_calls": 0,
     "input_tokens": 36_105,
     "output_tokens": 865,
@@ -46,6 +47,47 @@ _BUDGET: dict[str, Any] = {
     "created_at": MORNING,
     "updated_at": MORNING,
 }
+_TOKENS: dict[str, Any] = {
+    "input_tokens": 7_221,
+    "output_tokens": 173,
+    "cache_read_tokens": 2_400,
+    "cache_write_tokens": 0,
+}
+_ATTEMPT: dict[str, Any] = {
+    "provider": "openai",
+    "model": "gpt-5",
+    "reason": None,
+    "usage": _TOKENS,
+    "cost_usd": "0.0116",
+    "price": {"source": "operator", "version": "2026-11-01", "digest": DIGEST},
+    "seconds": 2.104,
+}
+_CALL: dict[str, Any] = {
+    "effect_id": "01999c0b-9e2d-7a11-8c3f-5b6d7e8f9a0b",
+    "step": 2,
+    "started_at": MORNING,
+    "attempts": [_ATTEMPT],
+    "switches": [
+        {"at": MORNING, "from_model": "local/qwen3-coder", "to_model": "openai/gpt-5", "reason": "circuit_open"}
+    ],
+    "end": {
+        "ended_at": LATER,
+        "outcome": "done",
+        "claim": 1,
+        "model": "openai/gpt-5",
+        "response_model": "gpt-5-2025-08-07",
+        "finish_reason": "tool_calls",
+        "error_reason": None,
+        "request_digest": DIGEST,
+        "reply_digest": DIGEST,
+        "recorded": True,
+        "cached": False,
+        "usage": _TOKENS,
+        "cost_usd": "0.0116",
+        "first_token_seconds": 0.81,
+        "duration_seconds": 2.131,
+    },
+}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "UsagePage": {
@@ -62,6 +104,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "items": [{**_ITEM, "model": "openai/gpt-5"}],
         "totals": _FIGURES,
     },
+    "CallPage": {"items": [_CALL], "next_cursor": None},
     "BudgetBody": {
         "name": "nightly builds",
         "scope": "principal",

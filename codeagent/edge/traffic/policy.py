@@ -24,7 +24,7 @@ def class_of(method: str, path: str) -> RateClass:
     """The class of a request."""
     if method in _READS:
         return RateClass.READ
-    return RateClass.SUBMIT if path == "/v1/runs" else RateClass.WRITE
+    return RateClass.SUBMIT if path == "/v1/runs" or path.endswith("/replays") else RateClass.WRITE
 
 
 @dataclass(frozen=True, slots=True)

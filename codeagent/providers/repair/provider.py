@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from codeagent.messages.conversation import AssistantMessage, FinishReason, ToolCall
 from codeagent.providers import usage
-from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError, TextSink
+from codeagent.providers.pricing import FREE
+from codeagent.providers.protocol import ModelReply, ModelRequest, Price, ProviderError, TextSink
 from codeagent.providers.repair import plan, transcript
 from codeagent.providers.sink import LossySink
 
@@ -28,6 +29,9 @@ class RepairProvider:
 
     def context_window(self, model: str) -> int:
         return WINDOW_TOKENS
+
+    def price(self, model: str) -> Price | None:
+        return FREE
 
     async def close(self) -> None:
         self._closed = True
@@ -60,6 +64,7 @@ class RepairProvider:
             message=message,
             usage=usage.estimate(request, message),
             cost_usd=Decimal(0),
+            price=FREE.told,
             finish_reason=FinishReason.TOOL_CALLS if calls else FinishReason.STOP,
             response_model="builtin/repair",
             response_id=transcript.call_id(len(request.messages), move.phase),

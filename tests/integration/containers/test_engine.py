@@ -21,6 +21,7 @@ from tests.integration.sandboxes.support import LIMITS, archive, ignore
 from tests.servers import container_engine
 
 PROGRAM = Path(container_engine.__file__)
+LOGIN, NOBODY = Path("/proc/self/loginuid"), str((1 << 32) - 1)
 
 
 @pytest.fixture
@@ -132,6 +133,7 @@ async def test_every_container_is_hardened(driver: ContainerDriver, workspace: W
         assert [options[name] for name in ("--network", "--cap-drop", "--pull", "--ipc", "--cgroupns")] == [
             *(["none"], ["ALL"], ["never"], ["private"], ["private"])
         ]
+        assert options["--stop-timeout"] == ["0"], "what is deaf to signals holds nobody up"
         assert options["--memory"] == options["--memory-swap"] == [f"{LIMITS.memory_bytes}b"]
         assert options["--user"] == [f"{workspace.slot_uid}:{workspace.slot_uid}"]  # type: ignore[attr-defined]
         assert "no-new-privileges" in options["--security-opt"]
@@ -139,6 +141,15 @@ async def test_every_container_is_hardened(driver: ContainerDriver, workspace: W
         assert json.loads(Path(profile.removeprefix("seccomp=")).read_text())["defaultAction"] == "SCMP_ACT_ERRNO"
         targets = [mount.split("target=")[1].split(",")[0] for mount in options["--mount"]]
         assert set(targets) <= {"/workspace", "/base.git"}
+        assert [word.split(",")[0] for word in options["--tmpfs"][:2]] == ["/sys:ro", "/sys/fs/cgroup:ro"]
+
+
+async def test_a_command_is_its_users_in_the_audit_trail(driver: ContainerDriver, workspace: Workspace) -> None:
+    if not LOGIN.exists():
+        pytest.skip("this kernel keeps no audit trail")
+    record = await driver.run(workspace, ExecSpec(("cat", str(LOGIN)), limits=LIMITS), ignore)
+    login = LOGIN.read_text()
+    assert record.stdout.decode() == (login if login != NOBODY else str(workspace.slot_uid))  # type: ignore[attr-defined]
 
 
 def test_images_are_pinned() -> None:

@@ -15,6 +15,7 @@ from codeagent.broker.connection import KafkaConnection
 from codeagent.broker.publisher import Publisher
 from codeagent.budgets.registry import Budgets
 from codeagent.cli.process import HttpServer, bind
+from codeagent.dead_letters.letters import DeadLetters
 from codeagent.edge.app import create_app
 from codeagent.edge.connections import ConnectionLimits, bounded
 from codeagent.edge.context import EdgeContext, EdgePolicy
@@ -30,6 +31,7 @@ from codeagent.identity.tickets import StreamTickets
 from codeagent.projects.git_credentials import GitCredentials
 from codeagent.projects.projects import Projects
 from codeagent.projects.sessions import Sessions
+from codeagent.provider_registry.credentials import Credentials
 from codeagent.quotas.registry import SandboxQuotas
 from codeagent.webhooks.registry import Webhooks
 from codeagent.webhooks.targets import TargetPolicy, Targets
@@ -47,6 +49,7 @@ def edge_policy(**changes: Any) -> EdgePolicy:
         "max_upload_bytes": 1 << 20,
         "submit_expiry_seconds": 60,
         "egress_hosts": ("pypi.org:443", "*.example.org:443"),
+        "mcp_servers": {"docs": frozenset({"search"})},
     }
     return EdgePolicy(**{**usual, **changes})
 
@@ -70,6 +73,8 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "webhooks": Webhooks(database, None, Targets(TargetPolicy())),
         "projects": Projects(database),
         "git_credentials": GitCredentials(database, SecretBox(parse_keys([KEK]))),
+        "credentials": Credentials(database, SecretBox(parse_keys([KEK]))),
+        "dead_letters": DeadLetters(database, SecretBox(parse_keys([KEK]))),
         "sessions": Sessions(database),
         "budgets": Budgets(database),
         "sandbox_quotas": SandboxQuotas(database),

@@ -49,7 +49,7 @@ class Keys:
             (keys.developer, MINE, "usr_developer", SCOPES_OF[Role.DEVELOPER]),
             (keys.stranger, OTHERS, "usr_stranger", SCOPES_OF[Role.OWNER]),
             (keys.powerless, MINE, "usr_powerless", frozenset()),
-            (keys.operator, "ten_operators", "usr_operator", frozenset({Scope.OPERATOR})),
+            (keys.operator, "ten_operators", "usr_operator", frozenset({Scope.OPERATOR, Scope.AUDIT_READ})),
         ]
         names = ("key_id", "sha256", "tenant_id", "principal_id", "scopes")
         listed = [

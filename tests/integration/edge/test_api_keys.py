@@ -21,6 +21,7 @@ from codeagent.identity.keys import digest_of_key, well_formed
 from codeagent.identity.scopes import Scope
 from codeagent.messages.ids import api_key_stream, typed_id
 from tests.integration.edge.gateway import MINE, Edge, Keys, running_edge
+from tests.integration.opened import everything_said
 
 BODY = {"name": "CI", "scopes": ["runs:read", "runs:write"]}
 
@@ -51,9 +52,7 @@ async def test_a_key_is_shown_once_works_at_once_and_is_kept_as_a_digest(edge: E
     assert seen.json() == {name: value for name, value in made.items() if name != "key"}
     assert seen.headers["etag"] == answer.headers["etag"] == '"1"'
     owner = Database(newest_database_url, connections=1)
-    dump = str(await owner.fetch("SELECT api_keys::text FROM api_keys")) + str(
-        await owner.fetch("SELECT convert_from(data, 'UTF8') || metadata::text FROM events")
-    )
+    dump = str(await owner.fetch("SELECT api_keys::text FROM api_keys")) + await everything_said(owner)
     await owner.close()
     assert made["id"] in dump
     assert made["key"][10:] not in dump

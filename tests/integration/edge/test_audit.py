@@ -20,9 +20,12 @@ from codeagent.cli.main import app as commands
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import forget_origins
 from codeagent.messages.ids import call_stream, run_stream
+from codeagent.messages.values import Outcome
 from tests.integration.edge.auditing import EVENTS, EXPORT, acts, catch_up, exported, lines
 from tests.integration.edge.gateway import MINE, Edge
 from tests.integration.eventlog.steps import commit_step, new_run, started, step
+from tests.integration.opened import everything_said
+from tests.integration.projections.logs import Happened, call, write_at_once
 
 
 async def run_of_mine(url: str, events: int = 1) -> str:
@@ -68,6 +71,26 @@ async def test_it_is_searched_by_actor_action_resource_outcome_and_time(edge: Ed
     assert await found(outcome="denied") == []
     assert await found(since=middle.isoformat()) == ["api_key.revoked"]
     assert await found(until=middle.isoformat()) == ["api_key.created", "api_key.created"]
+
+
+async def test_every_model_call_is_found_by_its_run_with_what_it_came_to_and_not_what_was_said(
+    edge: Edge, newest_database_url: str
+) -> None:
+    run_id, owner = new_run(), Database(newest_database_url, connections=1)
+    failed = call(run_id, "test/other", outcome=Outcome.FAILED, cost=None)
+    for number, event in enumerate((call(run_id), failed)):
+        await write_at_once(owner, [Happened(run_id, event, clock.now().date(), MINE, number)])
+    await owner.close()
+    wanted = {"resource_kind": "call", "resource_id": run_id}
+    found = await lines(edge, newest_database_url, edge.keys.owner, **wanted)
+    assert acts(found) == ["provider.call.ended"] * 2
+    assert [(line["outcome"], line["data"]["model"]) for line in found] == [
+        ("failure", "test/other"),
+        ("success", "test/model"),
+    ]
+    assert found[1]["data"]["cost_usd"] == "0.10"
+    by_action = await lines(edge, newest_database_url, edge.keys.owner, action="provider.call.ended", outcome="failure")
+    assert [line["id"] for line in by_action] == [found[0]["id"]]
 
 
 async def test_a_search_in_pages_is_complete_stays_as_it_was_and_is_one_read(
@@ -174,7 +197,7 @@ async def test_an_address_is_forgotten_after_its_time_and_the_fact_stays_whole(
     assert await forget_origins(owner, timedelta(days=1), 10) == 0
     while await forget_origins(owner, timedelta(0), 10):
         pass
-    log = str(await owner.fetch("SELECT convert_from(data, 'UTF8') || metadata::text FROM events"))
+    log = await everything_said(owner)
     await owner.close()
     assert "127.0.0.1" not in log
     [line] = await lines(edge, newest_database_url, edge.keys.owner, resource_id=made["id"])

@@ -44,7 +44,7 @@ async def command_of_a_run(url: str) -> UUID:
     )
     claim = Claim(effect_id, clock.new_uuid(), 1, cancel_requested=False)
     answer = OutboxRow(clock.new_uuid(), "t", cause, ended.answer)
-    assert await ledger.record(claim, ended.facts(cause, began), answer) is Verdict.GONE
+    assert await ledger.record(claim, ended.facts(cause, began, None), answer) is Verdict.GONE
     await database.close()
     return effect_id
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from codeagent.agent.tools import NAMES
+from codeagent.agent_registry.canary import Unit
 from codeagent.agent_registry.resolver import AgentResolver
 from codeagent.artifacts.store import LocalArtifactStore
 from codeagent.errors import InvalidInput
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import EventLog
 from codeagent.messages import commands
-from codeagent.messages.catalog import decode_data
 from codeagent.messages.conversation import AssistantMessage, ToolCall
 from codeagent.messages.envelope import Message
 from codeagent.messages.values import ApprovalPolicy
@@ -30,6 +30,7 @@ from codeagent.workers.deltas import unsent
 from codeagent.workers.provider import ProviderPerformer
 from tests.integration.edge.defined_agents import GIT, define, move, post, refused, run
 from tests.integration.edge.gateway import MINE, Edge
+from tests.integration.opened import ordered
 from tests.integration.workers.system import Bench, answered
 
 FIRST = {
@@ -47,14 +48,6 @@ async def owner(newest_database_url: str) -> AsyncIterator[Database]:
     opened = Database(newest_database_url, connections=4)
     yield opened
     await opened.close()
-
-
-async def ordered(owner: Database, run_id: str) -> commands.SubmitRun:
-    """The command that waits for an agent worker."""
-    [row] = await owner.fetch("SELECT value FROM outbox WHERE key = $1", run_id)
-    command = decode_data("run.submit", 1, row["value"])
-    assert isinstance(command, commands.SubmitRun)
-    return command
 
 
 async def test_a_run_carries_what_its_commands_may_reach(edge: Edge, owner: Database) -> None:
@@ -80,6 +73,7 @@ async def test_a_run_carries_all_of_the_version_it_was_given(edge: Edge, owner: 
         "digest": version["digest"],
         "instructions": "Report.",
         "tools": ["read_file", "submit"],
+        "assignment": {"rule": "active", "by": None, "canary": None, "deprecated": False},
     }
     assert (command.limits.max_steps, command.limits.deadline_seconds, command.limits.max_tokens) == (
         5,
@@ -94,6 +88,43 @@ async def test_a_run_carries_all_of_the_version_it_was_given(edge: Edge, owner: 
     assert other.definition.tools == NAMES
     built_in = await ordered(owner, (await run(edge, "coder@1")).json()["id"])
     assert (built_in.agent, built_in.agent_version, built_in.definition) == ("coder", 1, None)
+
+
+OTHERS = ["test/second", "test/third"]
+
+
+async def test_what_stands_in_for_a_model_is_named_by_whoever_names_the_model(edge: Edge, owner: Database) -> None:
+    await define(edge, "reader", {"model": "test/first", "fallbacks": OTHERS}, {"fallbacks": ["test/second"]}, {})
+    cases: list[tuple[str, dict[str, Any], str, list[str]]] = [
+        ("reader@1", {}, "test/first", OTHERS),
+        ("reader@1", {"model": "test/own"}, "test/own", []),
+        ("reader@1", {"model": "test/own", "fallbacks": ["test/x"]}, "test/own", ["test/x"]),
+        ("reader@1", {"fallbacks": []}, "test/first", []),
+        ("reader@1", {"fallbacks": ["test/first", "test/x", "test/x"]}, "test/first", ["test/x"]),
+        ("reader@2", {}, "builtin/repair", ["test/second"]),
+        ("reader@3", {}, "builtin/repair", []),
+        ("coder", {}, "builtin/repair", []),
+    ]
+    for agent, said, model, fallbacks in cases:
+        answer = await run(edge, agent, **said)
+        assert answer.status_code == 202, answer.text
+        assert (answer.json()["model"], answer.json()["fallbacks"]) == (model, fallbacks), (agent, said)
+        command = await ordered(owner, answer.json()["id"])
+        assert command.fallbacks == (tuple(fallbacks) or None)
+
+
+async def test_a_model_that_is_not_there_stands_in_for_none(edge: Edge) -> None:
+    for path, body in (
+        ("/v1/runs", {"task": "look", "source": GIT, "fallbacks": ["test/a", "unknown/y"]}),
+        ("/v1/agents/reader/versions", {"fallbacks": ["test/a", "unknown/y"]}),
+    ):
+        if path != "/v1/runs":
+            await define(edge, "reader")
+        answer = await post(edge, path, body)
+        assert refused(answer) == (422, "unsupported_model")
+        assert answer.json()["errors"][0]["pointer"] == "/fallbacks/1"
+        answer = await post(edge, path, {**body, "fallbacks": ["test/a"] * 5})
+        assert refused(answer) == (422, "validation_failed")
 
 
 async def test_a_run_may_ask_for_less_than_its_agent_allows_and_never_for_more(edge: Edge) -> None:
@@ -179,7 +210,7 @@ async def test_another_edge_gives_runs_the_new_version_within_a_second(edge: Edg
     await move(edge, "reader", "versions/1/promote")
     now = 0.0
     elsewhere = AgentResolver(edge.database, monotonic=lambda: now)
-    resolve = partial(elsewhere.resolve, MINE, "reader", drafts=False)
+    resolve = partial(elsewhere.resolve, MINE, "reader", Unit("principal", "usr_owner"), drafts=False)
     assert (await resolve()).number == 1
     await move(edge, "reader", "versions/2/promote")
     assert (await run(edge, "reader")).json()["agent_version"] == 2, "here at once"

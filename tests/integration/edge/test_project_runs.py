@@ -16,6 +16,7 @@ from codeagent.eventlog.log import EventLog
 from codeagent.messages.commands import CancelRun, SubmitRun
 from codeagent.messages.envelope import Message
 from codeagent.messages.ids import run_stream
+from codeagent.messages.values import Dependencies
 from codeagent.projections.runs import RunsProjector
 from codeagent.workers.step import StepLoop
 from tests.integration.edge.another_edge import beside_a_submission
@@ -68,6 +69,19 @@ async def test_a_project_fills_what_the_body_leaves_out(api: Api) -> None:
     assert (sent.project_id, sent.model, sent.agent) == (project_id, "test/model", "coder")
     assert (sent.limits.max_steps, sent.limits.max_tokens, str(sent.limits.max_cost_usd)) == (7, 5_000, "1.50")
     assert (shown["project_id"], shown["source"]["url"]) == (project_id, SHOP["repository"])
+
+
+async def test_a_run_keeps_how_its_project_had_dependencies_installed_when_it_was_submitted(api: Api) -> None:
+    pip = {"install": "pip install -r requirements.txt", "lock_files": ["requirements.txt"]}
+    project_id = await project(api, dependencies=pip)
+    body = {"task": "t", "project_id": project_id}
+    await api.submit(body, "first")
+    assert command(api).dependencies == Dependencies(**pip)
+    await patch(api, project_id, dependencies=None)
+    assert (await api.submit(body, "first")).headers["idempotent-replayed"] == "true"
+    assert command(api).dependencies == Dependencies(**pip), "a repeat has the command that it had first"
+    await api.submit(body, "second")
+    assert command(api).dependencies is None
 
 
 async def test_the_body_wins(api: Api) -> None:

@@ -106,6 +106,44 @@ async def test_what_cannot_be_accepted_is_named(edge: Edge, field: str, value: o
     assert (error["code"], error["pointer"].split("/")[1]) == (code, field)
 
 
+NO_DEPENDENCIES: list[tuple[dict[str, object], str, str]] = [
+    ({"lock_files": []}, "/lock_files", "too_short"),
+    ({"lock_files": ["a"] * 21}, "/lock_files", "too_long"),
+    ({"lock_files": ["../a"]}, "/lock_files/0", "string_pattern_mismatch"),
+    ({"lock_files": ["/etc/passwd"]}, "/lock_files/0", "string_pattern_mismatch"),
+    ({"lock_files": ["a//b"]}, "/lock_files/0", "string_pattern_mismatch"),
+    ({"lock_files": ["a/../b"]}, "/lock_files/0", "string_pattern_mismatch"),
+    ({"install": ""}, "/install", "string_too_short"),
+    ({"install": "make\0"}, "/install", "string_pattern_mismatch"),
+    ({"registries": ["pypi.org"]}, "/registries", "extra_forbidden"),
+]
+
+
+async def test_what_is_no_way_to_install_is_named(edge: Edge) -> None:
+    for wrong, pointer, code in NO_DEPENDENCIES:
+        answer = await make(edge, dependencies={"install": "make", "lock_files": ["a"], **wrong})
+        first = answer.json()["errors"][0]
+        assert (answer.status_code, first["pointer"], first["code"]) == (422, f"/dependencies{pointer}", code), wrong
+
+
+async def test_how_dependencies_are_installed_is_said_changed_and_taken_away(
+    edge: Edge, newest_database_url: str
+) -> None:
+    pip = {"install": "pip install -r requirements.txt", "lock_files": ["requirements.txt", ".config/pins.txt"]}
+    made = (await make(edge, dependencies=pip)).json()
+    assert made["dependencies"] == pip
+    renamed = (await patch(edge, made, name="store", dependencies=pip)).json()
+    assert (renamed["name"], renamed["dependencies"]) == ("store", pip)
+    npm = {"install": "cd /dependencies && npm ci", "lock_files": ["package-lock.json"]}
+    changed = (await patch(edge, renamed, dependencies=npm)).json()
+    assert changed["dependencies"] == npm
+    unchanged = (await patch(edge, changed, dependencies=npm)).json()
+    assert unchanged["version"] == changed["version"]
+    cleared = (await patch(edge, unchanged, dependencies=None)).json()
+    assert (await get(edge, f"/{made['id']}")).json()["dependencies"] is cleared["dependencies"] is None
+    assert await facts(newest_database_url, made["id"]) == ["project.created", *["project.updated"] * 3]
+
+
 async def test_the_list_is_newest_first_and_leaves_archived_ones_to_those_who_ask(edge: Edge) -> None:
     made = [(await make(edge, name=f"p{number}")).json() for number in range(3)]
     assert (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,9 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from codeagent.edge.app import create_app
+from codeagent.eventlog.database import Database
+from codeagent.provider_registry.tables import report
+from codeagent.providers.breaker import Breaker
 from tests.integration.edge.gateway import KEK, Edge, Keys, running_edge
 
 MARK = "MARKED"
@@ -42,6 +46,22 @@ async def marked(newest_database_url: str, tmp_path: Path, file_keys: Keys) -> A
         yield running
 
 
+async def test_how_calls_of_a_provider_go_is_shown_as_its_workers_have_told(
+    marked: Edge, newest_database_url: str
+) -> None:
+    workers = Database(newest_database_url, connections=1)
+    failing = Breaker("openai", failures_to_open=1)
+    failing.record(failing.admit(), "failure", "overloaded")
+    for worker, breaker in (("a", failing), ("b", Breaker("openai"))):
+        await report(workers, worker, {"openai": breaker.standing}, timedelta(minutes=10))
+    await workers.close()
+    answer = await marked.call(marked.keys.owner, "GET", "/v1/providers")
+    shown = {item["name"]: item["health"] for item in answer.json()["items"]}
+    assert (shown["openai"]["open"], shown["openai"]["half_open"], shown["openai"]["closed"]) == (1, 0, 1)
+    assert (shown["openai"]["last_failure_reason"], shown["openai"]["last_answer_at"]) == ("overloaded", None)
+    assert shown["local"] is None
+
+
 async def test_providers_and_models_are_listed_without_how_we_get_at_them(marked: Edge) -> None:
     answer = await marked.call(marked.keys.owner, "GET", "/v1/providers")
     assert answer.status_code == 200
@@ -53,6 +73,7 @@ async def test_providers_and_models_are_listed_without_how_we_get_at_them(marked
         "host": "models.internal",
         "key_configured": False,
         "models": ["local/qwen"],
+        "health": None,
     }
     assert seen["anthropic"]["key_configured"]
     assert seen["anthropic"]["models"] == ["anthropic/*"]

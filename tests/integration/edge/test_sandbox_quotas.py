@@ -18,6 +18,7 @@ from codeagent.messages.ids import sandbox_quota_stream
 from codeagent.projections.usage import UsageProjector
 from tests.integration.edge.gateway import MINE, OTHERS, Edge
 from tests.integration.edge.test_budgets import Submitter
+from tests.integration.opened import ordered
 from tests.integration.projections.logs import new_run_id, write
 from tests.integration.quotas.test_reservations import of_today
 
@@ -126,8 +127,9 @@ async def test_a_run_asks_for_limits_within_what_the_operator_allows(
 ) -> None:
     answer = await submit(sandbox={"memory_bytes": 1 << 29, "total_commands": 10})
     assert answer.status_code == 202, answer.text
-    [row] = await owner.fetch("SELECT request FROM submissions")
-    assert '"sandbox":{"memory_bytes":536870912,"total_commands":10}' in row[0].replace(" ", "")
+    limits = (await ordered(owner, answer.json()["id"])).limits.sandbox
+    assert limits is not None
+    assert limits.model_dump(exclude_none=True) == {"memory_bytes": 536870912, "total_commands": 10}
     for limits, code, pointer in (
         ({"memory_bytes": 1 << 31}, "limit_exceeded", "/limits/sandbox/memory_bytes"),
         ({"memory": 1}, "validation_failed", "/limits/sandbox/memory"),

@@ -24,6 +24,7 @@ from codeagent.projections.runs import RunsProjector
 from codeagent.workers.step import StepLoop
 from tests.integration.edge.another_edge import beside_a_submission
 from tests.integration.edge.conftest import Api
+from tests.integration.subject_keys import SHARED
 from tests.integration.workers.system import Mailbox
 
 REPOSITORY = "https://git.example.org/team/shop.git"
@@ -71,13 +72,13 @@ class Work:
         message_id = self.envelope.id if isinstance(data, SubmitRun) else clock.new_uuid()
         await self._agent.handle(Message(replace(self.envelope, id=message_id, name=data.NAME), data))
 
-    async def prepared(self) -> PrepareFiles:
-        """The run with its files; returns what was asked for."""
+    async def prepared(self, base: str = BASE) -> PrepareFiles:
+        """The run with its files; returns what was asked for. `base` is what its source comes to."""
         await self.take(self.submit)
         command = self._mailbox.commands[-1].data
         assert isinstance(command, ExecuteOperation)
         assert isinstance(command.operation, PrepareFiles)
-        files = command.operation.continues or Files(base=BASE)
+        files = command.operation.continues or Files(base=base)
         await self._sandbox(base=files.base, checkpoint=files.checkpoint)
         return command.operation
 
@@ -144,6 +145,24 @@ async def test_a_session_is_made_once_found_renamed_and_closed(api: Api) -> None
     assert (refused.status_code, refused.json()["code"]) == (409, "session_closed")
     stored = await EventLog(api.database).read_stream(f"session-{session['id']}")
     assert [event.type for event in stored] == ["session.created", "session.renamed", "session.closed"]
+
+
+async def test_a_session_goes_on_after_a_run_of_somebody_who_was_erased(api: Api) -> None:
+    session_id = await begin(api)
+    await say(api, session_id, "first", source=SOURCE)
+    await Work(api).whole(digest("1"), "Done.")
+    run_id = ordered(api)[1].run_id
+    key_id = (await EventLog(api.database).read_stream(run_stream(run_id)))[0].key_id
+    assert key_id is not None
+    kept = SHARED.kept[key_id]
+    try:
+        await SHARED.shred(key_id, clock.now())
+        await asyncio.sleep(0.06)
+        assert (await api.http.get(f"/v1/runs/{run_id}")).status_code == 410
+        assert (await say(api, session_id, "more", source=SOURCE)).status_code == 202
+        assert ordered(api)[1].history is None
+    finally:
+        SHARED.kept[key_id] = kept
 
 
 async def test_the_next_run_has_the_files_and_the_words_of_those_before(api: Api) -> None:

@@ -36,6 +36,18 @@ def test_the_first_start_gives_an_empty_database_owned_by_a_role_that_is_no_supe
         assert ask(postgres, "SHOW server_encoding") == "UTF8"
 
 
+def test_a_cluster_of_an_earlier_release_gets_the_roles_that_have_come_since(state_dir: Path) -> None:
+    with EmbeddedPostgres(state_dir / "postgres") as postgres:
+        ask(postgres, "DROP ROLE codeagent_service", postgres.superuser_address)
+    (state_dir / "postgres" / "roles").unlink()
+    for _ in range(2):
+        with EmbeddedPostgres(state_dir / "postgres") as postgres:
+            taken_on = ask(
+                postgres, "SET ROLE codeagent_service; SELECT current_user, pg_has_role('codeagent_edge', 'MEMBER')"
+            )
+        assert taken_on == "codeagent_service|f"
+
+
 def test_commits_are_durable_by_default(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as postgres:
         settings = {name: ask(postgres, f"SHOW {name}") for name in ("fsync", "synchronous_commit", "full_page_writes")}

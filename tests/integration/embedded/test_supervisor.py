@@ -188,16 +188,21 @@ def test_a_killed_database_and_a_killed_broker_come_back_on_their_ports_with_top
     assert all_gone(after.values(), within_seconds=1)
 
 
-def test_five_services_whose_modules_are_loaded_start_in_a_fraction_of_a_second(state_dir: Path) -> None:
+def test_five_services_whose_modules_are_loaded_start_in_a_fraction_of_that_time(state_dir: Path) -> None:
     script = """
+        import time
+        begun = time.monotonic()
         import faststream.kafka, fastapi, sqlalchemy.ext.asyncio, asyncpg
-        import os, pathlib, sys, time
+        loading = time.monotonic() - begun
+        import pathlib, sys
         from codeagent.embedded.processes import ChildSpec, ProcessSupervisor
 
         directory = pathlib.Path(sys.argv[1])
         def child(name):
             def run():
-                (directory / name).write_text(str(time.monotonic()))
+                begun = directory / f"{name}.begun"
+                begun.write_text(str(time.monotonic()))
+                begun.rename(directory / name)
                 time.sleep(60)
             return run
         names = ["edge", "agent", "provider", "sandbox", "relay"]
@@ -205,7 +210,7 @@ def test_five_services_whose_modules_are_loaded_start_in_a_fraction_of_a_second(
         supervisor = ProcessSupervisor(children, data_dir=directory, drain_seconds=2)
         begun = time.monotonic()
         supervisor.run(until=lambda: all((directory / name).exists() for name in names))
-        print(max(float((directory / name).read_text()) for name in names) - begun)
+        print((max(float((directory / name).read_text()) for name in names) - begun) / loading)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), str(state_dir)],
@@ -216,7 +221,7 @@ def test_five_services_whose_modules_are_loaded_start_in_a_fraction_of_a_second(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[-1]) < 0.5
+    assert float(done.stdout.splitlines()[-1]) < 0.5, "of the time that loading the modules takes"
 
 
 def test_a_child_never_runs_its_parents_code_whatever_its_target_does() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from uuid import UUID
 
 from codeagent import clock
@@ -11,9 +12,11 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.step import EffectRow, Step, Steps
 from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
 from codeagent.messages import commands, events
+from codeagent.messages.conversation import Usage
 from codeagent.messages.envelope import Envelope, Event
 from codeagent.messages.ids import run_stream, typed_id
-from codeagent.messages.values import ApprovalRequest
+from codeagent.messages.values import ApprovalRequest, GitSource, RunLimits
+from codeagent.subjects.key import SubjectKey
 
 TENANT = "ten_test"
 APPROVAL = typed_id("apr", UUID(int=1))
@@ -37,7 +40,9 @@ def cause(run_id: str, tenant: str = TENANT) -> Envelope:
     )
 
 
-def prepared(run_id: str, after: int, facts: Sequence[Event], envelope: Envelope) -> list[StoredEvent]:
+def prepared(
+    run_id: str, after: int, facts: Sequence[Event], envelope: Envelope, key: SubjectKey | None = None
+) -> list[StoredEvent]:
     return [
         prepare(
             fact,
@@ -47,6 +52,7 @@ def prepared(run_id: str, after: int, facts: Sequence[Event], envelope: Envelope
             tenant_id=envelope.tenant_id,
             occurred_at=clock.now(),
             metadata=metadata_for(envelope, run_id),
+            key=key,
         )
         for number, fact in enumerate(facts, start=1)
     ]
@@ -89,6 +95,26 @@ async def commit_step(database: Database, wanted: Step) -> None:
 
 def started() -> Event:
     return events.RunStarted(attempt=1)
+
+
+def submitted(run_id: str) -> Event:
+    """Of a repository that nobody fetches here."""
+    return events.RunSubmitted(
+        run_id=run_id,
+        task="Make it work.",
+        source=GitSource(url="https://git.example.org/team/shop.git", ref="HEAD"),
+        agent="coder",
+        agent_version=1,
+        model="builtin/repair",
+        limits=RunLimits(),
+        fingerprint="f",
+        principal="usr_1",
+        deadline_at=clock.now(),
+    )
+
+
+def failed() -> Event:
+    return events.RunFailed(status_reason="internal_error", message="", steps=0, usage=Usage(), cost_usd=Decimal(0))
 
 
 def waiting(approval_id: str = APPROVAL, seconds: float = 3600) -> events.InputRequired:

@@ -14,7 +14,8 @@ from codeagent.eventlog.effects import Claim, EffectsLedger, OutboxRow, Verdict
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
 from codeagent.eventlog.verify import verify
-from codeagent.messages import events, results
+from codeagent.messages import results
+from codeagent.messages.calls import CallEnded
 from codeagent.messages.conversation import Usage
 from codeagent.messages.ids import call_stream
 from codeagent.messages.values import Outcome
@@ -42,7 +43,7 @@ async def asked(database: Database) -> tuple[str, UUID]:
 
 def outcome(run_id: str, claim: Claim, facts: int = 1) -> tuple[list[StoredEvent], OutboxRow]:
     envelope = cause(run_id)
-    fact = events.CallEnded(
+    fact = CallEnded(
         effect_id=claim.effect_id,
         run_id=run_id,
         attempt=claim.attempt,
@@ -197,10 +198,10 @@ async def test_what_is_given_back_is_free_at_once_and_does_not_count(database: D
     worker = ledger(database, "a")
     claim = await worker.claim(effect_id)
     assert claim is not None
-    await worker.release([claim])
+    await worker.release({claim: b"noted"})
     again = await ledger(database, "b").claim(effect_id)
     assert again is not None
-    assert again.attempt == 1
+    assert (again.attempt, again.memo) == (1, b"noted")
 
 
 async def test_a_restarted_owner_takes_back_what_its_predecessor_held(database: Database) -> None:

@@ -8,12 +8,17 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.sealed import SEALED_COLUMNS
 
 NOT_SEALED = {
+    "audit_checkpoints.root",
+    "audit_tiles.hashes",
     "effects.command",
+    "effects.memo",
     "events.data",
     "events.leaf_hash",
+    "events.sealed",  # under subjects' keys
     "login_throttles.key",
     "outbox.value",
     "refresh_tokens.salt",
+    "snapshots.value",  # under subjects' keys
 }
 """Columns of bytes that hold no secret of ours; those called digest need no line. A new column is sealed and
 registered, or is listed here."""

@@ -11,7 +11,6 @@ from codeagent.errors import Unavailable
 from codeagent.eventlog.accept import Accepted, Submission, SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
-from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import CancelRun
 from codeagent.relay.retention import RetentionLoop
 from tests.integration.workers.system import TENANT, Bench
@@ -23,8 +22,8 @@ DURABLE, BY_BROKER = True, False
 def submission(bench: Bench, *, durable: bool = DURABLE, fingerprint: str = "f") -> Submission:
     message = bench.submit()
     row = OutboxRow(message.envelope.id, RUN_COMMANDS, message.envelope, message.data)
-    request = encode_data(message.data)
-    return Submission(bench.run_id, TENANT, fingerprint, request, row if durable else None)
+    request = message.data.model_copy(update={"fingerprint": fingerprint})
+    return Submission(bench.run_id, TENANT, message.envelope.actor_id, request, row if durable else None)
 
 
 async def accepted(database: Database, *, durable: bool = DURABLE, hours_ago: float = 25) -> Bench:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from codeagent.cli.kek_file import add_key, reseal_all
-from codeagent.cli.parts import secret_box
 from codeagent.cli.secrets import open_secrets
+from codeagent.cli.subject_keys import sealing_box
 from codeagent.encryption import NotOpened, SecretBox, new_key_line, parse_keys
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.tenants import EDGE_ROLE
@@ -61,13 +61,17 @@ class Visitor:
 
     def __init__(self, edge: Edge) -> None:
         self.visits = 0
+        self._edge = edge
         self._client = edge.client()
         self._task = asyncio.create_task(self._visit())
 
     async def _visit(self) -> None:
         while True:
-            (await self._client.log_in(EMAIL, PASSWORD)).raise_for_status()
-            (await self._client.get("/v1/me")).raise_for_status()
+            # From another address each time: one alone would soon have used up what strangers may ask for in a minute.
+            client = self._edge.client(address=f"198.51.100.{self.visits % 250}")
+            (await client.log_in(EMAIL, PASSWORD)).raise_for_status()
+            (await client.get("/v1/me")).raise_for_status()
+            self._client = client
             self.visits += 1
 
     async def is_at_work(self) -> None:
@@ -106,7 +110,7 @@ async def test_users_log_in_all_the_while_and_the_next_edge_needs_the_new_key_al
     store = await open_secrets("edge", read_settings())
     await store.start()
     try:
-        box = secret_box(store)
+        box = sealing_box(store)
         assert box is not None
         await bootstrap(database, box, passwords, FirstTenant(TENANT, "First", EMAIL, PASSWORD))
         async with edge_with(walled, box, tmp_path) as edge:

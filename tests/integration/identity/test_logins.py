@@ -8,6 +8,7 @@ import pytest
 
 from codeagent.identity.passwords import Passwords
 from tests.integration.identity.conftest import EMAIL, ISSUER, PASSWORD, STRANGER_ADDRESS, TENANT, World
+from tests.integration.opened import everything_said
 
 WRONG = "not the password at all"
 
@@ -172,7 +173,6 @@ async def test_logins_and_failures_are_facts_without_an_address_in_them(world: W
     await client.authorize(EMAIL, WRONG)
     await client.authorize("nobody@example.org", WRONG)
     assert await world.user_facts() == ["user.created", "auth.login.succeeded", "auth.login.failed"]
-    rows = await world.database.fetch("SELECT convert_from(data, 'UTF8') || metadata::text AS text FROM events")
-    everything = " ".join(row["text"] for row in rows).casefold()
+    everything = (await everything_said(world.database)).casefold()
     assert "lovelace" not in everything
     assert "198.51" not in everything

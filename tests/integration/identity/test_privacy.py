@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,16 +15,27 @@ import httpx2
 import pytest
 
 from codeagent import clock
+from codeagent.encryption import SecretBox
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.verify import verify
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Role
 from codeagent.messages.catalog import CURRENT
-from codeagent.messages.events import RunSubmitted
+from codeagent.messages.conversation import AssistantMessage
+from codeagent.messages.events import CancelRequested, RunCanceled, RunSubmitted
 from codeagent.messages.ids import privacy_stream, user_stream
-from codeagent.privacy.personal_data import HOLDINGS, MESSAGE_FIELDS, NOTHING_PERSONAL
+from codeagent.privacy.content_erasure import ContentErasure
+from codeagent.privacy.message_fields import MESSAGE_FIELDS
+from codeagent.privacy.personal_data import HOLDINGS, NOTHING_PERSONAL
+from codeagent.projections.artifact_references import ArtifactReferences
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.usage import UsageProjector
+from codeagent.providers.protocol import ModelReply, ModelRequest
+from codeagent.relay.erasures import Erasures
+from codeagent.response_cache.cache import ResponseCache
+from codeagent.response_cache.slot import Slot
+from codeagent.transparency.keys import LogKeys
+from codeagent.transparency.notes import SigningKey
 from tests.integration.eventlog.steps import cause, commit_step, new_run, prepared, step
 from tests.integration.identity.conftest import COLLEAGUE, EMAIL, PASSWORD, TENANT, World
 from tests.integration.identity.oauth_client import OAuthClient
@@ -63,14 +75,41 @@ async def audited(world: World) -> None:
         pass
 
 
-async def run_of(world: World, user_id: str, task: str) -> str:
-    """A run that the user submitted."""
+def relay_of(world: World) -> Erasures:
+    signing = SigningKey.new("log.example.com/codeagent")
+
+    async def nothing_to_remove(tenant_id: str, digests: Sequence[str]) -> Sequence[str]:
+        return digests
+
+    content = ContentErasure(
+        world.database,
+        nothing_to_remove,
+        LogKeys(signing.verifier.name, (signing,), (signing.verifier,)),
+        topic="t",
+        settled_after=timedelta(0),
+    )
+    return Erasures(world.database, content)
+
+
+async def erased(world: World) -> None:
+    """The relay has gone through with all erasures that have begun."""
+    erasures = relay_of(world)
+    async with asyncio.timeout(20):
+        await audited(world)
+        while await erasures.look():
+            await ArtifactReferences(world.database, EventLog(world.database)).catch_up()
+
+
+async def run_of(world: World, user_id: str, task: str, *, sealed: bool = True) -> str:
+    """A run that the user submitted, and that was canceled."""
     run_id = new_run()
     envelope = replace(cause(run_id, TENANT), actor_type="app_user", actor_id=user_id)
     golden = RunSubmitted.model_validate_json((EXAMPLES / "run.submitted.v1.json").read_bytes())
     fact = golden.model_copy(update={"run_id": run_id, "task": task, "principal": user_id})
     made = step(run_id, 0, tenant=TENANT)
-    await commit_step(world.database, replace(made, cause=envelope, events=prepared(run_id, 0, [fact], envelope)))
+    key = await world.database.subjects.of(TENANT, user_id) if sealed else None
+    events = prepared(run_id, 0, [fact, RunCanceled(message=task)], envelope, key)
+    await commit_step(world.database, replace(made, cause=envelope, events=events))
     await audited(world)
     return run_id
 
@@ -246,13 +285,13 @@ async def test_an_erasure_leaves_nothing_that_leads_to_the_person(world: World) 
            WHERE u.id = $1""",
         theirs,
     )
-    canaries = [*secrets[0], "canary talk", "203.0.113.77", digests.email(COLLEAGUE).hex()]
+    canaries = [*secrets[0], "203.0.113.77", digests.email(COLLEAGUE).hex()]
+    assert not await stored(world, "canary")
     assert all([await stored(world, canary) for canary in canaries])
     request = await begun(owner, "erasure", theirs)
     await shut_out(colleague)
-    assert [canary for canary in canaries if await stored(world, canary)] == ["203.0.113.77"]
-    [remaining] = request["result"]["remaining"]
-    assert (remaining["what"], remaining["count"]) == ("api_key.created: name, networks", 1)
+    assert [canary for canary in canaries if await stored(world, canary)] == []
+    assert request["result"]["remaining"] == []
     assert (await colleague.renew()).status_code == 400
     assert (await world.client().authorize(COLLEAGUE, PASSWORD)).status_code == 400
     status = await world.database.fetch("SELECT revoked_at IS NOT NULL FROM api_keys WHERE id = $1", made.json()["id"])
@@ -276,20 +315,45 @@ async def stored(world: World, text: str) -> set[str]:
 
 async def test_an_erasure_stays_open_as_long_as_content_is_left(world: World) -> None:
     owner, theirs = await world.owner(), await user_id_of(await world.colleague())
-    await run_of(world, theirs, "task of Charles")
+    await run_of(world, theirs, "task of Charles", sealed=False)
     request = await begun(owner, "erasure", theirs)
-    [remaining] = request["result"]["remaining"]
-    assert (remaining["count"], remaining["what"].partition(":")[0]) == (1, "run.submitted")
+    assert refused(await carry_on(owner, request, status="completed")) == (409, "erasure_in_progress")
+    assert refused(await owner.get(f"{REQUESTS}/{request['id']}/certificate")) == (409, "erasure_in_progress")
+    stopped = await carry_on(owner, request, status="rejected", reason="A mistake.")
+    assert refused(stopped) == (409, "erasure_in_progress"), "nobody is told that nothing was erased"
+    await erased(world)
+    remaining = {item["what"].partition(":")[0]: item["count"] for item in request["result"]["remaining"]}
+    assert remaining == {"run.submitted": 1, "run.canceled": 1}
     assert {item["what"].partition(":")[0] for item in request["result"]["kept"]} >= {"audit"}
     assert refused(await carry_on(owner, request, status="completed")) == (409, "content_remains")
     assert (await owner.get(f"{REQUESTS}/{request['id']}")).json()["status"] == "in_progress"
 
 
+async def test_an_erasure_removes_the_replies_that_are_kept_of_the_subjects_runs(world: World) -> None:
+    owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    cache = ResponseCache(world.database, SecretBox({"k": bytes(32)}))
+    hour, reply = timedelta(hours=1), ModelReply(AssistantMessage(text="Charles is right."))
+    slots = [Slot(TENANT, "k1", hour, theirs), Slot(TENANT, "k2", hour, theirs), Slot(TENANT, "k3", hour, "usr_other")]
+    for slot in slots:
+        await cache.keep(slot, reply)
+    await audited(world)
+    request = await begun(owner, "erasure", theirs)
+    assert request["result"]["removed"]["response_cache"] == 2
+    question = ModelRequest(model="m", messages=())
+    assert [await cache.find(slot, question) is None for slot in slots] == [True, True, False]
+
+
 async def test_an_erasure_of_somebody_who_wrote_nothing_is_completed(world: World) -> None:
     owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    # Facts with nothing of theirs in them are not sealed, and nothing that is left.
+    run_id = new_run()
+    envelope = replace(cause(run_id, TENANT), actor_type="app_user", actor_id=theirs)
+    said = prepared(run_id, 0, [CancelRequested(principal=theirs), RunCanceled()], envelope)
+    await commit_step(world.database, replace(step(run_id, 0, tenant=TENANT), cause=envelope, events=said))
     await audited(world)
     request = await begun(owner, "erasure", theirs)
     assert request["result"]["remaining"] == []
+    await erased(world)
     assert (await carry_on(owner, request, status="completed")).json()["status"] == "completed"
 
 
@@ -345,7 +409,9 @@ async def holds(world: World, table: str, column: str, text: str) -> bool:
 
 
 def test_fields_of_messages_on_the_list_are_there() -> None:
-    assert [field for field in MESSAGE_FIELDS if field.field not in CURRENT[field.message].model_fields] == []
+    roots = [(CURRENT[field.message], field.field.partition(".")[0]) for field in MESSAGE_FIELDS]
+    assert [(kind, root) for kind, root in roots if root not in kind.model_fields] == []
+    assert {"run.submitted", "run.input_received", "api_key.created"} <= {field.message for field in MESSAGE_FIELDS}
 
 
 async def test_the_record_of_processing_says_what_for_and_how_long(world: World) -> None:

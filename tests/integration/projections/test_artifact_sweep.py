@@ -22,8 +22,10 @@ from codeagent.eventlog.step import EffectRow
 from codeagent.messages import events
 from codeagent.messages.commands import ExecuteOperation
 from codeagent.messages.envelope import Event
-from codeagent.messages.values import ArchiveSource, Artifact, CollectPatch, PrepareFiles
+from codeagent.messages.executions import Installed
+from codeagent.messages.values import ArchiveSource, Artifact, CollectPatch, Outcome, PrepareFiles
 from codeagent.projections.artifact_references import MOST_LAG, ArtifactReferences, named_among
+from codeagent.projections.dependency_caches import forget_dependencies, recall
 from tests.integration.eventlog.steps import TENANT, commit_step, new_run, step
 
 OTHER = "ten_o'ther"
@@ -107,6 +109,67 @@ async def test_what_a_fact_or_a_command_under_way_names_stays_and_the_rest_goes(
     assert not store.there(theirs, OTHER)
     assert store.removed == [2]
     assert await store.sweep.forget(1000) == 0
+
+
+def installed(key: str, digest: str, *, recalled: bool = False) -> Event:
+    return events.ExecEnded(
+        effect_id=clock.new_uuid(),
+        run_id=new_run(),
+        attempt=1,
+        outcome=Outcome.DONE,
+        operation="install",
+        reason="ok",
+        driver="bwrap",
+        level=2,
+        duration_seconds=1.0,
+        installed=Installed(key=key, dependencies=digest, size_bytes=1, recalled=recalled),
+    )
+
+
+def completed(digest: str) -> Event:
+    return events.StepCompleted(step=0, name="install", dependencies=digest)
+
+
+KEY, OTHER_KEY = ("sha256:" + character * 64 for character in "ab")
+
+
+async def test_what_was_installed_is_recalled_by_its_tenant_alone(store: Store, database: Database) -> None:
+    first, second = [await store.put(name) for name in ("first", "second")]
+    facts = [installed(KEY, first), installed(OTHER_KEY, first), installed(KEY, second)]
+    await commit_step(database, step(new_run(), 0, facts))
+    assert await recall(database, TENANT, KEY) is None, "a moment behind the log"
+    await project(database)
+    assert await recall(database, TENANT, KEY) == second
+    assert await recall(database, TENANT, OTHER_KEY) == first
+    assert await recall(database, OTHER, KEY) is None
+
+
+async def test_dependencies_stay_while_they_are_used_and_go_when_they_are_forgotten(
+    store: Store, database: Database
+) -> None:
+    used, unused, named = [await store.put(name) for name in ("used", "unused", "named")]
+    old = step(new_run(), 0, [installed(OTHER_KEY, unused), completed(unused), installed(KEY, used), patch_made(named)])
+    then = clock.now() - timedelta(days=40)
+    await commit_step(database, replace(old, events=[replace(event, occurred_at=then) for event in old.events]))
+    await commit_step(database, step(new_run(), 0, [installed(KEY, used, recalled=True), completed(used)]))
+    await project(database)
+    assert await store.sweep.forget(1000) == 0
+    assert await forget_dependencies(database, timedelta(days=30), 1000) == 1
+    assert (await recall(database, TENANT, OTHER_KEY), await recall(database, TENANT, KEY)) == (None, used)
+    assert await store.sweep.forget(1000) == 1
+    assert [store.there(digest) for digest in (used, unused, named)] == [True, False, True]
+
+
+async def test_what_is_remembered_is_built_anew_from_the_log(store: Store, database: Database) -> None:
+    digest = await store.put("installed")
+    await commit_step(database, step(new_run(), 0, [installed(KEY, digest), installed(KEY, digest, recalled=True)]))
+    await project(database)
+    rows = "SELECT tenant_id, key_digest, archive_digest, used_at FROM dependency_caches"
+    before = [tuple(row) for row in await database.fetch(rows)]
+    await database.write("DELETE FROM dependency_caches")
+    await database.write("DELETE FROM projections WHERE name = $1", ArtifactReferences.NAME)
+    await project(database)
+    assert [tuple(row) for row in await database.fetch(rows)] == before
 
 
 async def test_a_table_that_is_far_behind_the_log_is_not_believed(store: Store, database: Database) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from uuid import UUID
 
 import pytest
@@ -11,20 +13,32 @@ from codeagent import clock
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.log import EventLog
-from codeagent.eventlog.stored import prepare
+from codeagent.eventlog.stored import StoredEvent, prepare
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.refusals import Refusal, Refusals
 from codeagent.messages import values
 from codeagent.messages.events import ExecEnded
 from codeagent.messages.identity_events import LoginFailed, TenantSuspended, UserCreated
-from codeagent.messages.ids import call_stream, exec_stream, user_stream
+from codeagent.messages.ids import call_stream, exec_stream, mcp_stream, user_stream
 from codeagent.projections.audit import AuditProjector, Outcome, audit_row
 from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
-from tests.integration.projections.logs import execution
+from tests.integration.projections.logs import call, execution
 
 
 def executed(outcome: values.Outcome) -> ExecEnded:
     return execution("run_1").model_copy(update={"outcome": outcome, "exit_code": 1})
+
+
+def happened(fact: object, stream: str, metadata: Mapping[str, str] = MappingProxyType({})) -> StoredEvent:
+    return prepare(
+        fact,  # type: ignore[arg-type]  # one of several
+        stream_id=stream,
+        version=1,
+        event_id=clock.new_uuid(),
+        tenant_id=TENANT,
+        occurred_at=clock.now(),
+        metadata={"correlationid": str(clock.new_uuid()), **metadata},
+    )
 
 
 EVERYTHING = "SELECT * FROM audit_events ORDER BY event_id"
@@ -35,7 +49,6 @@ async def change_users(database: Database, count: int) -> None:
     for number in range(count):
         by = Author(TENANT, "app_user", "usr_admin", clock.new_uuid(), address="192.0.2.7")
         async with control.change(by) as change:
-            await change.rows("SELECT set_config('codeagent.tenant_id', $1, true)", TENANT)
             fact = UserCreated(user_id=f"usr_{number}", role="viewer")
             await change.record(user_stream(f"usr_{number}"), 1, fact)
 
@@ -75,29 +88,29 @@ async def test_of_two_projectors_one_works(database: Database) -> None:
     assert len(await database.fetch(EVERYTHING)) == 5
 
 
+@pytest.mark.parametrize("stream", [call_stream, exec_stream, mcp_stream])
+def test_what_was_done_for_a_run_is_found_by_the_run(stream: Callable[[UUID], str]) -> None:
+    event = happened(call("run_1"), stream(UUID(int=1)), {"runid": "run_1"})
+    row = audit_row(event)
+    assert row is not None
+    assert (row.resource_kind, row.resource_id) == (event.stream_id.partition("-")[0], "run_1")
+
+
 @pytest.mark.parametrize(
     ("fact", "stream", "outcome"),
     [
         (LoginFailed(user_id="usr_1", client_id="cli", reason="wrong_password"), "user-usr_1", Outcome.FAILURE),
         (TenantSuspended(tenant_id="ten_1"), "tenant-ten_1", Outcome.SUCCESS),
         (started(), "run-run_1", None),
-        (started(), call_stream(UUID(int=1)), None),
+        (call("run_1"), call_stream(UUID(int=1)), Outcome.SUCCESS),
+        (call("run_1", outcome=values.Outcome.FAILED), call_stream(UUID(int=1)), Outcome.FAILURE),
         (executed(values.Outcome.DONE), exec_stream(UUID(int=1)), Outcome.SUCCESS),
         (executed(values.Outcome.CANCELED), exec_stream(UUID(int=1)), Outcome.SUCCESS),
         (executed(values.Outcome.WORKER_LOST), exec_stream(UUID(int=1)), Outcome.FAILURE),
     ],
 )
 def test_what_a_fact_is_to_the_audit(fact: object, stream: str, outcome: Outcome | None) -> None:
-    event = prepare(
-        fact,  # type: ignore[arg-type]  # one of several
-        stream_id=stream,
-        version=1,
-        event_id=clock.new_uuid(),
-        tenant_id=TENANT,
-        occurred_at=clock.now(),
-        metadata={"correlationid": str(clock.new_uuid())},
-    )
-    row = audit_row(event)
+    row = audit_row(happened(fact, stream))
     assert (None if row is None else row.outcome) == outcome
 
 

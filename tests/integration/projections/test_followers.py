@@ -11,8 +11,10 @@ from codeagent import clock
 from codeagent.eventlog.database import Connection, Database, Row
 from codeagent.eventlog.follower import LogFollower
 from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages import events
 from codeagent.messages.envelope import Event
+from codeagent.projections.agent_runs import AgentRunsProjector
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.runs import RunsProjector
 from codeagent.projections.usage import UsageProjector
@@ -52,6 +54,20 @@ async def test_relays_that_take_turns_miss_nothing_of_a_run(database: Database) 
     assert dict(row) == {"version": 3, "status": "canceled"}
 
 
+async def test_rows_are_as_of_the_place_and_not_ahead_of_it(database: Database) -> None:
+    """So that they can be held against the log: whoever takes over in the middle of a run knows of what comes later."""
+    run_id, now = new_run_id(), clock.now()
+    story = (submitted(run_id, "usr_a", "test/model"), events.RunStarted(run_id=run_id), events.RunCompleted())
+    await write(database, [Happened(run_id, event, now.date()) for event in story])
+    for version in (1, 2, 3):
+        follower = RunsProjector(database, EventLog(database))
+        async with asyncio.timeout(30):
+            while not await follower.catch_up(1):
+                await asyncio.sleep(0.005)
+        [row] = await database.fetch("SELECT version FROM runs WHERE run_id = $1", run_id)
+        assert row["version"] == version
+
+
 async def test_all_of_them_work_over_a_pool_of_two_connections(database: Database, database_url: str) -> None:
     for _ in range(20):
         run_id = new_run_id()
@@ -62,6 +78,42 @@ async def test_all_of_them_work_over_a_pool_of_two_connections(database: Databas
             await asyncio.gather(*(taken(follower) for follower in followers(small)))
     finally:
         await small.close()
+
+
+async def made_anew(database: Database) -> None:
+    """By hand: whoever keeps them begins at the beginning of the log."""
+    async with database.transaction() as connection:
+        await connection.execute("DELETE FROM projections WHERE name = 'agent_runs'")
+        await connection.execute("DELETE FROM agent_runs")
+
+
+class Overtaken(AgentRunsProjector):
+    """While it takes a page, somebody has its rows made anew."""
+
+    operator: asyncio.Task[None] | None = None
+
+    async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
+        self.operator = asyncio.create_task(made_anew(self._database))
+        waiting = (
+            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM projections%'"
+        )
+        async with asyncio.timeout(20):
+            while not self.operator.done() and not await self._database.fetch(waiting):
+                await asyncio.sleep(0.005)
+        await super().take(connection, page)
+
+
+async def test_rows_that_are_made_anew_while_a_page_is_taken_are_all_there(database: Database) -> None:
+    log, run_ids = EventLog(database), [new_run_id() for _ in range(2)]
+    overtaken = Overtaken(database, log)
+    for run_id, follower in zip(run_ids, (AgentRunsProjector(database, log), overtaken), strict=True):
+        await write(database, [Happened(run_id, submitted(run_id, "usr_a", "test/model"))])
+        await taken(follower)
+    assert overtaken.operator is not None
+    await overtaken.operator
+    await taken(AgentRunsProjector(database, log))
+    rows = await database.fetch("SELECT run_id FROM agent_runs")
+    assert {row["run_id"] for row in rows} == set(run_ids)
 
 
 class Counted(Database):

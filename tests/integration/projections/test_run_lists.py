@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from codeagent.eventlog.database import Database
-from codeagent.projections.runs import RunFilter, list_runs, listing
-from tests.integration.projections.logs import TENANT
+from codeagent.eventlog.log import EventLog
+from codeagent.messages.values import Replays
+from codeagent.projections.runs import RunFilter, RunsProjector, list_runs, listing
+from tests.integration.projections.logs import TENANT, Happened, new_run_id, submitted, write_at_once
 
 BEGAN = datetime(2026, 11, 23, tzinfo=UTC)
 RUNS = 2_000
@@ -50,6 +52,20 @@ FILTERS = [
     (RunFilter(updated_after=LATE), "runs_by_update", numbers(1, RUNS - 20)),
 ]
 """Each with the index that serves it, and the runs that it finds."""
+
+
+async def test_a_list_tells_which_run_one_goes_on_with(database: Database) -> None:
+    before, after = new_run_id(), new_run_id()
+    orders = [
+        submitted(before, "usr_a", "test/model"),
+        submitted(after, "usr_a", "test/model", replays=Replays(run_id=before, until_version=3)),
+    ]
+    await write_at_once(database, [Happened(order.run_id, order) for order in orders])
+    projector = RunsProjector(database, EventLog(database))
+    while await projector.catch_up():
+        pass
+    rows, _ = await list_runs(database, TENANT, RunFilter(), after=None, limit=10)
+    assert {row.run_id: row.replays_run_id for row in rows} == {before: None, after: before}
 
 
 async def test_a_filter_finds_its_runs_in_pages(filled: Database) -> None:

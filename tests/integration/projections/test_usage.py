@@ -18,6 +18,7 @@ from codeagent.eventlog.database import Connection, Database
 from codeagent.eventlog.log import Cursor, EventLog
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages import events
+from codeagent.messages.calls import CallEnded, ModelAttempt
 from codeagent.messages.conversation import Usage
 from codeagent.messages.values import Outcome
 from codeagent.projections.tally import Tally
@@ -29,6 +30,7 @@ from tests.integration.projections.logs import (
     Happened,
     append,
     call,
+    caught_up,
     execution,
     new_run_id,
     submitted,
@@ -40,19 +42,7 @@ ALL_DAYS = (DAY - timedelta(days=200), DAY + timedelta(days=199))
 
 
 async def fold(database: Database, most: int = 500) -> None:
-    """Until nothing is left to read, whatever the server's own transactions hold back for a moment."""
-    projector = UsageProjector(database, EventLog(database))
-    newest = "SELECT global_position FROM events ORDER BY transaction_id DESC, global_position DESC LIMIT 1"
-    [row] = await database.fetch(newest)
-    async with asyncio.timeout(30):
-        while await place(database) != row[0]:
-            if not await projector.catch_up(most):
-                await asyncio.sleep(0.005)
-
-
-async def place(database: Database) -> int | None:
-    rows = await database.fetch("SELECT global_position FROM projections WHERE name = 'usage'")
-    return rows[0][0] if rows else None
+    await caught_up(database, UsageProjector(database, EventLog(database)), most)
 
 
 async def rows_of(database: Database) -> dict[str, list[tuple[Any, ...]]]:
@@ -83,6 +73,24 @@ def one_run(run_id: str) -> list[Happened]:
         Happened(run_id, call(run_id, "test/other", cost=None, outcome=Outcome.FAILED), DAY + timedelta(days=1)),
         Happened(run_id, events.RunFailed(status_reason="provider_error"), DAY + timedelta(days=1)),
     ]
+
+
+async def test_attempts_of_a_call_count_for_the_models_that_were_asked_and_the_call_once(database: Database) -> None:
+    run_id, used = new_run_id(), Usage(input_tokens=100, output_tokens=10)
+    cut = ModelAttempt(
+        provider="test", model="first", reason="timeout", usage=used, cost_usd=Decimal("0.07"), seconds=1.0
+    )
+    fine = ModelAttempt(provider="test", model="second", usage=used, cost_usd=Decimal("0.03"), seconds=1.0)
+    ended = call(run_id, "test/second", used + used + used, attempts=(cut, cut, fine))
+    await write(database, [Happened(run_id, submitted(run_id, "usr_1", "test/first")), Happened(run_id, ended)])
+    await fold(database)
+    found = {row.keys[0]: row.tally for row in (await usage_of_run(database, TENANT, run_id)).models}
+    assert {model: (tally.calls, tally.input_tokens, tally.cost_usd) for model, tally in found.items()} == {
+        "test/first": (0, 200, Decimal("0.14")),
+        "test/second": (1, 100, Decimal("0.03")),
+    }
+    [spent] = await database.fetch("SELECT cost_usd FROM usage_runs WHERE run_id = $1", run_id)
+    assert spent["cost_usd"] == Decimal("0.17")
 
 
 async def test_a_run_is_counted_by_model_and_day_failed_calls_included(database: Database) -> None:
@@ -212,7 +220,7 @@ def added(tallies: Sequence[Tally]) -> Tally:
 
 def plainly(log: Sequence[Happened]) -> Tally:
     """The sums as somebody would make them who has never seen the projection."""
-    calls = [each.event for each in log if isinstance(each.event, events.CallEnded)]
+    calls = [each.event for each in log if isinstance(each.event, CallEnded)]
     commands = [each.event for each in log if isinstance(each.event, events.ExecEnded)]
     names = [each.event.NAME for each in log]
     return Tally(

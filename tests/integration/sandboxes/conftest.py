@@ -11,7 +11,10 @@ import pytest
 
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.protocol import Workspace
+from tests.conftest import unavailable
 from tests.integration.sandboxes.support import LIMITS, archive, require_root_and_bwrap
+from tests.servers.git_server import make_certificate
+from tests.servers.registry import HOST, Registry, serving
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,17 @@ async def cold(state_dir: Path) -> AsyncIterator[BubblewrapDriver]:
     driver = BubblewrapDriver(state_dir, parked=False)
     yield driver
     await driver.shutdown()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    try:
+        return make_certificate(tmp_path_factory.mktemp("tls"), HOST)
+    except FileNotFoundError:
+        unavailable("openssl is not installed")
+
+
+@pytest.fixture
+def registry(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    with serving(*certificate, monkeypatch) as found:
+        yield found

@@ -2,92 +2,27 @@
 
 from __future__ import annotations
 
-import http.server
-import ssl
-import threading
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from codeagent.addresses import Address
-from codeagent.sandboxes import addresses, outlets
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.containers import ContainerDriver
 from codeagent.sandboxes.local import LocalDriver
-from codeagent.sandboxes.protocol import ExecRecord, Limits, Reason, Verdict, Workspace
+from codeagent.sandboxes.protocol import ExecRecord, Limits, Reason, Toolchain, Verdict, Workspace
 from codeagent.sandboxes.runsc import RunscDriver
-from codeagent.sandboxes.sources import TrustedHost
-from tests.conftest import unavailable
 from tests.integration.sandboxes.support import LIMITS, archive, require_root_and_runsc, run, shell
-from tests.servers.git_server import make_certificate
+from tests.servers.registry import HOST, Registry
 from tests.services.podman import Podman
-
-HOST = "registry.example"
-
-
-@dataclass
-class Registry:
-    """An HTTPS server on loopback, which the tests call `registry.example`."""
-
-    port: int
-    certificates: Path
-    asked: list[str] = field(default_factory=list)
-    body: bytes = b"a package\n"
-
-    @property
-    def authority(self) -> str:
-        return f"{HOST}:{self.port}"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    try:
-        return make_certificate(tmp_path_factory.mktemp("tls"), HOST)
-    except FileNotFoundError:
-        unavailable("openssl is not installed")
-
-
-@pytest.fixture
-def registry(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    key, certificates = certificate
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found.asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(found.body)))
-            self.end_headers()
-            self.wfile.write(found.body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    async def resolve(host: str, _port: int) -> tuple[Address, ...]:
-        return (ip_address("127.0.0.1" if host == HOST else "10.1.2.3"),)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    found = Registry(server.server_address[1], certificates)
-    monkeypatch.setattr(addresses, "resolve", resolve)
-    monkeypatch.setattr(outlets, "resolve", resolve)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join()
+from tests.services.root_image import laid_out
 
 
 @pytest.fixture(params=["bwrap", "runsc", "podman"])
 async def reaching(request: pytest.FixtureRequest, state_dir: Path, registry: Registry) -> AsyncIterator[LocalDriver]:
     """A driver whose operator vouches for the registry."""
-    trusted = [TrustedHost(HOST, registry.port, registry.certificates)]
+    trusted = [registry.trusted]
     if request.param == "podman":
         podman: Podman = request.getfixturevalue("podman")
         driver: LocalDriver = ContainerDriver(state_dir, podman.options, trusted_hosts=trusted)
@@ -135,6 +70,27 @@ async def test_a_listed_host_is_reached_by_its_name_and_the_traffic_is_counted(
     assert verdicts(record) == [(HOST, registry.port, "allowed")]
     assert record.egress[0].sent_bytes > 100
     assert record.egress[0].received_bytes > len(registry.body)
+
+
+async def test_commands_in_another_image_go_the_same_way_without_a_program_of_it(
+    state_dir: Path, registry: Registry, tmp_path: Path
+) -> None:
+    script = r"""
+        exec 3<>/dev/tcp/127.0.0.1/3128 && printf 'CONNECT %s HTTP/1.1\r\n\r\n' "$1" >&3
+        read -r line <&3; echo "$line"; command -v python3
+    """
+    with laid_out() as root:
+        driver = BubblewrapDriver(state_dir, trusted_hosts=[registry.trusted], images={"toolchain": str(root)})
+        try:
+            workspace = await driver.open("own", archive(tmp_path), b"", LIMITS, Toolchain("toolchain"))
+            for host, answer, verdict in ((HOST, b" 200 ", "allowed"), ("elsewhere.example", b" 403 ", "host_refused")):
+                command = ("bash", "-c", script, "bash", f"{host}:{registry.port}")
+                record = await run(driver, workspace, command, egress=(registry.authority,))
+                assert answer in record.stdout, record
+                assert record.stdout.count(b"\n") == 1, "no Python is found by name"
+                assert verdicts(record) == [(host, registry.port, verdict)]
+        finally:
+            await driver.shutdown()
 
 
 async def test_without_a_list_there_is_no_way_out_at_all(

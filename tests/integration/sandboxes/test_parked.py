@@ -137,6 +137,17 @@ async def test_what_was_used_before_the_command_came_is_not_its_own(
     assert 0.2 <= record.wall_seconds < 10
 
 
+async def test_one_that_is_told_nothing_ends_before_anything_is_made(workspace: Workspace) -> None:
+    """As when its worker is killed: a process that is made then could wait for one that is being killed as well."""
+    program = parked_in(workspace).program
+    assert isinstance(program, ParkedChild)
+    await waiting(parked_in(workspace))
+    program._let_go()
+    async with asyncio.timeout(10):
+        await program.ended()
+    assert program._first_pid is None
+
+
 async def test_half_of_what_it_is_told_runs_nothing(driver: BubblewrapDriver, workspace: Workspace) -> None:
     """As when a worker is killed while it tells."""
     for kept in (0, 1, 400, -1):
@@ -144,7 +155,7 @@ async def test_half_of_what_it_is_told_runs_nothing(driver: BubblewrapDriver, wo
         program = parked.program
         assert isinstance(program, ParkedChild)
         box = Box(command=("touch", "/workspace/ran"), workspace=workspace.files)  # type: ignore[attr-defined]
-        words = argv.told_to_parked(box, program._around)
+        words = argv.told_to_parked(box, program._around[box.image])
         last = words.rindex(b"--setenv")
         os.write(program._telling, words[: last if kept < 0 else kept])
         program._let_go()

@@ -11,6 +11,7 @@ import pytest
 from codeagent.sandboxes import probe
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.workers.standing import Standing
+from tests.conftest import let_everyone_pass
 from tests.integration.sandboxes.support import require_root_and_bwrap
 
 
@@ -20,8 +21,7 @@ async def driver(state_dir: Path, tmp_path: Path) -> AsyncIterator[BubblewrapDri
     require_root_and_bwrap()
     program = tmp_path / "bwrap"
     shutil.copy(str(shutil.which("bwrap")), program)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
+    let_everyone_pass(tmp_path)
     driver = BubblewrapDriver(state_dir, bwrap_path=str(program))
     await driver.probe()
     yield driver

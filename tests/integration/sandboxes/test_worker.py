@@ -304,3 +304,45 @@ def test_no_secret_hides_behind_the_place_where_an_excerpt_is_cut() -> None:
     for before in range(950, 1010):
         text = excerpt(b"x" * before + b" password=correct-horse-battery " + b"y" * 5_000)
         assert "horse" not in text
+
+
+async def test_calls_that_only_read_are_carried_out_at_once_in_one_workspace(
+    worker: Worker, base: str, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await worker.shell("echo 'value = 3' > src/other.py", base)
+    await worker.performer.workspaces.close()
+    opened: list[str] = []
+    driver = worker.performer._driver
+    real = driver.open
+
+    async def counted(workspace_id: str, *rest: object) -> object:
+        opened.append(workspace_id)
+        return await real(workspace_id, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(driver, "open", counted)
+    calls = [
+        ("read_file", {"path": "src/other.py"}),
+        ("search", {"pattern": "value"}),
+        ("read_file", {"path": "README"}),
+        ("search", {"pattern": "hello"}),
+    ]
+    told = await asyncio.gather(
+        *(
+            worker.do(
+                CallTool(call=ToolCall(id="c", name=name, arguments=json.dumps(arguments)), timeout_seconds=20),
+                base,
+                first.answer.checkpoint,
+            )
+            for name, arguments in calls
+        )
+    )
+    outputs = [sorted(one.answer.output.splitlines()) for one in told]
+    assert outputs[0] == ["value = 3"]
+    assert outputs[1] == ["./src/module.py:1:value = 1", "./src/other.py:1:value = 3"]
+    assert outputs[2:] == [["hello"], ["./README:1:hello"]]
+    assert {one.answer.checkpoint for one in told} == {first.answer.checkpoint}
+    assert opened == [RUN]
+    after = await worker.shell("echo x >> src/other.py", base, first.answer.checkpoint)
+    assert after.ended.changed is not None
+    assert [file.path for file in after.ended.changed.files] == ["src/other.py"]
+    assert opened == [RUN]

@@ -15,15 +15,17 @@ import pytest
 from codeagent.cli import secrets as composition
 from codeagent.cli.kek_file import add_key, reseal_all
 from codeagent.cli.models import Models
-from codeagent.cli.parts import role_database, secret_box
+from codeagent.cli.parts import role_database
+from codeagent.cli.subject_keys import sealing_box
 from codeagent.encryption import NotOpened, SecretBox, new_key_line, parse_keys
 from codeagent.errors import Unavailable
-from codeagent.eventlog.database import Database
+from codeagent.eventlog.database import SERVICE_ROLE, Database
 from codeagent.eventlog.sealed import SealedColumn
 from codeagent.messages.conversation import UserMessage
 from codeagent.providers.protocol import ModelRequest
 from codeagent.secrets.store import SecretStore
 from codeagent.settings import Settings, read_settings
+from codeagent.subjects.keys import SubjectKeys
 from tests.servers.model_server import ModelServer
 from tests.servers.script import Reply, Script
 from tests.services.postgres import PostgresCluster
@@ -59,7 +61,7 @@ async def test_a_new_password_of_the_database_is_taken_over_and_no_call_in_fligh
     newest_database_url: str, postgres_18: PostgresCluster, tmp_path: Path
 ) -> None:
     """In the order that hurts: the server changes first, the file a moment later."""
-    postgres_18.sql("CREATE ROLE rotating LOGIN PASSWORD 'the-first-password'")
+    postgres_18.sql(f"CREATE ROLE rotating LOGIN PASSWORD 'the-first-password'; GRANT {SERVICE_ROLE} TO rotating")
     password = tmp_path / "password"
     password.write_text("the-first-password\n")
     server = newest_database_url.partition("@")[2]
@@ -67,7 +69,7 @@ async def test_a_new_password_of_the_database_is_taken_over_and_no_call_in_fligh
         database_url=f"postgresql://rotating@{server}", database_password=f"file:{password}", database_connections=4
     )
     async with opened("relay", settings) as store:
-        database = role_database("relay", settings, store)
+        database = role_database("relay", settings, store, SubjectKeys())
         try:
             [first] = await database.fetch("SELECT pg_backend_pid() AS pid")
             in_flight = asyncio.create_task(database.fetch("SELECT pg_backend_pid() AS pid, pg_sleep(1.5)"))
@@ -133,7 +135,7 @@ async def test_a_key_encryption_key_is_replaced_while_the_edge_uses_it_and_the_o
     environment.setenv("CODEAGENT_KEK_FILE", str(keks))
     database = Database(newest_database_url, connections=4)
     async with opened("edge", settings) as store:
-        box = secret_box(store)
+        box = sealing_box(store)
         assert box is not None
         await fill(database, box)
         user = NotesUser(database, box)
@@ -159,6 +161,7 @@ async def fill(database: Database, box: SecretBox) -> None:
     await database.write(
         "CREATE TABLE sealed_notes (tenant_id text, id text, secret bytea, PRIMARY KEY (tenant_id, id))"
     )
+    await database.write(f"GRANT SELECT, UPDATE ON sealed_notes TO {SERVICE_ROLE}")
     for note in range(300):
         sealed = box.seal(f"note {note}".encode(), f"ten_a/sealed_notes/{note}/secret")
         await database.write("INSERT INTO sealed_notes VALUES ('ten_a', $1, $2)", str(note), sealed)

@@ -13,11 +13,12 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import EffectsLedger, OutboxRow
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
-from codeagent.messages import commands, events, results
+from codeagent.messages import commands, results
+from codeagent.messages.calls import CallEnded
 from codeagent.messages.conversation import AssistantMessage, ToolCall, Usage
 from codeagent.messages.envelope import Envelope, Message, Payload
 from codeagent.messages.ids import call_stream, derived_uuid, run_stream, typed_id
-from codeagent.messages.values import ApprovalPolicy, ArchiveSource, Outcome, RunLimits
+from codeagent.messages.values import AgentDefinition, ApprovalPolicy, ArchiveSource, Dependencies, Outcome, RunLimits
 from codeagent.workers.effect import EffectLoop, EffectPolicy, Work
 from codeagent.workers.ended import Ended
 from codeagent.workers.step import StepLoop
@@ -62,7 +63,7 @@ class Calls:
 
     def ended(self, work: Work, outcome: Outcome, error: BaseException | None) -> Ended:
         effect_id, run_id = work.claim.effect_id, work.message.envelope.key
-        fact = events.CallEnded(
+        fact = CallEnded(
             effect_id=effect_id,
             run_id=run_id,
             attempt=work.claim.attempt,
@@ -91,6 +92,7 @@ class Bench:
     database: Database
     mailbox: Mailbox = field(default_factory=Mailbox)
     run_id: str = field(default_factory=lambda: typed_id("run", clock.new_uuid()))
+    tenant_id: str = TENANT
 
     def agent(self) -> StepLoop:
         return StepLoop(self.database, EventLog(self.database), self.mailbox, events_topic=RUN_EVENTS)
@@ -122,23 +124,31 @@ class Bench:
             version=1,
             source="/test",
             time=clock.now(),
-            tenant_id=TENANT,
+            tenant_id=self.tenant_id,
             key=self.run_id,
             correlation_id=derived_uuid(self.run_id, "submit"),
         )
         return Message(envelope, data)
 
-    def submit(self, approvals: ApprovalPolicy | None = None, **limits: object) -> Message:
+    def submit(
+        self,
+        approvals: ApprovalPolicy | None = None,
+        dependencies: Dependencies | None = None,
+        definition: AgentDefinition | None = None,
+        **limits: object,
+    ) -> Message:
         return self.message(
             commands.SubmitRun(
                 run_id=self.run_id,
                 task="t",
                 source=ArchiveSource(digest=DIGEST),
                 agent="coder",
+                definition=definition,
                 model="test/m",
                 limits=RunLimits(**limits),
                 approvals=approvals,
                 fingerprint="f",
+                dependencies=dependencies,
             )
         )
 

@@ -69,11 +69,16 @@ def stage(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]
 
 
 async def play(database: Database, setting: Draws, events: Sequence[bytes]) -> None:
-    """One or two runs, some in haste, some with a model that never answers, some that ask people before they act; then
-    events; then peace."""
+    """One or two runs, some in haste, some with a model that never answers, some that ask people before they act, some
+    that have something installed first, some that read three times at once, some that hand work on; then events; then
+    peace."""
     hangs = setting.below(5) == 4
     lines, may_cancel, asks = setting.below(4), setting.below(3) == 2, setting.below(3) == 2
-    world = World(database, max(lines, 2) if asks else lines, hangs=hangs)
+    installs, reads = setting.below(3) == 2, (0, 0, 3)[setting.below(3)]
+    delegates = setting.below(3) == 2
+    world = World(
+        database, max(lines, 2) if asks else lines, reads, hangs=hangs, installs=installs, delegates=delegates
+    )
     schedule = Schedule(world, may_cancel, asks)
     with structlog.testing.capture_logs() as logs:
         await world.start()
@@ -85,7 +90,9 @@ async def play(database: Database, setting: Draws, events: Sequence[bytes]) -> N
             for entropy in events:
                 await schedule.event(entropy)
             patience = SHORT_DEADLINE + TIMER_SENT_AGAIN_SECONDS if hangs else 0
-            patience += ANSWERED_WITHIN_SECONDS * world.lines if asks else 0
+            patience += ANSWERED_WITHIN_SECONDS * world.lines * (1 + delegates) if asks else 0
+            # A stop that was lost is sent again, and whoever it reaches then has its time to stop.
+            patience += TAKEN_OVER_WITHIN_SECONDS + TIMER_SENT_AGAIN_SECONDS if delegates else 0
             await schedule.come_to_rest(TAKEN_OVER_WITHIN_SECONDS + patience)
             await check(world)
         finally:

@@ -23,6 +23,7 @@ from codeagent.messages.envelope import Message
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import ApprovalDecision, ApprovalPolicy, Outcome
 from codeagent.workers.step import StepLoop
+from tests.integration.opened import commands_at_work
 from tests.integration.workers.system import Bench
 
 POLICY = ApprovalPolicy(tools=("shell",))
@@ -64,10 +65,8 @@ class Asking(Bench):
 
     async def ledger(self) -> list[str]:
         """What the run has in the effects ledger: the timer, or the command of each row."""
-        rows = await self.database.fetch(
-            "SELECT name, convert_from(command, 'UTF8')::json ->> 'timer' AS t FROM effects"
-        )
-        return sorted(row["t"] or row["name"] for row in rows)
+        at_work = [message.data for message in await commands_at_work(self.database)]
+        return sorted(data.timer if isinstance(data, commands.FireTimer) else data.NAME for data in at_work)
 
     async def time_is_up(self) -> list[Message]:
         """The timers that a sweep finds when all of them are due."""

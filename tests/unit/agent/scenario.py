@@ -14,12 +14,15 @@ from codeagent.messages import commands, results
 from codeagent.messages.conversation import AssistantMessage, FinishReason, ToolCall, Usage
 from codeagent.messages.envelope import Envelope, Event, Message, Payload
 from codeagent.messages.ids import derived_uuid, typed_id
+from codeagent.messages.subagents import Parent
 from codeagent.messages.values import (
     AgentDefinition,
     ApprovalDecision,
     ApprovalPolicy,
     ArchiveSource,
     Artifact,
+    CallTool,
+    Dependencies,
     Outcome,
     RunLimits,
 )
@@ -42,12 +45,16 @@ class Scenario:
     definition: AgentDefinition | None = None
     approvals: ApprovalPolicy | None = None
     verification: Verification | None = None
+    image: str | None = None
+    dependencies: Dependencies | None = None
+    fallbacks: tuple[str, ...] | None = None
+    parent: Parent | None = None
     state: RunState = field(default_factory=RunState)
     now: datetime = START
     events: list[Event] = field(default_factory=list)
     effects: list[NewEffect] = field(default_factory=list)
 
-    def when(self, data: Payload, *, expires_at: datetime | None = None) -> Decision:
+    def when(self, data: Payload, *, expires_at: datetime | None = None, actor: str = "usr_a") -> Decision:
         envelope = Envelope(
             id=derived_uuid(RUN, data.NAME, str(len(self.events))),
             name=data.NAME,
@@ -57,7 +64,7 @@ class Scenario:
             tenant_id="ten_a",
             key=RUN,
             correlation_id=derived_uuid(RUN, "submit"),
-            actor_id="usr_a",
+            actor_id=actor,
             expires_at=expires_at,
         )
         decision = decide(self.state, Message(envelope, data), self.now)
@@ -77,10 +84,14 @@ class Scenario:
             agent="coder",
             definition=self.definition,
             model="test/model",
+            fallbacks=self.fallbacks,
             limits=self.limits,
             approvals=self.approvals,
             verification=self.verification,
+            image=self.image,
             fingerprint="f",
+            dependencies=self.dependencies,
+            parent=self.parent,
         )
 
     def cancel(self) -> Decision:
@@ -102,10 +113,15 @@ class Scenario:
     def open_effect(self) -> NewEffect:
         return next(effect for effect in reversed(self.effects) if effect.kind != "timer")
 
-    def sandbox(self, outcome: Outcome = Outcome.DONE, **fields: object) -> Decision:
+    def sandbox(self, outcome: Outcome = Outcome.DONE, *, call_id: str | None = None, **fields: object) -> Decision:
+        """What came of the newest effect, or of one of several calls."""
+        effect_id = self.open_effect.id if call_id is None else self.effect_of(call_id).id
         values: dict[str, object] = {"reason": "ok", "checkpoint": self.state.checkpoint, **fields}
-        result = results.SandboxResult(effect_id=self.open_effect.id, run_id=RUN, attempt=1, outcome=outcome, **values)
+        result = results.SandboxResult(effect_id=effect_id, run_id=RUN, attempt=1, outcome=outcome, **values)
         return self.when(result)
+
+    def effect_of(self, call_id: str) -> NewEffect:
+        return next(effect for effect in reversed(self.effects) if _call_id(effect) == call_id)
 
     def prepared(self) -> Decision:
         self.submit()
@@ -132,9 +148,15 @@ class Scenario:
         )
         return self.when(result)
 
-    def model_fails(self, reason: str, outcome: Outcome = Outcome.FAILED) -> Decision:
+    def model_fails(self, reason: str, outcome: Outcome = Outcome.FAILED, **fields: object) -> Decision:
         result = results.ProviderResult(
-            effect_id=self.open_effect.id, run_id=RUN, attempt=1, outcome=outcome, error_reason=reason, error="no"
+            effect_id=self.open_effect.id,
+            run_id=RUN,
+            attempt=1,
+            outcome=outcome,
+            error_reason=reason,
+            error="no",
+            **fields,
         )
         return self.when(result)
 
@@ -148,3 +170,8 @@ class Scenario:
 
 def names(decision: Decision) -> list[str]:
     return [event.NAME for event in decision.events]
+
+
+def _call_id(effect: NewEffect) -> str | None:
+    operation = effect.command.operation if isinstance(effect.command, commands.ExecuteOperation) else None
+    return operation.call.id if isinstance(operation, CallTool) else None

@@ -191,6 +191,15 @@ def test_a_failed_model_call_ends_the_run_and_collects_what_was_done() -> None:
     assert run.state.status_reason == "provider_error"
 
 
+@pytest.mark.parametrize("reason", ["budget_exceeded", "budget_exhausted", "price_unknown"])
+def test_a_call_that_may_not_be_paid_for_ends_the_run_for_that_reason(reason: str) -> None:
+    run = Scenario()
+    run.prepared()
+    run.model_fails(reason)
+    run.collected()
+    assert (run.state.status, run.state.status_reason) == (RunStatus.FAILED, reason)
+
+
 @pytest.mark.parametrize("outcome", [Outcome.WORKER_LOST])
 def test_a_lost_call_ends_the_run_as_worker_lost(outcome: Outcome) -> None:
     run = Scenario()
@@ -261,6 +270,15 @@ def test_a_deadline_that_fires_early_changes_nothing() -> None:
     decision = run.timer("deadline")
     assert not decision.cancel_effects
     assert decision.events == ()
+
+
+def test_a_reply_that_comes_after_the_deadline_starts_no_call() -> None:
+    run = Scenario(RunLimits(deadline_seconds=60))
+    run.prepared()
+    run.later(60)
+    assert names(run.model(call("shell", command="ls"))) == ["message.completed", "run.step.started"]
+    run.collected()
+    assert run.state.status_reason == "deadline_exceeded"
 
 
 def test_a_run_that_answers_to_nothing_ends_half_a_minute_after_its_deadline() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from codeagent.agent.prompt import ELIDED, INTERRUPTED, Transcript, build
+from codeagent.agent.exchanges import INTERRUPTED
+from codeagent.agent.prompt import Transcript, build
 from codeagent.messages import events
-from codeagent.messages.conversation import AssistantMessage, FinishReason, ToolCall, ToolMessage, Usage
+from codeagent.messages.conversation import FinishReason, ToolCall, ToolMessage, Usage
 
 EFFECT = UUID(int=1)
 
@@ -51,8 +52,8 @@ def test_a_call_without_an_answer_is_answered_as_interrupted() -> None:
 
 
 def test_an_answer_without_its_call_is_left_out() -> None:
-    messages = build(transcript(answered("ghost", "boo"), said(text="hi")), 100_000)
-    assert [message.role for message in messages] == ["system", "user", "assistant"]
+    told = transcript(answered("ghost", "boo"), said(text="hi"), answered("other", "boo"))
+    assert [message.role for message in build(told, 100_000)] == ["system", "user", "assistant"]
 
 
 def test_a_failed_command_is_marked_as_an_error() -> None:
@@ -61,22 +62,24 @@ def test_a_failed_command_is_marked_as_an_error() -> None:
     assert messages[-1].is_error
 
 
-def test_old_outputs_go_before_anything_else() -> None:
-    told = transcript(
-        said(shell("a")), answered("a", "x" * 20_000), said(shell("b")), answered("b", "y" * 2_000), said(text="now")
+def test_a_run_that_replays_another_goes_on_with_its_words_and_files_under_its_own_task() -> None:
+    replayed = transcript(
+        said(shell("a"), text="looking"), answered("a", "files").model_copy(update={"checkpoint": "x"})
     )
-    messages = build(told, 2_000)
-    texts = [message.text for message in messages if isinstance(message, ToolMessage)]
-    assert texts == [ELIDED, "y" * 2_000]
+    told = Transcript(task="fix it")
+    told.follow(replayed)
+    told.add(said(shell("b"), text="more"))
+    messages = build(told, 100_000)
+    assert [message.role for message in messages] == ["system", "user", "assistant", "tool", "assistant", "tool"]
+    assert [messages[place].text for place in (1, 2, 4)] == ["fix it", "looking", "more"]
+    assert told.checkpoint == "x"
 
 
-def test_whole_exchanges_go_when_outputs_are_not_enough_and_no_call_stays_open() -> None:
-    happened: list[events.Event] = []
-    for number in range(200):
-        happened += [said(shell(str(number)), text="t" * 500), answered(str(number), "o" * 100)]
-    messages = build(transcript(*happened), 4_000)
-    assert sum(len(message.text) for message in messages) < 4_000 * 3.5
-    calls = [call.id for message in messages if isinstance(message, AssistantMessage) for call in message.tool_calls]
-    answers = [message.tool_call_id for message in messages if isinstance(message, ToolMessage)]
-    assert calls == answers
-    assert calls[-1] == "199"
+def test_versions_count_on_from_those_of_the_run_that_is_replayed() -> None:
+    first, second, third = transcript(said(text="a"), said(text="b")), Transcript(), Transcript()
+    second.follow(first)
+    second.add(said(text="c"))
+    third.follow(second)
+    third.add(said(text="d"))
+    assert [version for version, _ in third.turns] == [1, 2, 3, 4]
+    assert third.version == 1

@@ -37,6 +37,14 @@ def test_all_that_change_files_hold_every_tool_that_does_and_none_that_only_read
     assert set(with_reading.tools) == CHANGING | {"search"}
 
 
+def test_an_agents_own_tools_that_may_change_something_are_among_all_that_do() -> None:
+    own = frozenset({"mcp__docs__file"})
+    assert joined(SHELL, CHANGES, own) == ApprovalPolicy(tools="all_changing", expires_seconds=60)
+    with_reading = joined(CHANGES, SEARCH, own)
+    assert with_reading is not None
+    assert set(with_reading.tools) == CHANGING | {"search", "mcp__docs__file"}
+
+
 def test_policies_that_say_the_same_are_the_same() -> None:
     assert checked(ApprovalPolicy(tools=("search", "shell", "search"))) == checked(
         ApprovalPolicy(tools=("shell", "search"))

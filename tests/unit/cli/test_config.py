@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from codeagent.cli.main import app
 from codeagent.encryption import new_key_line
 from codeagent.settings.reference import markdown
+from codeagent.transparency.notes import SigningKey
 from tests.servers.vault import VaultServer
 
 SECRET = "q7Zr2mW9pL4xT8vB"
+LOG_KEY = SigningKey.new("log.example").secret()
 
 
 @pytest.fixture
@@ -26,6 +28,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("CODEAGENT_DATABASE_URL", f"postgresql://codeagent:{SECRET}@127.0.0.1:1/d")
     monkeypatch.setenv("CODEAGENT_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("CODEAGENT_API_KEY_PEPPER", SECRET * 2)
+    monkeypatch.setenv("CODEAGENT_AUDIT_SIGNING_KEY", LOG_KEY)
+    monkeypatch.setenv("CODEAGENT_SUBJECT_KEYS_DIR", "/var/lib/codeagent/subject-keys")
     monkeypatch.setenv("CODEAGENT_SANDBOX_MINIMUM_LEVEL", "2")
     return monkeypatch
 
@@ -33,6 +37,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def run(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["config", *arguments])
     assert SECRET not in result.output
+    assert LOG_KEY not in result.output
     return result.exit_code, result.output
 
 
@@ -71,6 +76,7 @@ def test_everything_that_is_wrong_is_named_at_once_with_a_hint(environment: pyte
         "LOG_LEVEL": "debug",
         "DATABASE_PASSWORD": "vault:codeagent/database",
         "KEK": f"k1:{SECRET}",
+        "AUDIT_SIGNING_KEY": f"PRIVATE+KEY+{SECRET}",
         "PROVIDERS_FILE": str(tmp_path / "providers.json"),
         "FLAGS_FILE": str(tmp_path / "flags.yaml"),
         "API_KEYS_FILE": str(tmp_path / "keys.json"),
@@ -86,6 +92,7 @@ def test_everything_that_is_wrong_is_named_at_once_with_a_hint(environment: pyte
         "LEASE_SECONDS": "is wrong",
         "DATABASE_PASSWORD": "is wrong",
         "KEK": "is wrong",
+        "AUDIT_SIGNING_KEY": "is wrong",
         "PROVIDERS_FILE": f"names {tmp_path}/providers.json, which is wrong",
         "FLAGS_FILE": f"names {tmp_path}/flags.yaml, which is wrong",
         "API_KEYS_FILE": f"names {tmp_path}/keys.json, which is wrong",
@@ -96,7 +103,7 @@ def test_everything_that_is_wrong_is_named_at_once_with_a_hint(environment: pyte
     assert [item["variable"] for item in found["warnings"]] == ["CODEAGENT_MINIMUM_LEVEL"]
     status, text = run("check")
     assert status == 2
-    assert text.endswith("production: 10 problems\n")
+    assert text.endswith("production: 11 problems\n")
 
 
 def test_a_role_is_not_held_to_what_it_does_not_use(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

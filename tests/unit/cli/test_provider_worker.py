@@ -16,10 +16,12 @@ from codeagent.workers.effect import EffectLoop
 async def start():
     process = await services.provider_worker(Settings())
     for action in process.start:
-        if action.__qualname__ == "EffectLoop.start":
+        name = getattr(action, "__qualname__", "")
+        if name == "EffectLoop.start":
             print({name: name in sys.modules for name in ("openai", "anthropic")})
             return
-        await action()
+        if name == "Models.preload":  # the others want a database
+            await action()
 
 asyncio.run(start())
 """

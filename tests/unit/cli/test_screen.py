@@ -12,7 +12,7 @@ from codeagent.cli.client import ServerEvent
 from codeagent.cli.screen import Screen
 
 HOSTILE = "be\x1b]0;title\x07fore\x1b[2J \x9b31m[red]after\r\n"
-ENDED = {"reason": "ok", "exit_code": 0, "duration_seconds": 0.1}
+ENDED = {"tool_call_id": "c", "name": "shell", "reason": "ok", "exit_code": 0, "duration_seconds": 0.1}
 ASKED = {"tool": "shell", "arguments_ref": None}
 MESSAGE = {"effect_id": "e", "tool_calls": [], "usage": {"input_tokens": 1, "output_tokens": 1}, "cost_usd": None}
 
@@ -36,6 +36,9 @@ def shown(*events: tuple[str, dict[str, object]], patch: str = "") -> str:
         ("tool.call.failed", {"error": HOSTILE}),
         ("run.input_required", {"request": {**ASKED, "arguments": json.dumps({"command": HOSTILE})}}),
         ("run.input_received", {"decision": "reject", "principal": "usr_a", "comment": HOSTILE}),
+        ("run.nudged", {"message": HOSTILE}),
+        ("subagent.started", {"agent": HOSTILE, "child_run_id": HOSTILE}),
+        ("run.guidance_found", {"guidance": {"files": [{"path": HOSTILE}], "skills": []}}),
         ("run.completed", {"message": HOSTILE}),
         ("run.failed", {"message": HOSTILE, "status_reason": "sandbox_error"}),
     ],
@@ -88,3 +91,16 @@ def test_what_a_run_belongs_to_and_asks_about_is_shown_when_it_begins(tools: obj
     belongs = {"project_id": "prj_1", "session_id": "ses_1"}
     page = shown(("run.submitted", {**SUBMITTED, **belongs, "approvals": {"tools": tools}}))
     assert page.splitlines()[1:] == ["project prj_1  session ses_1", f"asks before {words}"]
+
+
+def test_of_calls_that_run_side_by_side_each_end_says_which_it_is() -> None:
+    calls = [{"id": name, "name": "read_file", "arguments": json.dumps({"path": name})} for name in ("a", "b")]
+    page = shown(
+        ("message.completed", {**MESSAGE, "text": "", "tool_calls": calls}),
+        *(("tool.call.started", {"tool_call_id": name, "name": "read_file"}) for name in ("a", "b")),
+        *(
+            ("tool.call.completed", {**ENDED, "tool_call_id": name, "effect_id": name, "output": f"in {name}"})
+            for name in ("b", "a")
+        ),
+    )
+    assert page.index("$ read_file b") < page.index("in b") < page.rindex("$ read_file a") < page.index("in a")

@@ -156,6 +156,7 @@ def test_memory_is_bounded_and_given_back(clock: Clock, monkeypatch: pytest.Monk
     ("method", "path", "expected"),
     [
         ("POST", "/v1/runs", RateClass.SUBMIT),
+        ("POST", "/v1/runs/run_1/replays", RateClass.SUBMIT),
         ("POST", "/v1/runs/run_1/cancel", RateClass.WRITE),
         ("DELETE", "/v1/runs/run_1", RateClass.WRITE),
         ("GET", "/v1/runs", RateClass.READ),

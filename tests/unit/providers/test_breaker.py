@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codeagent.providers.breaker import Breaker, CircuitOpen, Outcome, outcome_of
+from codeagent.providers.breaker import Breaker, CircuitOpen, Outcome, Standing, Transition, outcome_of
 from codeagent.providers.protocol import ProviderError
 
 
@@ -28,8 +28,8 @@ def changes() -> list[tuple[str, str, str]]:
 
 @pytest.fixture
 def breaker(clock: Clock, changes: list[tuple[str, str, str]]) -> Breaker:
-    def heard(name: str, old: str, new: str) -> None:
-        changes.append((name, old, new))
+    def heard(change: Transition) -> None:
+        changes.append((change.breaker, change.old, change.new))
 
     return Breaker("acme", failures_to_open=3, open_seconds=30.0, listeners=[heard], monotonic=clock)
 
@@ -52,7 +52,7 @@ def test_while_open_nobody_calls_and_is_told_how_long(breaker: Breaker, clock: C
     with pytest.raises(CircuitOpen) as refused:
         breaker.admit()
     assert refused.value.retry_after_seconds == 18
-    assert (refused.value.reason, refused.value.retryable) == ("overloaded", True)
+    assert (refused.value.reason, refused.value.retryable) == ("circuit_open", True)
 
 
 def test_half_open_admits_one_probe_of_many(breaker: Breaker, clock: Clock) -> None:
@@ -127,6 +127,20 @@ def test_an_open_state_from_the_log_is_continued_after_a_restart(breaker: Breake
     assert refused.value.retry_after_seconds == 20
     clock.seconds += 20
     assert breaker.admit().probe
+
+
+def test_what_the_log_has_told_is_no_news(breaker: Breaker, changes: list[tuple[str, str, str]]) -> None:
+    breaker.restore_open(seconds_ago=10)
+    assert changes == []
+
+
+def test_it_says_how_it_stands_and_why(breaker: Breaker, clock: Clock) -> None:
+    assert breaker.standing == Standing("closed", None, None, None, "")
+    calls(breaker, "success")
+    clock.seconds += 5
+    breaker.record(breaker.admit(), "failure", "timeout")
+    clock.seconds += 2
+    assert breaker.standing == Standing("closed", 2, 7, 2, "timeout")
 
 
 def test_one_that_is_over_is_not(breaker: Breaker) -> None:

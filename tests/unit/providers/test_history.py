@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,9 +48,7 @@ def test_every_call_has_one_id_and_its_answer_right_behind_it(conversation: list
             assert len({*seen, *open_ids}) == len(seen) + len(open_ids)
             seen.update(open_ids)
             assert all(isinstance(json.loads(call.arguments), dict) for call in message.tool_calls)
-            assert all(
-                call.name.replace("_", "").replace("-", "").isalnum() or "_" in call.name for call in message.tool_calls
-            )
+            assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", call.name) for call in message.tool_calls)
         else:
             assert message.text.strip()
     assert open_ids == []

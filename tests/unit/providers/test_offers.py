@@ -35,7 +35,7 @@ def test_a_provider_shows_its_host_and_whether_it_has_a_key() -> None:
 
 async def test_a_model_shows_what_is_known_of_it_and_no_more() -> None:
     seen = {offer.id: offer for offer in await OFFERS.models()}
-    assert seen["local/qwen"] == ModelOffer("local/qwen", "local", 32_768, OWN.prices["qwen"])
+    assert seen["local/qwen"] == ModelOffer("local/qwen", "local", 32_768, OWN.prices["qwen"][0])
     assert seen["openai/tomorrow"] == ModelOffer("openai/tomorrow", "openai", None, None)
     assert seen["anthropic/*"] == ModelOffer("anthropic/*", "anthropic", None, None)
     listed = seen["openai/gpt-5"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from codeagent.messages.conversation import UserMessage
 from codeagent.providers.breaker import Breaker, CircuitOpen
-from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError, TextSink
+from codeagent.providers.protocol import ModelReply, ModelRequest, Price, ProviderError, TextSink
 from codeagent.providers.retry import CallListener, ResilientProvider, RetryPolicy
 from codeagent.providers.scripted import Answer, ScriptedProvider
 
@@ -23,6 +25,10 @@ def error(reason: str = "overloaded", *, retryable: bool = True, after: float | 
 class Recorder(CallListener):
     def __init__(self) -> None:
         self.heard: list[tuple[str, int]] = []
+
+    @property
+    def attempts(self) -> list[int]:
+        return [number for what, number in self.heard if what == "started"]
 
     def attempt_started(self, provider: str, model: str, number: int) -> None:
         self.heard.append(("started", number))
@@ -42,17 +48,20 @@ class Subject:
         self.listener = Recorder()
         self.inner = ScriptedProvider(script)
         self.breaker = Breaker("acme", failures_to_open=failures_to_open)
-        self.provider = ResilientProvider(self.inner, self.breaker, policy, listener=self.listener, sleep=self._sleep)
-        self.attempts: list[int] = []
+        self.provider = ResilientProvider(self.inner, self.breaker, policy, sleep=self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
 
-    async def ask(self) -> ModelReply:
+    @property
+    def attempts(self) -> list[int]:
+        return self.listener.attempts
+
+    async def ask(self, patience_seconds: float = math.inf) -> ModelReply:
         async def ignore(_text: str) -> None:
             return None
 
-        return await self.provider.generate(REQUEST, ignore, self.attempts.append)
+        return await self.provider.generate(REQUEST, ignore, self.listener, patience_seconds)
 
 
 async def test_a_passing_failure_is_tried_again_and_every_attempt_is_announced() -> None:
@@ -101,6 +110,13 @@ async def test_a_wait_that_would_outlast_the_call_is_not_begun() -> None:
     assert subject.waits == []
 
 
+async def test_whoever_has_another_to_ask_waits_no_longer_than_their_patience() -> None:
+    subject = Subject([error("rate_limited", after=40.0), "never"])
+    with pytest.raises(ProviderError, match="rate_limited"):
+        await subject.ask(patience_seconds=30.0)
+    assert (subject.waits, subject.attempts) == ([], [1])
+
+
 async def test_an_open_circuit_is_told_at_once() -> None:
     subject = Subject([error(), error(), "never"], failures_to_open=2)
     with pytest.raises(CircuitOpen):
@@ -122,6 +138,9 @@ class Stubborn:
 
     def context_window(self, model: str) -> int:
         return 1000
+
+    def price(self, model: str) -> Price | None:
+        return None
 
     async def close(self) -> None:
         return None
@@ -168,3 +187,22 @@ def _never() -> Answer:
     from codeagent.providers.scripted import After
 
     return After(3600, "late")
+
+
+async def test_every_attempt_is_admitted_and_what_is_not_ends_the_call() -> None:
+    subject = Subject([error(), error(), "never"])
+    asked: list[int] = []
+
+    async def admit(request: ModelRequest) -> ModelRequest:
+        asked.append(request.max_output_tokens)
+        if len(asked) == 3:
+            raise error("budget_exceeded", retryable=False)
+        return replace(request, max_output_tokens=100 // len(asked))
+
+    async def ignore(_text: str) -> None: ...
+
+    with pytest.raises(ProviderError) as refused:
+        await subject.provider.generate(REQUEST, ignore, subject.listener, admit=admit)
+    assert refused.value.reason == "budget_exceeded"
+    assert [request.max_output_tokens for request in subject.inner.requests] == [100, 50]
+    assert asked == [REQUEST.max_output_tokens] * 3, "each is asked for the whole request"

@@ -14,14 +14,18 @@ from codeagent.messages.conversation import (
     ToolMessage,
     UserMessage,
 )
-from codeagent.providers.anthropic import AnthropicConnection
-from codeagent.providers.openai import OpenAIConnection
-from codeagent.providers.pricing import Pricing
-from codeagent.providers.protocol import ProviderError
-from codeagent.providers.vendor import Timeouts, VendorProvider
+from codeagent.providers.vendor import Timeouts
 from tests.servers.model_server import ModelServer
-from tests.servers.providers import FAULTS, KEY, TIMEOUTS, OverHttp, ask, failure, ignore, over_http, warm_up
-from tests.servers.script import SECRET_TEXT, Fault, Reply
+from tests.servers.providers import (
+    ADAPTERS,
+    OverHttp,
+    ask,
+    failure,
+    ignore,
+    over_http,
+    warm_up,
+)
+from tests.servers.script import Fault, FaultKind, Reply
 
 
 @pytest.fixture(scope="module")
@@ -31,31 +35,16 @@ def server() -> Iterator[ModelServer]:
         yield running
 
 
-@pytest.fixture(params=["openai", "anthropic"])
+@pytest.fixture(params=ADAPTERS)
 async def vendor(request: pytest.FixtureRequest, server: ModelServer) -> AsyncIterator[OverHttp]:
     provider = over_http(request.param, server)
     yield OverHttp(provider, server)
     await provider.close()
 
 
-async def test_errors_show_status_and_code_but_no_body_prompt_or_key(vendor: OverHttp) -> None:
-    for name, (fault, *_) in FAULTS.items():
-        vendor.answers(Reply(text="half", fault=fault))
-        error = await failure(vendor, ask(UserMessage(text="my private prompt")))
-        chain, link = [], error
-        while link is not None:
-            chain.append(f"{link!s} {link!r} {getattr(link, 'detail', '')}")
-            link = link.__cause__ or link.__context__
-        for text in chain:
-            for secret in ("host-17", "alice", SECRET_TEXT, "private prompt", KEY):
-                assert secret not in text, (name, text)
-        if fault.kind == "status" and fault.status >= 400:
-            assert f"HTTP {fault.status}" in error.detail
-
-
 async def test_silence_inside_an_answer_has_a_limit_of_its_own(server: ModelServer) -> None:
     limits = Timeouts(connect_seconds=2.0, first_token_seconds=30.0, silence_seconds=0.3)
-    for kind in ("openai", "anthropic"):
+    for kind in ADAPTERS:
         provider = over_http(kind, server, timeouts=limits)
         server.script.load(Reply(text="one two three four", fault=Fault("hang_mid")))
         started = asyncio.get_running_loop().time()
@@ -71,38 +60,33 @@ async def test_a_redirect_is_not_followed(vendor: OverHttp) -> None:
     assert vendor.asked() == 1
 
 
-async def test_an_answer_without_end_is_cut_off(vendor: OverHttp, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["flood", "endless_line", "endless_error"])
+async def test_an_answer_without_end_is_cut_off(
+    vendor: OverHttp, kind: FaultKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("codeagent.providers.vendor.MAX_REPLY_CHARACTERS", 2_000)
-    vendor.answers(Reply(text="word " * 40, fault=Fault("flood")))
+    monkeypatch.setattr("codeagent.providers.wire.MAX_RESPONSE_BYTES", 2_000_000)
+    vendor.answers(Reply(text="word " * 40, fault=Fault(kind)))
     error = await failure(vendor, ask(timeout_seconds=20.0))
     assert (error.reason, error.retryable) == ("bad_response", False)
-
-
-async def test_a_dead_address_is_a_connection_error(server: ModelServer) -> None:
-    for connection in (
-        OpenAIConnection("acme", lambda: KEY, TIMEOUTS, base_url="http://127.0.0.1:9/v1"),
-        AnthropicConnection(lambda: KEY, TIMEOUTS, base_url="http://127.0.0.1:9"),
-    ):
-        provider = VendorProvider("acme", connection, Pricing("openai"), TIMEOUTS)
-        with pytest.raises(ProviderError) as caught:
-            await provider.generate(ask(), ignore)
-        assert (caught.value.reason, caught.value.retryable) == ("connection", True)
-        await provider.close()
 
 
 async def test_a_cancelled_call_closes_its_connection(vendor: OverHttp) -> None:
     vendor.answers(Reply(text="one two three four", fault=Fault("hang_mid")))
     before = vendor.server.disconnects
-    task = asyncio.create_task(vendor.provider.generate(ask(), ignore))
-    await asyncio.sleep(0.15)
+    heard = asyncio.Event()
+
+    async def listen(_text: str) -> None:
+        heard.set()
+
+    task = asyncio.create_task(vendor.provider.generate(ask(), listen))
+    await asyncio.wait_for(heard.wait(), 30)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    for _ in range(100):
-        if vendor.server.disconnects > before:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("the server still thinks somebody listens")
+    async with asyncio.timeout(30):
+        while vendor.server.disconnects == before:
+            await asyncio.sleep(0.01)
 
 
 async def test_spent_tokens_are_known_when_a_stream_breaks(server: ModelServer) -> None:
@@ -114,7 +98,7 @@ async def test_spent_tokens_are_known_when_a_stream_breaks(server: ModelServer) 
     await provider.close()
 
 
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize("kind", ADAPTERS)
 async def test_a_rotated_key_is_used_by_the_next_request_and_makes_a_refusal_worth_another_try(kind: str) -> None:
     keys = ["old-key"]
     with ModelServer(accepted_keys={"old-key", "new-key"}) as server:
@@ -137,7 +121,7 @@ async def test_a_rotated_key_is_used_by_the_next_request_and_makes_a_refusal_wor
 
 
 @pytest.mark.parametrize("bad", ["", "two words", "line\nbreak", "ключ"])
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize("kind", ADAPTERS)
 async def test_a_key_no_header_can_carry_is_an_authentication_error(kind: str, bad: str, server: ModelServer) -> None:
     provider = over_http(kind, server, lambda: bad)
     server.received.clear()
@@ -153,7 +137,7 @@ async def test_the_sdks_environment_is_not_ours(server: ModelServer, monkeypatch
         monkeypatch.setenv(name, "from-the-environment")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
-    for kind in ("openai", "anthropic"):
+    for kind in ADAPTERS:
         provider = over_http(kind, server)
         server.script.load(Reply(text="Hello."))
         server.received.clear()
@@ -191,8 +175,22 @@ async def test_the_conversation_reaches_the_vendor_whole_and_in_order(vendor: Ov
     assert positions == sorted(positions)
     assert "malformed_arguments" in sent
     assert "No result was recorded" in sent
-    assert 321 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+    limits = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    assert 321 in (*map(body.get, limits), body.get("generationConfig", {}).get("maxOutputTokens"))
     assert body["stream"] is True
+
+
+async def test_answers_are_asked_for_as_they_are(vendor: OverHttp) -> None:
+    vendor.answers(Reply(text="Hello."))
+    await vendor.provider.generate(ask(), ignore)
+    assert vendor.server.received[0].headers["accept-encoding"] == "identity"
+
+
+async def test_gemini_says_of_an_unknown_key_that_the_request_is_wrong(server: ModelServer) -> None:
+    provider = over_http("google", server)
+    server.script.load(Reply(fault=Fault("status", 400, "API_KEY_INVALID")))
+    assert (await failure(OverHttp(provider, server))).reason == "authentication"
+    await provider.close()
 
 
 async def test_anthropic_is_asked_to_keep_the_conversation_in_its_cache(server: ModelServer) -> None:
@@ -208,7 +206,7 @@ async def test_anthropic_is_asked_to_keep_the_conversation_in_its_cache(server: 
 
 
 async def test_servers_of_ones_own_get_the_older_name_of_the_output_limit(server: ModelServer) -> None:
-    provider = over_http("openai", server)
+    provider = over_http("chat", server)
     server.script.load(Reply(text="Hello."))
     server.received.clear()
     await provider.generate(ask(max_output_tokens=77), ignore)
@@ -226,7 +224,7 @@ async def test_text_that_is_not_utf8_can_be_sent(vendor: OverHttp) -> None:
     assert reply.message.text == "Fine."
 
 
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize("kind", ADAPTERS)
 async def test_many_calls_at_once_do_not_mix(kind: str, server: ModelServer) -> None:
     provider = over_http(kind, server, timeouts=Timeouts())
     server.script.load(*(Reply(text=f"answer {number} " * 5, chunk_delay_seconds=0.001) for number in range(30)))

@@ -177,8 +177,9 @@ def test_a_parked_sandbox_is_isolated_before_it_is_told_anything() -> None:
 def test_a_parked_sandbox_is_told_what_another_is_started_with_and_the_command_last() -> None:
     box = Box(command=("echo", "a b", "it's"), workspace=Path("/state/w1/files"), max_processes=5)
     *told, name, command, end = argv.told_to_parked(box, AROUND).decode().split("\0")
-    fixed = options(argv.parked("/usr/bin/bwrap", status=9, filters=[7, 8], told=5))[:-2]
-    assert [*fixed, *told[:-1]] == options(build(box))
+    *fixed, unfinished, mode, _, _ = options(argv.parked("/usr/bin/bwrap", status=9, filters=[7, 8], told=5))
+    assert [unfinished, mode, *told[:2]] == ["--perms", "0755", "--dir", "/run"]
+    assert [*fixed, *told[2:-1]] == options(build(box))
     assert (told[-1], name, end) == ("--setenv", argv.COMMAND, "")
     assert command == """ulimit -p 5 && exec echo 'a b' 'it'"'"'s'"""
 

@@ -24,7 +24,7 @@ def test_a_runtime_is_built_once_and_outdated_ones_go(tmp_path: Path) -> None:
     assert (root / "bin" / "pytest").read_bytes().startswith(b"#!")
     size = sum(path.lstat().st_size for path in root.rglob("*"))
     assert size < 100 << 20
-    assert not (root / "lib" / runtime._VERSION / "test").exists()
+    assert not (root / "lib" / runtime.VERSION / "test").exists()
     assert all(path.is_symlink() or path.stat().st_mode & 0o004 for path in root.rglob("*"))
 
 

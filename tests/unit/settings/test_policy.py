@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from codeagent.encryption import new_key_line
 from codeagent.providers.registry import ProviderSettings
 from codeagent.settings import ApiKeyEntry, Environment, Problem, Risk, Settings
-from codeagent.settings.policy import RULES, Facts, hosts_of, is_local, judge, password_of
+from codeagent.settings.hosts import hosts_of, is_local, password_of
+from codeagent.settings.policy import RULES, Facts, judge
 from codeagent.settings.weakness import weakness
 
 STRONG = "f3a9c07b51de8462"
@@ -34,6 +35,8 @@ def configured(environment: Environment = Environment.PRODUCTION, **changed: Any
         "kafka_bootstrap_servers": "kafka:9092",
         "kafka_security_protocol": "SSL",
         "kek": "file:/run/secrets/kek",
+        "audit_signing_key": "file:/run/secrets/audit-key",
+        "subject_keys_dir": "/var/lib/codeagent/subject-keys",
         "api_key_pepper": "file:/run/secrets/pepper",
         "public_url": "https://codeagent.example.com",
         "allowed_origins": ["https://console.example.com"],
@@ -98,9 +101,17 @@ BROKEN: list[tuple[str, Facts, str, str]] = [
     ("plaintext_traces", having(otlp_endpoint="http://collector:4318/v1/traces"), "OTLP_ENDPOINT", "plain text"),
     ("plaintext_vault", having(vault_address="http://vault:8200"), "VAULT_ADDRESS", "every secret"),
     ("plaintext_valkey", knowing(valkey_url=f"valkey://:{STRONG}@valkey:6379/0"), "VALKEY_URL", "sends a password"),
+    (
+        "plaintext_mcp",
+        having(mcp_servers=[{"name": "docs", "url": "http://d/", "private": True, "bearer_token_file": "/t"}]),
+        "MCP_SERVERS",
+        "the token of docs",
+    ),
     ("plaintext_provider", replace(SOUND, providers=[VENDOR]), "PROVIDERS_FILE", "the key of local"),
     ("weak_secret", knowing(api_key_pepper=f"{STRONG}{STRONG},changeme"), "API_KEY_PEPPER", "is an example"),
     ("missing_kek", having(kek=None), "KEK", "is not set"),
+    ("missing_audit_key", having(audit_signing_key=None), "AUDIT_SIGNING_KEY", "would prove"),
+    ("missing_subject_keys", having(subject_keys_dir=None), "SUBJECT_KEYS_URL", "would not be sealed"),
     ("missing_pepper", having(api_key_pepper=None), "API_KEY_PEPPER", "could make API keys"),
     ("webhooks_to_ourselves", having(webhook_loopback=True), "WEBHOOK_LOOPBACK", "on this machine"),
     ("open_monitor", having(monitor_host="0.0.0.0"), "MONITOR_HOST", "whole network"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -75,6 +76,25 @@ def test_everything_that_is_wrong_is_told_at_once_and_no_value_with_it(environme
     assert not any(value in said for value in ("secret", "-77", "loud"))
 
 
+def test_mcp_servers_are_a_json_list_of_names_with_addresses_that_are_encrypted(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    assert read_settings().mcp_servers == ()
+    docs = {"name": "docs", "url": "https://mcp.example.com/mcp", "read_only": ["search"]}
+    environment.setenv("CODEAGENT_MCP_SERVERS", json.dumps([docs]))
+    [server] = read_settings().mcp_servers
+    assert (server.url, server.read_only, server.private) == (docs["url"], ("search",), False)
+    inside = {**docs, "url": "http://docs.internal/mcp"}
+    environment.setenv("CODEAGENT_MCP_SERVERS", json.dumps([{**inside, "private": True}]))
+    assert read_settings().mcp_servers[0].private
+    bad = ([docs, docs], [inside], [{**docs, "url": "https://user:secret@x/"}], [{**docs, "name": "a__b"}])
+    for servers in bad:
+        environment.setenv("CODEAGENT_MCP_SERVERS", json.dumps(servers))
+        with pytest.raises(Misconfigured, match="CODEAGENT_MCP_SERVERS") as refused:
+            read_settings()
+        assert "secret" not in refused.value.detail
+
+
 def test_trusted_hosts_are_a_json_list_and_nobody_is_trusted_without_it(environment: pytest.MonkeyPatch) -> None:
     assert read_settings().trusted_git_hosts == ()
     environment.setenv("CODEAGENT_TRUSTED_GIT_HOSTS", '[{"host": "git.internal", "certificates": "/ca.pem"}]')
@@ -82,16 +102,24 @@ def test_trusted_hosts_are_a_json_list_and_nobody_is_trusted_without_it(environm
     assert (trusted.host, trusted.port, trusted.certificates) == ("git.internal", 443, Path("/ca.pem"))
 
 
-def test_hosts_that_commands_may_reach_are_a_json_list_and_none_without_it(environment: pytest.MonkeyPatch) -> None:
-    assert read_settings().egress_hosts == ()
-    environment.setenv("CODEAGENT_EGRESS_HOSTS", '["PyPI.org", "*.pythonhosted.org", "registry.internal:8443"]')
-    assert read_settings().egress_hosts == ("pypi.org:443", "*.pythonhosted.org:443", "registry.internal:8443")
+@pytest.mark.parametrize("name", ["egress_hosts", "sandbox_registries"])
+def test_hosts_that_commands_may_reach_are_a_json_list_and_none_without_it(
+    environment: pytest.MonkeyPatch, name: str
+) -> None:
+    assert getattr(read_settings(), name) == ()
+    listed = '["PyPI.org", "*.pythonhosted.org", "registry.internal:8443"]'
+    environment.setenv(f"CODEAGENT_{name.upper()}", listed)
+    found = getattr(read_settings(), name)
+    assert found == ("pypi.org:443", "*.pythonhosted.org:443", "registry.internal:8443")
 
 
+@pytest.mark.parametrize("name", ["CODEAGENT_EGRESS_HOSTS", "CODEAGENT_SANDBOX_REGISTRIES"])
 @pytest.mark.parametrize("value", ["pypi.org", '["https://pypi.org"]', '["10.0.0.1"]', '["*"]', '["localhost"]'])
-def test_what_no_command_can_be_let_reach_is_refused_at_start(environment: pytest.MonkeyPatch, value: str) -> None:
-    environment.setenv("CODEAGENT_EGRESS_HOSTS", value)
-    with pytest.raises(Misconfigured, match="CODEAGENT_EGRESS_HOSTS"):
+def test_what_no_command_can_be_let_reach_is_refused_at_start(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(Misconfigured, match=name):
         read_settings()
 
 

@@ -89,7 +89,7 @@ async def ended(folder: Path, end: ExecRecord | SandboxFailure) -> Told:
     for event in run.events:
         transcript.add(event)
     event = next(each for each in run.events if isinstance(each, events.ToolCallCompleted | events.ToolCallFailed))
-    turn = next(each for each in transcript.turns if isinstance(each, ToolMessage))
+    turn = next(each for _, each in transcript.turns if isinstance(each, ToolMessage))
     return Told(came.fact, event, turn)
 
 

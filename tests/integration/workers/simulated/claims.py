@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-CLAIMS = ("claim_effects_v1", "claim_due_effects_v1")
+CLAIMS = ("claim_effects_v3", "claim_due_effects_v1")
 RENEW = "SET due_at = clock_timestamp() + $3 FROM held"
 RELEASE = "SET token = NULL"
-EXPIRE = "UPDATE effects SET due_at = clock_timestamp() WHERE id = $1 AND token = $2"
-RECORD = "record_outcomes_v2"
-OF_NO_CLAIM = ("commit_steps_v1", "kind = 'timer'")
+EXPIRE = "UPDATE effects SET due_at = clock_timestamp(), memo = coalesce($3, memo)"
+RECORD = "record_outcomes_v3"
+OF_NO_CLAIM = ("commit_steps_v3", "kind IN ('timer', 'child')")
 """What writes effects, and claims none: a step, and the sweep's hand on due timers."""
 
 

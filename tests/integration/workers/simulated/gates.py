@@ -181,16 +181,16 @@ class Wire(Database):
 
 def _is_asynchronous(query: str, arguments: tuple[Any, ...]) -> bool:
     """Whether the statement commits without waiting for the disk."""
-    return "relaxed" in query or ("claim_effects_v1" in query and arguments[-1] is False)
+    return "relaxed" in query or ("claim_effects_v3" in query and arguments[-1] is False)
 
 
 _NAMES = {
-    "commit_steps_v1": "commit steps",
-    "record_outcomes_v2": "record outcomes",
-    "claim_effects_v1": "claim",
+    "commit_steps_v3": "commit steps",
+    "record_outcomes_v3": "record outcomes",
+    "claim_effects_v3": "claim",
     "claim_due_effects_v1": "claim what is due",
     "UPDATE outbox SET due_at": "take due messages",
-    "kind = 'timer'": "take due timers",
+    "kind IN ('timer', 'child')": "take due timers",
     "DELETE FROM outbox": "remove sent messages",
     "SET due_at = clock_timestamp() + $3 FROM held": "renew",
     "SET token = NULL": "release",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codeagent.messages.values import ApprovalDecision
@@ -75,16 +76,16 @@ class Schedule:
         await check_ledger(self.world)
         while not await ended(self.world):
             if seconds % ANSWERED_WITHIN_SECONDS == 0:
-                await self._all_are_answered()
+                await self.people_act()
             await self.world.advance(1.0)
             seconds += 1.0
             await self._all_in_order()
             await check_ledger(self.world)
             assert seconds <= within_seconds, "it takes longer than promised until everything is at rest"
 
-    async def _all_are_answered(self) -> None:
-        """By two people. What the second says is lost at first, and comes when the next question may be waiting."""
-        for run in self.world.runs:
+    async def people_act(self) -> None:
+        """What runs ask is answered by two people. What the second says is lost at first, and comes when the next question may be waiting."""
+        for run in self.world.everyone:
             for person in PEOPLE:
                 await self.world.answer(run, ApprovalDecision.ALLOW_ONCE, person, lost=person != PEOPLE[0])
 
@@ -120,7 +121,7 @@ class Schedule:
 
     async def _people_answer(self) -> None:
         """What a run asks, if it does: one of two people, or both at once. The broker may lose what they say."""
-        run = self._run()
+        run = self._run(self.world.everyone)
         for person in PEOPLE if self._draws.below(2) else PEOPLE[:1]:
             decision = ALLOWS[self._draws.below(len(ALLOWS))]
             if not await self.world.answer(run, decision, person):
@@ -204,7 +205,7 @@ class Schedule:
     async def _a_notice_arrives(self) -> None:
         slots = [slot for slot in self.world.slots if slot.effects is not None]
         slot = slots[self._draws.below(len(slots))]
-        run = self._run()
+        run = self._run(self.world.everyone)
         self._tell(f"{slot.process.name} hears that {run.run_id[-4:]} is canceled")
         await self.world.notify(slot, run)
 
@@ -214,12 +215,13 @@ class Schedule:
         await self.world.submit_again(run)
 
     async def _cancel(self) -> None:
-        run = self._run()
+        run = self._run(self.world.everyone)
         self._tell(f"{run.run_id[-4:]} is canceled")
         await self.world.cancel(run)
 
-    def _run(self) -> Bench:
-        return self.world.runs[self._draws.below(len(self.world.runs))]
+    def _run(self, among: Sequence[Bench] = ()) -> Bench:
+        runs = among or self.world.runs
+        return runs[self._draws.below(len(runs))]
 
     def _tell(self, what: str) -> None:
         self.trace.append(f"{self.world.seconds():7.1f} s  {what}")

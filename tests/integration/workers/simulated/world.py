@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from codeagent import clock
+from codeagent.agent.tools import NAMES
 from codeagent.broker.delivery import Delivery
 from codeagent.broker.lanes import Lanes
 from codeagent.broker.topics import (
@@ -34,7 +35,16 @@ from codeagent.messages import commands, events
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.envelope import Headers, Payload, to_headers
 from codeagent.messages.ids import derived_uuid, run_stream
-from codeagent.messages.values import ApprovalDecision, ApprovalPolicy
+from codeagent.messages.values import (
+    AgentDefinition,
+    ApprovalDecision,
+    ApprovalPolicy,
+    Delegate,
+    Dependencies,
+    RunLimits,
+)
+from codeagent.providers.breaker import Breaker
+from codeagent.providers.retry import ResilientProvider, RetryPolicy
 from codeagent.relay.outbox import OutboxPublisher
 from codeagent.relay.sweeps import SweepLoop
 from codeagent.workers.bounds import Bounds
@@ -46,8 +56,9 @@ from tests.integration.workers.simulated.claims import Claims
 from tests.integration.workers.simulated.frozen_time import FrozenLoop, settled
 from tests.integration.workers.simulated.gates import Gate, Process, Wire, owned_tasks
 from tests.integration.workers.simulated.performers import Blobs, LineDriver, LineModel, Watched, text_of, unwatched
-from tests.integration.workers.system import TENANT, Bench
+from tests.integration.workers.system import DIGEST, TENANT, Bench
 
+PIP = Dependencies(install="pip install -r requirements.txt", lock_files=("requirements.txt",))
 LEASE_SECONDS = 30.0
 MAX_ATTEMPTS = 4
 READERS = {
@@ -94,6 +105,12 @@ class _Sender:
         await self.send_all(topic, key, [(headers, value)])
 
 
+def _lead(approvals: ApprovalPolicy | None) -> AgentDefinition:
+    """An agent that may hand work to one other, of which people are asked the same."""
+    helper = Delegate(name="helper", version=1, model="test/m", limits=RunLimits(), approvals=approvals)
+    return AgentDefinition(id="agt_lead", digest=DIGEST, instructions="", tools=NAMES, delegates=(helper,))
+
+
 def _unconfirmed() -> Exception:
     return OutcomeUnknown("the broker did not confirm in time")
 
@@ -109,18 +126,33 @@ class Slot:
 
 
 class World:
-    """Two of each worker and a relay. `lines`: how many commands each run's model asks for; then it submits, or hangs
-    until it is stopped."""
+    """Two of each worker and a relay. `lines`: how many commands each run's model asks for, with so many `reads` at once
+    after each; then it submits, or hangs until it is stopped. `installs`: the runs have dependencies, without which no
+    command may begin. `delegates`: each run first has another one do the same."""
 
-    def __init__(self, database: Database, lines: int, *, hangs: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        lines: int,
+        reads: int = 0,
+        *,
+        hangs: bool = False,
+        installs: bool = False,
+        delegates: bool = False,
+    ) -> None:
         self.database = database
+        self.delegates = delegates
+        self.installs = installs
         self.lines = lines
+        self.reads = reads
         self.hangs = hangs
         self.gates: list[Gate] = []
         self.records: list[Record] = []
         self.announced: dict[str, set[int]] = {}
         self.faults: list[str] = []
         self.runs: list[Bench] = []
+        self.children: dict[str, Bench] = {}
+        """Runs that the runs have started, once the broker has heard of them."""
         self._submits: dict[str, Payload] = {}
         self.slots: list[Slot] = []
         self._blobs = Blobs()
@@ -187,13 +219,15 @@ class World:
     def _performer(self, role: str, process: Process, wire: Wire) -> Performer:
         accuse = self.faults.append
         if role == PROVIDER_WORKER:
-            model = LineModel(process, self.lines, hangs=self.hangs)
+            lines = LineModel(process, self.lines, self.reads, hangs=self.hangs)
+            once = RetryPolicy(max_attempts=1)  # what is tried again, the schedule says
+            model = ResilientProvider(lines, Breaker(lines.name, failures_to_open=1_000_000), once)
             calls = ProviderPerformer(
                 EventLog(wire), self._blobs, lambda name: (model, name), unwatched, answers_topic=PROVIDER_EVENTS
             )
             return Watched(calls, accuse)
         operations = SandboxPerformer(
-            LineDriver(process, accuse),
+            LineDriver(process, accuse, installs=self.installs),
             self._blobs,
             unwatched,
             answers_topic=SANDBOX_EVENTS,
@@ -208,7 +242,10 @@ class World:
         """A client's order, safe in the outbox before it is answered. The broker may lose its copy of it."""
         run = Bench(self.database)
         self.runs.append(run)
-        self._submits[run.run_id] = run.submit(approvals, deadline_seconds=deadline_seconds).data
+        dependencies = PIP if self.installs else None
+        definition = _lead(approvals) if self.delegates else None
+        submit = run.submit(approvals, dependencies, definition, deadline_seconds=deadline_seconds)
+        self._submits[run.run_id] = submit.data
         await self.submit_again(run)
 
     async def submit_again(self, run: Bench) -> None:
@@ -217,7 +254,9 @@ class World:
     async def cancel(self, run: Bench) -> None:
         await self._order(run, commands.CancelRun(run_id=run.run_id))
 
-    async def answer(self, run: Bench, decision: ApprovalDecision, person: str, *, lost: bool = False) -> bool:
+    async def answer(
+        self, run: Bench, decision: ApprovalDecision, person: str, comment: str = "", *, lost: bool = False
+    ) -> bool:
         """A person answers what the run asks now; the broker may lose it. False where it asks nothing."""
         head = await EventLog(self.database).head(run_stream(run.run_id))
         newest = await EventLog(self.database).read_stream(run_stream(run.run_id), head - 1) if head else ()
@@ -225,7 +264,9 @@ class World:
         if not isinstance(asked, events.InputRequired):
             return False
         approval_id = asked.request.approval_id
-        command = commands.AnswerApproval(run_id=run.run_id, approval_id=approval_id, decision=decision)
+        command = commands.AnswerApproval(
+            run_id=run.run_id, approval_id=approval_id, decision=decision, comment=comment
+        )
         await self._order(run, command, derived_uuid(run.run_id, approval_id, person), lost=lost)
         return True
 
@@ -246,8 +287,17 @@ class World:
                 self.announced.setdefault(record.key, set()).add(sequence)
             elif record.topic in READERS:
                 self.records.append(record)
+                self._noticed(record)
             else:
                 self.faults.append(f"dead letter: {record}")
+
+    def _noticed(self, record: Record) -> None:
+        if str(record).startswith("run.submit") and record.key not in {run.run_id for run in self.runs}:
+            self.children.setdefault(record.key, Bench(self.database, run_id=record.key))
+
+    @property
+    def everyone(self) -> list[Bench]:
+        return [*self.runs, *self.children.values()]
 
     async def deliver(self, record: Record, slot: Slot) -> None:
         assert slot.receive is not None

@@ -1,0 +1,45 @@
+"""An event as it is found in the database, whatever was done to it: its leaf, and what is wrong with it by itself."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from codeagent.eventlog.database import Row
+from codeagent.eventlog.stored import StoredEvent, from_row, leaf_of
+from codeagent.eventlog.verify import Problem, problems_of
+from codeagent.transparency.tree import HASH_BYTES
+
+CORRUPT = "row_corrupt"
+
+
+def event_in(row: Row) -> StoredEvent | None:
+    """None where the row cannot be an event."""
+    if row["occurred_at"] is None or row["data_digest"] is None:
+        return None
+    event = from_row(row)
+    return None if event.damage else event
+
+
+def stored_leaf(row: Row) -> bytes:
+    """The leaf hash to seal: as it is stored. What is no hash is hashed, so that nothing is left out."""
+    leaf: bytes = row["leaf_hash"] or b""
+    return leaf if len(leaf) == HASH_BYTES else sha256(b"\x00" + leaf).digest()
+
+
+def own_leaf(row: Row) -> bytes | None:
+    """The leaf hash that the row's attributes give, None for a corrupt row."""
+    event = event_in(row)
+    return None if event is None else leaf_of(event)
+
+
+def problems_in(row: Row) -> list[tuple[str, str]]:
+    """(code, what to say) of each problem."""
+    event = event_in(row)
+    if event is None:
+        return [(CORRUPT, "the row holds what no event can")]
+    if len(event.leaf_hash or b"") != HASH_BYTES:
+        return [(CORRUPT, "the leaf hash is none"), *((p.value, t) for p, t in problems_of(event) if p is not _LEAF)]
+    return [(problem.value, told) for problem, told in problems_of(event)]
+
+
+_LEAF = Problem.ATTRIBUTES_CHANGED

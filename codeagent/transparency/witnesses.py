@@ -1,0 +1,123 @@
+"""Checkpoints that a log is held against: its own, those that were anchored, and those that somebody has kept."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from codeagent.eventlog.log import Cursor
+from codeagent.transparency import tables
+from codeagent.transparency.checkpoints import Checkpoint, open_checkpoint
+from codeagent.transparency.findings import OF_NOTES, Code, Discrepancy
+from codeagent.transparency.keys import LogKeys
+from codeagent.transparency.notes import MOST_NOTE_BYTES, NoteRejected
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """The log has this root at this size, says a signed checkpoint called `name`. `place` is where its last event
+    stands, for checkpoints of the database."""
+
+    size: int
+    root: bytes
+    name: str
+    code: Code
+    place: Cursor | None = None
+
+
+Found = Witness | Discrepancy
+
+
+async def stored_witnesses(queries: tables.Queries, keys: LogKeys) -> AsyncIterator[Found]:
+    """The database's own checkpoints in order; what is wrong with one takes its place."""
+    number, size = 0, 0
+    while page := await tables.checkpoints_after(queries, number, _PAGE):
+        for stored in page:
+            name = f"checkpoint {stored.number}"
+            first = stored.number - stored.thinned
+            if first > number + 1:
+                yield _missing(number + 1, first)
+            elif first <= number:
+                yield Discrepancy(Code.CHECKPOINT_CHANGED, name, "it counts more that were before it than there were")
+            number = stored.number
+            opened = _opened(stored.note, keys, name)
+            if isinstance(opened, Discrepancy):
+                yield opened
+            elif (opened.size, opened.root) != (stored.size, stored.root) or opened.size <= size:
+                yield Discrepancy(Code.CHECKPOINT_CHANGED, name, "it is not filed as what it says, or out of order")
+            else:
+                size = opened.size
+                yield Witness(size, opened.root, name, Code.CHECKPOINT_CONTRADICTS, stored.place)
+
+
+def _missing(first: int, following: int) -> Discrepancy:
+    """`following` is there, or was when it was thinned out."""
+    which = f"checkpoint {first}" + (f" to {following - 1}" if following > first + 1 else "")
+    return Discrepancy(Code.CHECKPOINT_MISSING, which, f"the next one is number {following}")
+
+
+def _opened(note: str, keys: LogKeys, name: str) -> Checkpoint | Discrepancy:
+    try:
+        return open_checkpoint(note, keys.origin, keys.verifying)
+    except NoteRejected as error:
+        return Discrepancy(OF_NOTES[error.code], name, error.detail)
+
+
+def kept_witnesses(files: Iterable[Path], keys: LogKeys) -> Iterator[Found]:
+    """Checkpoints in files outside the database, in the order of the files."""
+    for path in files:
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                note = file.read(MOST_NOTE_BYTES + 1)
+        except OSError as error:
+            yield Discrepancy(Code.CHECKPOINT_MALFORMED, path.name, f"cannot be read: {error.strerror}")
+            continue
+        yield heard(path.name, note, keys)
+
+
+def heard(name: str, note: str, keys: LogKeys) -> Found:
+    """What a checkpoint that was kept elsewhere under that name has to say."""
+    opened = _opened(note, keys, name)
+    if isinstance(opened, Discrepancy):
+        return opened
+    return Witness(opened.size, opened.root, name, Code.ANCHOR_CONTRADICTS)
+
+
+class Witnesses:
+    """All of them by size. Kept ones are few enough to be held; the database's own are read as they are needed."""
+
+    def __init__(self, stored: AsyncIterator[Found], kept: Iterable[Found]) -> None:
+        self._stored = stored
+        kept = list(kept)
+        self.discrepancies = [found for found in kept if isinstance(found, Discrepancy)]
+        self._kept = [(each.size, place, each) for place, each in enumerate(kept) if isinstance(each, Witness)]
+        heapq.heapify(self._kept)
+        self._next: Witness | None = None
+        self.count = 0
+        self.newest_stored = 0
+
+    async def upto(self, size: int) -> AsyncIterator[Found]:
+        """Those of at most that size that were not given before."""
+        while True:
+            if self._next is None:
+                found = await anext(self._stored, None)
+                if isinstance(found, Discrepancy):
+                    yield found
+                    continue
+                self._next = found
+                self.newest_stored = self.newest_stored if found is None else found.size
+            kept = self._kept[0][2] if self._kept else None
+            own = self._next
+            first = min((each for each in (own, kept) if each is not None), key=lambda each: each.size, default=None)
+            if first is None or first.size > size:
+                return
+            if first is own:
+                self._next = None
+            else:
+                heapq.heappop(self._kept)
+            self.count += 1
+            yield first
