@@ -59,6 +59,7 @@ class Transcript:
     task: str = ""
     definition: AgentDefinition | None = None
     history: tuple[Turn, ...] = ()
+    """Of the session's runs before: whoever folds reads those that the run follows."""
     turns: list[tuple[int, exchanges.Turn]] = field(default_factory=list)
     checkpoint: str = BASE_CHECKPOINT
     guidance: Guidance = field(default_factory=Guidance)

@@ -135,7 +135,7 @@ async def _command(
         project_id=around.project_id,
         session_id=body.session_id,
         continues=thread.files if thread is not None else None,
-        history=(thread.history or None) if thread is not None else None,
+        follows=(thread.follows or None) if thread is not None else None,
         dependencies=project.dependencies if project is not None else None,
     )
 

@@ -106,6 +106,21 @@ class EventLog:
         )
         return [row["id"] for row in rows]
 
+    async def read_ends(self, stream_ids: Sequence[str]) -> list[list[StoredEvent]]:
+        """Of each stream the first two events and the last, in order; nothing of one that there is not. A run's submit
+        is among them, and what has ended it."""
+        rows = await self._database.fetch(
+            f"""SELECT w.place, {COLUMNS}
+                FROM unnest($1::text[]) WITH ORDINALITY AS w (stream, place)
+                CROSS JOIN LATERAL (
+                    (SELECT * FROM events WHERE stream_id = w.stream ORDER BY stream_version LIMIT 2)
+                    UNION
+                    (SELECT * FROM events WHERE stream_id = w.stream ORDER BY stream_version DESC LIMIT 1)) e
+                ORDER BY w.place, stream_version""",  # noqa: S608  constants
+            list(stream_ids),
+        )
+        return spread(rows, await self._open(rows), len(stream_ids))
+
     async def read_all(
         self, after: Cursor, limit: int = 500, *, connection: Connection | None = None
     ) -> Sequence[StoredEvent]:

@@ -29,6 +29,9 @@ from codeagent.messages.values import (
 )
 from codeagent.messages.verification import Verification
 
+MOST_FOLLOWED = 20
+"""Runs of a session that the next one remembers."""
+
 
 class SubmitRun(Command):
     """Start a run, on values that are all resolved. `definition` is the version of its agent, None for the built-in
@@ -55,8 +58,10 @@ class SubmitRun(Command):
     session_id: str | None = Field(default=None, exclude_if=absent)
     continues: Files | None = Field(default=None, exclude_if=absent)
     """The files that the session's runs before it have left."""
+    follows: tuple[str, ...] | None = Field(default=None, exclude_if=absent, max_length=MOST_FOLLOWED)
+    """Those runs, oldest first: what was said in them is read where it stands, while it may be."""
     history: tuple[Turn, ...] | None = Field(default=None, exclude_if=absent)
-    """What was said in them, oldest first."""
+    """What was said in them, as it was copied before `follows` named them. Nothing sets it any more."""
     dependencies: Dependencies | None = Field(default=None, exclude_if=absent)
     replays: Replays | None = Field(default=None, exclude_if=absent)
     """Whose conversation it goes on with; `continues` are then the files of that moment."""

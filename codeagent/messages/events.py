@@ -68,8 +68,10 @@ class RunSubmitted(Event):
     session_id: str | None = Field(default=None, exclude_if=absent)
     continues: Files | None = Field(default=None, exclude_if=absent)
     """The files that the session's runs before it have left."""
+    follows: tuple[str, ...] | None = Field(default=None, exclude_if=absent)
+    """Those runs, oldest first."""
     history: tuple[Turn, ...] | None = Field(default=None, exclude_if=absent)
-    """What was said in them, oldest first."""
+    """What was said in them, as it was copied before `follows` named them."""
     dependencies: Dependencies | None = Field(default=None, exclude_if=absent)
     """As its project had them."""
     replays: Replays | None = Field(default=None, exclude_if=absent)

@@ -29,7 +29,8 @@ REMAINS: Mapping[str, str] = {
     "memory that edges share": "folded runs, sealed, for an hour at most, and shown to nobody",
     "workspaces": "removed with their run's end; those of a worker that is down, when it starts again",
     "backups of the key store": "they have to expire within 30 days; until then they could bring the key back",
-    "what others were told": "runs of others in a session of several people keep what was said to them before",
+    "what others went on with": "runs of others after theirs in a session, and replays of theirs by others, keep what "
+    "was made of it there; a replay keeps its task",
     "uploads that nothing names": "removed by themselves after the grace of artifacts",
     "artifacts that others have just asked for": "the same, unless somebody names them",
     "model providers": "what they keep of requests by their own terms",

@@ -11,6 +11,7 @@ from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, ControlPlane, check_repeat
+from codeagent.messages.commands import MOST_FOLLOWED
 from codeagent.messages.envelope import Event
 from codeagent.messages.ids import parse_typed_id, session_stream
 from codeagent.messages.project_events import SessionClosed, SessionCreated, SessionRenamed
@@ -18,8 +19,6 @@ from codeagent.subjects.texts import open_texts, seal_text
 
 PREFIX = "ses"
 NONE_SUCH = "There is no such session."
-_NEWEST_RUNS = 20
-"""More than there may be submissions in a row whose commands got lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ class Sessions:
                           AS newest,
                       (SELECT run_id FROM placements WHERE session_id = $1 ORDER BY placed_at LIMIT 1) AS first""",
             session_id,
-            _NEWEST_RUNS,
+            MOST_FOLLOWED,
             tenant=tenant_id,
         )
         return SessionRuns(rows[0]["first"], rows[0]["newest"])

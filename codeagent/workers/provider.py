@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +10,12 @@ from typing import Protocol
 
 from codeagent.agent import compaction as compacting
 from codeagent.agent.exchanges import size
-from codeagent.agent.prompt import Transcript, build, compaction, offered
-from codeagent.errors import CodeAgentError, NotFound, Rejected, Unavailable
+from codeagent.agent.prompt import build, compaction, offered
+from codeagent.errors import CodeAgentError, Rejected
 from codeagent.eventlog.log import EventLog
 from codeagent.messages.commands import GenerateReply
 from codeagent.messages.conversation import AssistantMessage, ChatMessage, ToolCall
-from codeagent.messages.events import RunSubmitted
-from codeagent.messages.ids import call_stream, run_stream
+from codeagent.messages.ids import call_stream
 from codeagent.messages.loop_events import Compaction
 from codeagent.messages.results import ProviderResult
 from codeagent.messages.values import BASE_CHECKPOINT, Outcome
@@ -33,11 +31,11 @@ from codeagent.workers.ended import Ended
 from codeagent.workers.fallbacks import PATIENCE_SECONDS, Candidate, Resolve, candidates, successor
 from codeagent.workers.spending import Spending
 from codeagent.workers.storing import until_stored
+from codeagent.workers.transcripts import Transcripts
 
 INLINE_BYTES = 24_000
 """Longer texts and arguments become artifacts: an event stays well below what a record may hold."""
 
-MOST_TRANSCRIPTS = 2_000
 MOST_TRIES = RetryPolicy().max_attempts
 """Of one model in one claim."""
 OVERHEAD_TOKENS = 2_000
@@ -81,7 +79,6 @@ class ProviderPerformer:
         cache: CallCache | None = None,
     ) -> None:
         self.answers_topic = answers_topic
-        self._log = log_reader
         self._blobs = blobs
         self._resolve = resolve
         self._send_delta = send_delta
@@ -89,7 +86,7 @@ class ProviderPerformer:
         self._is_live = is_live
         self._record_calls = record_calls
         self._cache = cache or CallCache()
-        self._transcripts: OrderedDict[str, Transcript] = OrderedDict()
+        self._transcripts = Transcripts(log_reader)
 
     async def perform(self, work: Work) -> Ended:
         command = work.message.data
@@ -125,13 +122,13 @@ class ProviderPerformer:
         async def on_text(text: str) -> None:
             await deltas.write("text", text)
 
-        place, retryable = 0, False
+        tenant_id, place, retryable = work.message.envelope.tenant_id, 0, False
         while True:
             asked = chain[place]
             question = await self._question(work, command, asked.window, asked.name)
             document = await self._asks(work, record, question.request)
-            run = (await self._transcript(work, command)).spender
-            slot = self._cache.slot(work.message.envelope.tenant_id, run, asked.label, document)
+            run = (await self._transcripts.of(tenant_id, command.run_id, command.at_version)).spender
+            slot = self._cache.slot(tenant_id, run, asked.label, document)
             if (kept := await self._cache.recall(slot, question.request)) is not None:
                 record.recalled()
                 await deltas.write_whole("text", kept.message.text)
@@ -161,8 +158,8 @@ class ProviderPerformer:
         return document
 
     async def _question(self, work: Work, command: GenerateReply, window: int, name: str) -> Question:
-        transcript = await self._transcript(work, command)
         tenant_id = work.message.envelope.tenant_id
+        transcript = await self._transcripts.of(tenant_id, command.run_id, command.at_version)
         room = max(window - command.max_output_tokens - OVERHEAD_TOKENS, window // 4)
         left_out = compaction(transcript, room)
         now = left_out or transcript.compaction
@@ -178,35 +175,6 @@ class ProviderPerformer:
             max_output_tokens=command.max_output_tokens,
         )
         return Question(request, left_out)
-
-    async def _transcript(self, work: Work, command: GenerateReply) -> Transcript:
-        """The conversation as of the command's version, kept between the calls of a run."""
-        run_id, at_version = command.run_id, command.at_version
-        transcript = self._transcripts.get(run_id)
-        if transcript is None or transcript.version > at_version:
-            transcript = Transcript()
-        await self._read(transcript, work.message.envelope.tenant_id, run_id, at_version)
-        self._transcripts[run_id] = transcript
-        self._transcripts.move_to_end(run_id)
-        if len(self._transcripts) > MOST_TRANSCRIPTS:
-            self._transcripts.popitem(last=False)
-        return transcript
-
-    async def _read(self, transcript: Transcript, tenant_id: str, run_id: str, at_version: int) -> None:
-        """Reads on, up to a version. What a run replays is its tenant's, whatever its command says."""
-        while transcript.version < at_version:
-            events = await self._log.read_stream(run_stream(run_id), transcript.version, 500)
-            for stored in events[: at_version - transcript.version]:
-                if stored.tenant_id != tenant_id:
-                    raise NotFound("There is no such run.")
-                event = stored.decode()
-                transcript.add(event)
-                if isinstance(event, RunSubmitted) and event.replays is not None:
-                    replayed = Transcript()
-                    await self._read(replayed, tenant_id, event.replays.run_id, event.replays.until_version)
-                    transcript.follow(replayed)
-            if not events:
-                raise Unavailable("the run's stream is behind its own command")
 
     async def _whole(self, tenant_id: str, message: ChatMessage, most: int) -> ChatMessage:
         """Arguments that were too long to travel are put back, since vendors want the calls as they were made; of those

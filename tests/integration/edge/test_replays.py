@@ -13,7 +13,7 @@ from codeagent.eventlog.log import EventLog
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import ApprovalPolicy, Files, Replays
 from tests.integration.edge.conftest import Api
-from tests.integration.edge.test_sessions import SOURCE, Work, digest, ordered
+from tests.integration.edge.test_sessions import SOURCE, Work, digest, ordered, remembered
 from tests.integration.eventlog.steps import commit_step, failed, new_run, step
 
 _keys = iter(range(1_000_000))
@@ -182,8 +182,8 @@ async def test_it_is_no_run_of_the_session_and_knows_what_was_said_there(api: Ap
     answer = await go_on(api, second.json()["id"], 1)
     assert (answer.status_code, answer.json()["session_id"]) == (202, None)
     command = ordered(api)[1]
-    assert command.history is not None
-    assert [turn.answer for turn in command.history] == ["done"]
+    assert command.follows == work.submit.follows
+    assert [turn.answer for turn in await remembered(api)] == ["done"]
     assert command.continues == work.submit.continues
 
 

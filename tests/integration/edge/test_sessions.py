@@ -13,15 +13,26 @@ import pytest
 from codeagent import clock
 from codeagent.broker.topics import RUN_EVENTS
 from codeagent.eventlog.log import EventLog
+from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import CancelRun, ExecuteOperation, GenerateReply, SubmitRun
 from codeagent.messages.conversation import AssistantMessage, ToolCall
 from codeagent.messages.envelope import Envelope, Message, Payload
 from codeagent.messages.ids import derived_uuid, run_stream
 from codeagent.messages.results import ProviderResult, SandboxResult
-from codeagent.messages.values import ApprovalPolicy, Artifact, CollectPatch, Files, Outcome, PrepareFiles, RunStatus
+from codeagent.messages.values import (
+    ApprovalPolicy,
+    Artifact,
+    CollectPatch,
+    Files,
+    Outcome,
+    PrepareFiles,
+    RunStatus,
+    Turn,
+)
 from codeagent.messages.verification import Verification
 from codeagent.projections.runs import RunsProjector
 from codeagent.workers.step import StepLoop
+from codeagent.workers.transcripts import earlier_turns
 from tests.integration.edge.another_edge import beside_a_submission
 from tests.integration.edge.conftest import Api
 from tests.integration.subject_keys import SHARED
@@ -57,6 +68,12 @@ def ordered(api: Api) -> tuple[Envelope, SubmitRun]:
     row = api.handed_over[-1]
     assert isinstance(row.data, SubmitRun)
     return row.envelope, row.data
+
+
+async def remembered(api: Api) -> tuple[Turn, ...]:
+    """What the newest run's model is told of the runs before."""
+    envelope, sent = ordered(api)
+    return await earlier_turns(EventLog(api.database), envelope.tenant_id, sent.follows or ())
 
 
 class Work:
@@ -160,21 +177,48 @@ async def test_a_session_goes_on_after_a_run_of_somebody_who_was_erased(api: Api
         await asyncio.sleep(0.06)
         assert (await api.http.get(f"/v1/runs/{run_id}")).status_code == 410
         assert (await say(api, session_id, "more", source=SOURCE)).status_code == 202
-        assert ordered(api)[1].history is None
+        assert ordered(api)[1].follows is None
     finally:
         SHARED.kept[key_id] = kept
+
+
+async def test_what_somebody_said_who_was_erased_is_in_no_run_of_the_others(api: Api) -> None:
+    """Later runs name the ones before: their words are read where they stand, while they may be."""
+    session_id = await begin(api)
+    await say(api, session_id, "one", source=SOURCE)
+    await Work(api).whole(digest("1"), "one done")
+    await say(api, session_id, "two")
+    work = Work(api)
+    work.envelope = replace(work.envelope, actor_id="usr_colleague")
+    await work.whole(digest("2"), "two done")
+    await say(api, session_id, "three")
+    sent = ordered(api)[1]
+    assert b"one" not in encode_data(sent)
+    assert [turn.task for turn in await remembered(api)] == ["one", "two"]
+    [[first, *_], [second, *_]] = await EventLog(api.database).read_ends(
+        [run_stream(run) for run in sent.follows or ()]
+    )
+    assert first.key_id is not None
+    assert first.key_id != second.key_id
+    kept = SHARED.kept[first.key_id]
+    try:
+        await SHARED.shred(first.key_id, clock.now())
+        await asyncio.sleep(0.06)
+        assert [turn.task for turn in await remembered(api)] == ["two"]
+    finally:
+        SHARED.kept[first.key_id] = kept
 
 
 async def test_the_next_run_has_the_files_and_the_words_of_those_before(api: Api) -> None:
     session_id = await begin(api)
     first = await say(api, session_id, "Rename it.", source=SOURCE, model="test/model", limits={"max_steps": 3})
     assert (first.status_code, first.headers["location"]) == (202, f"/v1/runs/{first.json()['id']}")
-    assert (ordered(api)[1].continues, ordered(api)[1].history) == (None, None)
+    assert (ordered(api)[1].continues, ordered(api)[1].follows) == (None, None)
     await Work(api).whole(digest("1"), "Renamed.")
     second = await say(api, session_id, "Test it.")
     envelope, sent = ordered(api)
     assert sent.continues == Files(base=BASE, checkpoint=digest("1"))
-    assert [(turn.task, turn.answer, turn.status) for turn in sent.history or ()] == [
+    assert [(turn.task, turn.answer, turn.status) for turn in await remembered(api)] == [
         ("Rename it.", "Renamed.", RunStatus.COMPLETED)
     ]
     assert (sent.model, sent.source.model_dump(), sent.limits.max_steps) == ("test/model", SOURCE, 50)
@@ -192,7 +236,7 @@ async def test_the_next_run_has_the_files_and_the_words_of_those_before(api: Api
     await say(api, session_id, "More.")
     sent = ordered(api)[1]
     assert sent.continues == Files(base=BASE, checkpoint=digest("2"))
-    assert [turn.task for turn in sent.history or ()] == ["Rename it.", "Test it."]
+    assert [turn.task for turn in await remembered(api)] == ["Rename it.", "Test it."]
 
 
 async def test_the_next_run_asks_people_about_what_the_one_before_did_unless_the_message_says_otherwise(
@@ -243,7 +287,7 @@ async def test_a_canceled_run_leaves_what_it_had_and_one_without_files_what_it_w
     await work.says(text="too late")  # its answer is what the cancel waits for
     await say(api, session_id, "three")
     assert ordered(api)[1].continues == Files(base=BASE, checkpoint=digest("2"))
-    assert [turn.status for turn in ordered(api)[1].history or ()] == ["completed", "canceled"]
+    assert [turn.status for turn in await remembered(api)] == ["completed", "canceled"]
     work = Work(api)
     await work.take(CancelRun(run_id=work.submit.run_id))
     await work.take(work.submit)  # ends before it has prepared anything
@@ -360,13 +404,13 @@ async def test_another_tenants_session_is_none(api: Api) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-async def test_history_is_a_fact_of_the_runs_own_stream(api: Api) -> None:
+async def test_what_a_run_remembers_is_told_by_its_own_stream(api: Api) -> None:
     session_id = await begin(api)
-    await say(api, session_id, "one", source=SOURCE)
+    first = (await say(api, session_id, "one", source=SOURCE)).json()["id"]
     await Work(api).whole(digest("1"), "done")
     run_id = (await say(api, session_id, "two")).json()["id"]
     await Work(api).prepared()
     stored = await EventLog(api.database).read_stream(run_stream(run_id), limit=1)
     submitted = stored[0].decode()
-    assert [turn.answer for turn in submitted.history] == ["done"]  # type: ignore[attr-defined]
+    assert submitted.follows == (first,)  # type: ignore[attr-defined]
     assert submitted.continues == Files(base=BASE, checkpoint=digest("1"))  # type: ignore[attr-defined]
