@@ -34,6 +34,7 @@ CODES = {
         "env_names",
         "error_reason",
         "fallbacks",
+        "follows",
         "from_model",
         "id",
     ),
