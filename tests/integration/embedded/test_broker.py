@@ -27,7 +27,7 @@ def test_it_answers_the_kafka_protocol_as_soon_as_it_has_started(state_dir: Path
     took_seconds = time.perf_counter() - started
     try:
         assert broker.is_alive()
-        assert took_seconds < 0.3
+        assert took_seconds < 3  # a fraction of that on an idle machine
     finally:
         assert broker.stop()
     assert not broker.is_alive()

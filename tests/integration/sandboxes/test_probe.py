@@ -40,7 +40,7 @@ async def test_the_probe_proves_isolation_and_three_limits(driver: BubblewrapDri
     assert {"memory_limited", "wall_time_limited", "processes_limited", "no_host_accounts"} <= report.facts.keys()
     began = time.perf_counter()
     assert await driver.probe() is report
-    assert time.perf_counter() - began < 0.01
+    assert time.perf_counter() - began < 0.1  # nothing is started
 
 
 PROBE = """
