@@ -292,6 +292,8 @@ NOTHING_PERSONAL: dict[str, str] = {
     "placements": "which run belongs to which project and session",
     "usage_by_run": "figures of runs; whose they are is in usage_runs",
     "agent_runs": "figures of runs",
+    "session_runs": "figures of runs of sessions",
+    "session_totals": "figures of sessions",
     "provider_health": "how providers answer each worker",
     "webhooks": "addresses of programs of the tenant",
     "webhook_deliveries": "which event went to which program",
