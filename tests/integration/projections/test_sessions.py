@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
 from codeagent import clock
+from codeagent.eventlog import migrations
 from codeagent.eventlog.database import Connection, Database
 from codeagent.eventlog.log import Cursor, EventLog
 from codeagent.eventlog.stored import StoredEvent
@@ -22,11 +24,13 @@ from codeagent.messages.conversation import Usage
 from codeagent.messages.envelope import Event
 from codeagent.messages.subagents import Parent
 from codeagent.messages.values import ApprovalRequest, Outcome
+from codeagent.projections.sampling import look_at_any
 from codeagent.projections.session_statistics import SessionStatistics, session_statistics
 from codeagent.projections.sessions import SessionsProjector
 from codeagent.projections.tally import Tally
 from codeagent.projections.usage import UsageProjector
 from codeagent.projections.usage_report import Dimension, UsageQuery, usage_report
+from codeagent.projections.verification import ProjectionVerification
 from codeagent.telemetry.metrics import REGISTRY
 from tests.integration.projections.history import history
 from tests.integration.projections.logs import (
@@ -42,9 +46,11 @@ from tests.integration.projections.logs import (
     submitted,
     write,
 )
+from tests.integration.projections.test_rebuild import followed, story
 
 SESSION = "ses_1"
 TABLES = ("session_runs", "session_totals")
+MIGRATION = Path(migrations.__file__).parent / "sql" / "0040_session_totals.sql"
 
 
 async def fold(database: Database, most: int = 500) -> None:
@@ -230,3 +236,25 @@ async def test_how_far_it_is_behind_is_measured(database: Database) -> None:
     await fold(database)
     lag: Any = REGISTRY.get_sample_value("codeagent_projection_lag_seconds", {"projection": "sessions"})
     assert lag == pytest.approx((clock.now() - at(0)).total_seconds(), abs=60)
+
+
+async def test_on_a_database_of_before_it_catches_up_by_itself_and_is_not_called_wrong_meanwhile(
+    database: Database,
+) -> None:
+    for _ in range(3):
+        await write(database, story(new_run_id()))
+    await followed(database)
+    right = await rows_of(database)
+    async with database.transaction() as connection:
+        await connection.execute("DROP TABLE session_runs, session_totals")
+        await connection.execute("DELETE FROM projections WHERE name = 'sessions'")
+        await connection.execute(MIGRATION.read_text())
+    verification = ProjectionVerification(database)
+    assert [str(found) async for found in verification.findings()] == []
+    assert verification.not_begun == ["sessions"]
+    projector = SessionsProjector(database, EventLog(database))
+    while await projector.catch_up(5):
+        found = await look_at_any(database)
+        assert found is not None
+        assert found.wrong == []
+    assert await rows_of(database) == right
