@@ -74,6 +74,9 @@ def export(
     since: Since = None,
     until: Until = None,
     proofs: Annotated[bool, typer.Option("--proofs", help="With what `audit verify --export` needs.")] = False,
+    form: Annotated[str, typer.Option("--format", help="cloudevents, or ocsf for tools that read that schema.")] = (
+        "cloudevents"
+    ),
     data_dir: DataDir = None,
 ) -> None:
     """Write the audit as JSON Lines, oldest first, and check that all of it has come.
@@ -81,7 +84,8 @@ def export(
     Exit status 1 when it was cut short or its digest does not hold.
     """
     with connected(data_dir) as client:
-        pieces = client.audit_export(_asked(since=since, until=until, proofs="true" if proofs else None))
+        wanted = _asked(since=since, until=until, proofs="true" if proofs else None, format=form)
+        pieces = client.audit_export(wanted)
         if output is None:
             count = copy_checked(pieces, sys.stdout.buffer)
         else:
@@ -113,7 +117,8 @@ def copy_checked(lines: Iterator[bytes], file: BinaryIO) -> int | None:
         last = line
     try:
         end = json.loads(last)
-        holds = end["type"] == ENDED and (end["data"]["count"], end["data"]["sha256"]) == (count, digest.hexdigest())
+        told = end.get("unmapped", end)  # of a line of the OCSF schema
+        holds = told["type"] == ENDED and (told["data"]["count"], told["data"]["sha256"]) == (count, digest.hexdigest())
     except (ValueError, KeyError, TypeError):
         return None
     return count if holds else None

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from codeagent import clock
 from codeagent.edge.answers import NO_STORE
-from codeagent.edge.audit_export import Proofs, lines
+from codeagent.edge.audit_export import ExportFormat, Proofs, lines
 from codeagent.edge.audit_models import AuditPage, VerificationModel, cloud_event
 from codeagent.edge.audit_verify import verified
 from codeagent.edge.authors import author_of
@@ -26,6 +26,7 @@ from codeagent.projections.audit import Outcome
 from codeagent.projections.audit_reads import AuditReads, SearchCursor
 from codeagent.projections.audit_search import AuditFilter, AuditSearch
 from codeagent.transparency.lookup import LogLookup
+from codeagent.transparency.ocsf import VERSION
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"], responses=errors_of(400, 401, 403, 404, 422, 503))
 _NAME = r"^[A-Za-z0-9_.:-]{1,100}$"
@@ -128,17 +129,22 @@ async def export_audit(
     caller: AuditReader,
     wanted: Wanted,
     proofs: Annotated[bool, Query(description="Whether each line carries the proof that it is in the log.")] = False,
+    form: Annotated[
+        ExportFormat, Query(alias="format", description=f"A CloudEvent a line, or an event of OCSF {VERSION}.")
+    ] = ExportFormat.CLOUDEVENTS,
 ) -> Response:
     """All lines that fit, up to now unless `until` is given. The last line is of the type
     `io.codeagent.audit.export.ended.v1`: an export without it was cut short. Its `sha256` is that of all lines
     before it. With `proofs` it carries the signed checkpoint as well, to which the lines' `logpath` leads from their
-    `logindex`, and `codeagent audit verify --export` verifies the file by itself."""
+    `logindex`, and `codeagent audit verify --export` verifies the file by itself. As OCSF, an event of another schema
+    is made of each CloudEvent; with `proofs` that is in its `raw_data`, and verified with it."""
     found = None
     if proofs:
         lookup = LogLookup(context.database)
         found = Proofs(lookup, await lookup.newest())
     bounded = replace(wanted, until=wanted.until or clock.now())
     await AuditReads(context.database).record(author_of(caller), "export", bounded.text())
-    body = lines(AuditSearch(context.database), caller.tenant_id, bounded, found)
-    headers = {"Cache-Control": NO_STORE, "Content-Disposition": 'attachment; filename="audit.jsonl"'}
+    body = lines(AuditSearch(context.database), caller.tenant_id, bounded, found, form)
+    name = "audit.jsonl" if form is ExportFormat.CLOUDEVENTS else f"audit.{form}.jsonl"
+    headers = {"Cache-Control": NO_STORE, "Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(body, headers=headers, media_type="application/jsonl")

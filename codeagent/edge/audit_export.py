@@ -1,9 +1,10 @@
-"""The audit as a file: one CloudEvent a line, and a last one that tells how many there were and their digest."""
+"""The audit as a file: an event a line, and a last one that tells how many there were and their digest."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -14,13 +15,21 @@ from codeagent import clock
 from codeagent.edge.audit_models import cloud_event
 from codeagent.messages.envelope import TYPE_PREFIX, instant
 from codeagent.projections.audit_search import AuditEntry, AuditFilter, AuditSearch
-from codeagent.transparency.exports import Entry, proving
+from codeagent.transparency.exports import Entry, proving, rendering
 from codeagent.transparency.lookup import LogLookup
+from codeagent.transparency.ocsf import ocsf_ended
 from codeagent.transparency.tables import StoredCheckpoint
 
 ENDED = f"{TYPE_PREFIX}audit.export.ended.v1"
 """The type of the last line. An export without it was cut short."""
 _CHUNK = 64 << 10
+
+
+class ExportFormat(StrEnum):
+    """What a line is: a structured CloudEvent, or an event of the OCSF schema."""
+
+    CLOUDEVENTS = "cloudevents"
+    OCSF = "ocsf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,11 @@ class Proofs:
 
 
 async def lines(
-    search: AuditSearch, tenant_id: str, wanted: AuditFilter, proofs: Proofs | None = None
+    search: AuditSearch,
+    tenant_id: str,
+    wanted: AuditFilter,
+    proofs: Proofs | None = None,
+    form: ExportFormat = ExportFormat.CLOUDEVENTS,
 ) -> AsyncIterator[bytes]:
     """JSON Lines, oldest first, in pieces of about `_CHUNK` bytes: memory stays the same however long it gets. `count`
     and `sha256` are those of all lines before the last, line ends included."""
@@ -46,7 +59,7 @@ async def lines(
             event = cloud_event(entry)
             if proofs is not None:
                 event |= proving(entry.event, proved.get(entry.event.id))
-            line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+            line = _line(event, form, with_proof=proofs is not None)
             digest.update(line)
             count += 1
             piece += line
@@ -54,11 +67,19 @@ async def lines(
                 yield bytes(piece)
                 piece.clear()
     ended = {"count": count, "sha256": digest.hexdigest(), "filter": wanted.text()}
-    yield bytes(piece) + _ended(tenant_id, ended if proofs is None else ended | {"checkpoint": proofs.checkpoint.note})
+    last = _ended(tenant_id, ended if proofs is None else ended | {"checkpoint": proofs.checkpoint.note})
+    shown = ocsf_ended(last) if form is ExportFormat.OCSF else last
+    yield bytes(piece) + orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _ended(tenant_id: str, data: dict[str, Any]) -> bytes:
-    event = {
+def _line(event: dict[str, Any], form: ExportFormat, *, with_proof: bool) -> bytes:
+    if form is ExportFormat.OCSF:
+        return rendering(event, proving=with_proof)
+    return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _ended(tenant_id: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {
         "specversion": "1.0",
         "id": str(clock.new_uuid()),
         "source": f"/tenants/{tenant_id}/audit",
@@ -67,4 +88,3 @@ def _ended(tenant_id: str, data: dict[str, Any]) -> bytes:
         "datacontenttype": "application/json",
         "data": data,
     }
-    return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)

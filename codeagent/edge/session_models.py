@@ -19,6 +19,9 @@ from codeagent.edge.models import (
     Strict,
     VerificationBody,
 )
+from codeagent.edge.usage_models import RunCounts, UsageFigures
+from codeagent.messages.values import RunStatus
+from codeagent.projections.session_statistics import SessionStatistics
 from codeagent.projects.sessions import Session
 
 Title = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["Rounding in the cart"])]
@@ -60,8 +63,30 @@ class MessageBody(Strict):
         return RunBody.model_validate({"task": said.pop("content"), **said, "session_id": session_id})
 
 
+class SessionStatsModel(BaseModel):
+    """What a session's runs came to so far, those included that other runs have started. Follows the log with a short
+    delay."""
+
+    runs: RunCounts
+    calls: int = Field(description="Model calls, failed ones included.")
+    unpriced_calls: int = Field(description="Those among them whose price is not known: they are missing in the cost.")
+    input_tokens: int
+    output_tokens: int
+    cost_usd: str
+    last_run_id: str | None = Field(description="The run that was submitted last, and that no other run has started.")
+    last_run_status: RunStatus | None
+    last_active_at: datetime | None = Field(description="When something last happened in one of its runs.")
+
+    @classmethod
+    def of(cls, found: SessionStatistics) -> Self:
+        figures = UsageFigures.values(found.used)
+        counted = ("runs", "calls", "unpriced_calls", "input_tokens", "output_tokens", "cost_usd")
+        last = ("last_run_id", "last_run_status", "last_active_at")
+        return cls(**{name: figures[name] for name in counted}, **{name: getattr(found, name) for name in last})
+
+
 class SessionModel(BaseModel):
-    """A conversation: runs that follow each other on the same files. `version` is its ETag."""
+    """A conversation: runs that follow each other on the same files. `version` is its ETag, and not that of `stats`."""
 
     id: str
     project_id: str | None
@@ -71,11 +96,13 @@ class SessionModel(BaseModel):
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None
+    stats: SessionStatsModel
 
     @classmethod
-    def of(cls, session: Session) -> Self:
+    def of(cls, session: Session, stats: SessionStatistics) -> Self:
         names = ("id", "project_id", "title", "version", "created_at", "updated_at", "closed_at")
-        return cls(closed=session.closed_at is not None, **{name: getattr(session, name) for name in names})
+        told = {name: getattr(session, name) for name in names}
+        return cls(closed=session.closed_at is not None, stats=SessionStatsModel.of(stats), **told)
 
 
 class SessionPage(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -10,7 +11,7 @@ from fastapi.responses import Response
 from codeagent.edge.accept import idempotency_key
 from codeagent.edge.answers import answer, made
 from codeagent.edge.authors import author_of
-from codeagent.edge.context import Context, RunReader, RunWriter
+from codeagent.edge.context import Context, EdgeContext, RunReader, RunWriter
 from codeagent.edge.models import ProjectId, RunModel, RunPage
 from codeagent.edge.pages import Limit, PageCursor, page_answer
 from codeagent.edge.parameters import IDEMPOTENCY_KEY, PREFER, IfMatch, RequestKey, taking
@@ -19,9 +20,11 @@ from codeagent.edge.problems import errors_of
 from codeagent.edge.resolve import project_of
 from codeagent.edge.runs import SUBMITTED, page_of_runs, submitted
 from codeagent.edge.session_models import MessageBody, SessionBody, SessionModel, SessionPage, SessionPatch
+from codeagent.identity.principal import Principal
 from codeagent.messages.ids import derived_uuid, typed_id
 from codeagent.projections.runs import RunFilter
-from codeagent.projects.sessions import PREFIX, SessionOrder
+from codeagent.projections.session_statistics import session_statistics
+from codeagent.projects.sessions import PREFIX, Session, SessionOrder
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=errors_of(400, 401, 403, 404, 422, 503))
 
@@ -47,7 +50,8 @@ async def create_session(
     order = SessionOrder(session_id, body.project_id, body.title, body.fingerprint())
     session, repeated = await context.sessions.create(author_of(caller), order)
     location = f"/v1/sessions/{session.id}"
-    return made(SessionModel.of(session), location, repeated=repeated, version=session.version)
+    [shown] = await _shown(context, caller, [session])
+    return made(shown, location, repeated=repeated, version=session.version)
 
 
 @router.get("", response_model=SessionPage, summary="List sessions, newest first")
@@ -60,15 +64,16 @@ async def list_sessions(
 ) -> Response:
     """The tenant's sessions, closed ones included."""
     found, following = await context.sessions.page(caller.tenant_id, project_id=project_id, after=cursor, limit=limit)
-    page = SessionPage(items=[SessionModel.of(session) for session in found], next_cursor=following)
+    page = SessionPage(items=await _shown(context, caller, found), next_cursor=following)
     return page_answer(page, "/v1/sessions", project_id=project_id, limit=limit, cursor=following)
 
 
 @router.get("/{session_id}", response_model=SessionModel, summary="A session as it is now")
 async def get_session(session_id: str, context: Context, caller: RunReader) -> Response:
-    """With the ETag that changing it takes."""
+    """With the ETag that changing it takes. `stats` change without it, as its runs go on."""
     session = await context.sessions.find(caller.tenant_id, session_id)
-    return answer(SessionModel.of(session), version=session.version)
+    [shown] = await _shown(context, caller, [session])
+    return answer(shown, version=session.version)
 
 
 @router.patch("/{session_id}", response_model=SessionModel, summary="Rename a session", responses=errors_of(412, 428))
@@ -79,7 +84,8 @@ async def rename_session(
     session = await context.sessions.find(caller.tenant_id, session_id)
     check_match(if_match, session.version)
     renamed = await context.sessions.rename(author_of(caller), session, body.title)
-    return answer(SessionModel.of(renamed), version=renamed.version)
+    [shown] = await _shown(context, caller, [renamed])
+    return answer(shown, version=renamed.version)
 
 
 @router.delete("/{session_id}", status_code=204, summary="Close a session", responses=errors_of(412, 428))
@@ -90,6 +96,13 @@ async def close_session(session_id: str, context: Context, caller: RunWriter, if
         check_match(if_match, session.version)
         await context.sessions.close(author_of(caller), session)
     return Response(status_code=204)
+
+
+async def _shown(context: EdgeContext, caller: Principal, sessions: Sequence[Session]) -> list[SessionModel]:
+    """Sessions with what their runs have brought."""
+    ids = [session.id for session in sessions]
+    stats = await session_statistics(context.database, caller.tenant_id, ids)
+    return [SessionModel.of(session, stats[session.id]) for session in sessions]
 
 
 @router.get("/{session_id}/runs", response_model=RunPage, summary="A session's runs, newest first")

@@ -1,7 +1,8 @@
 """Where this system keeps data of persons: each table, with what it is for, of which kind it is and how long it stays.
 
 The record of processing activities (Art. 30) is made from this list and that of `message_fields`, and it says what an
-export holds and what an erasure does. A test holds it against the database: a table that is not in it fails.
+export holds and what an erasure does. A test holds it against the database: a table that is neither in it nor in
+`nothing_personal` fails.
 """
 
 from __future__ import annotations
@@ -278,33 +279,3 @@ HOLDINGS: tuple[Holding, ...] = (
         "removed; not exported: the run says the same",
     ),
 )
-
-NOTHING_PERSONAL: dict[str, str] = {
-    "alembic_version": "the schema's version",
-    "projections": "places in the log",
-    "tenants": "organisations",
-    "refresh_tokens": "digests, reached through login_sessions and removed with them",
-    "service_accounts": "programs",
-    "signing_keys": "keys of the installation",
-    "instance_secrets": "keys of the installation",
-    "login_throttles": "keyed digests, gone in a day",
-    "git_credentials": "secrets of projects, under names of accounts elsewhere",
-    "placements": "which run belongs to which project and session",
-    "usage_by_run": "figures of runs; whose they are is in usage_runs",
-    "agent_runs": "figures of runs",
-    "provider_health": "how providers answer each worker",
-    "webhooks": "addresses of programs of the tenant",
-    "webhook_deliveries": "which event went to which program",
-    "webhook_attempts": "how that went",
-    "revocations": "ids of credentials, gone in a day",
-    "audit_leaves": "which event is which entry of the log's proof",
-    "audit_tiles": "hashes",
-    "audit_checkpoints": "hashes, signed",
-    "audit_keys": "public keys of the installation",
-    "audit_anchors": "how much of the log is proven elsewhere",
-    "artifact_references": "which artifacts the log names",
-    "dependency_caches": "which artifacts hold what a tenant has installed",
-    "sandbox_quotas": "what tenants may use",
-    "sandbox_reservations": "what commands under way may use",
-}
-"""Tables without data of persons, and what is in them."""

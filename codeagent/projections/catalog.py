@@ -7,8 +7,17 @@ from codeagent.projections.artifact_references import ArtifactReferences
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.projection import Projection
 from codeagent.projections.runs import RunsProjector
+from codeagent.projections.sessions import SessionsProjector
 from codeagent.projections.usage import UsageProjector
 
 PROJECTIONS: dict[str, type[Projection]] = {
-    kind.NAME: kind for kind in (RunsProjector, UsageProjector, AgentRunsProjector, AuditProjector, ArtifactReferences)
+    kind.NAME: kind
+    for kind in (
+        RunsProjector,
+        UsageProjector,
+        SessionsProjector,
+        AgentRunsProjector,
+        AuditProjector,
+        ArtifactReferences,
+    )
 }

@@ -11,11 +11,9 @@ from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages.ids import run_stream
 from codeagent.projections.catalog import PROJECTIONS
 from codeagent.projections.comparison import Difference, Sample, compare
-from codeagent.projections.projection import Projection
+from codeagent.projections.projection import Projection, Sums
 from codeagent.projections.rebuild import place_of
 from codeagent.projections.shadow import shadowed
-from codeagent.projections.tally import COUNTERS
-from codeagent.projections.usage import UsageProjector
 
 MOST_EVENTS = 20_000
 """A run with more is not looked at, so that a look stays short."""
@@ -24,14 +22,10 @@ SELECT run_id FROM public.runs TABLESAMPLE SYSTEM (
     (SELECT least(100, 100 * 200 / greatest(reltuples, 1)) FROM pg_class WHERE oid = 'public.runs'::regclass))
 ORDER BY random() LIMIT 1"""
 """Of a few hundred that lie together somewhere: sorting all of them would take too long."""
-_SUMS = ", ".join(f"sum({name})" for name in COUNTERS)
-_BY_DAY, _BY_RUN = (
-    f"SELECT day, model, {_SUMS} FROM public.{table} WHERE (tenant_id, day) IN (SELECT * FROM days) GROUP BY day, model"  # noqa: S608  constants
-    for table in ("usage_by_day", "usage_by_run")
-)
-_WRONG_SUMS = f"""
-WITH days AS (SELECT tenant_id, day FROM public.usage_by_run WHERE run_id = $1)
-SELECT (SELECT count(*) FROM ({_BY_RUN} EXCEPT {_BY_DAY}) m), (SELECT count(*) FROM ({_BY_DAY} EXCEPT {_BY_RUN}) s)"""  # noqa: S608  constants
+_WRONG_SUMS = """
+WITH made AS ({made}), found AS ({found})
+SELECT (SELECT count(*) FROM (SELECT * FROM made EXCEPT SELECT * FROM found) m),
+       (SELECT count(*) FROM (SELECT * FROM found EXCEPT SELECT * FROM made) s)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +55,6 @@ async def _look(session: Connection, database: Database, run_id: str) -> Look | 
     wrong: list[tuple[str, Difference]] = []
     for name, kind in PROJECTIONS.items():
         wrong += [(name, each) for each in await _differences(session, kind, kind(database, log), run_id, story)]
-    sums = await session.fetchrow(_WRONG_SUMS, run_id)
-    if sums is not None and any(sums):
-        wrong.append((UsageProjector.NAME, Difference("usage_by_day", sums[0], sums[1])))
     return Look(run_id, wrong)
 
 
@@ -77,4 +68,11 @@ async def _differences(
     await projection.take(session, taken)
     sample = Sample(run_id, [event.id for event in taken])
     found = [await compare(session, kept, sample) for kept in kind.KEEPS if kept.sample is not None]
+    found += [await _wrong_sums(session, kept.table, kept.sums, run_id) for kept in kind.KEEPS if kept.sums is not None]
     return [each for each in found if each]
+
+
+async def _wrong_sums(session: Connection, table: str, sums: Sums, run_id: str) -> Difference:
+    row = await session.fetchrow(_WRONG_SUMS.format(made=sums.made, found=sums.found), run_id)
+    assert row is not None  # it counts
+    return Difference(table, row[0], row[1])

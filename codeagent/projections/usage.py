@@ -17,7 +17,7 @@ from codeagent.eventlog.unreadable import readable
 from codeagent.messages import events
 from codeagent.messages.calls import CallEnded
 from codeagent.messages.envelope import Event
-from codeagent.projections.projection import Kept, Projection
+from codeagent.projections.projection import Kept, Projection, Sums
 from codeagent.projections.tally import COUNTED, COUNTERS, Tally, tallies_of
 
 
@@ -84,6 +84,14 @@ class _Page:
         return found
 
 
+_SUMS = ", ".join(f"sum({name})" for name in COUNTERS)
+_OF_RUNS, _OF_DAYS = (
+    f"""SELECT day, model, {_SUMS} FROM public.{table} WHERE (tenant_id, day) IN
+            (SELECT tenant_id, day FROM public.usage_by_run WHERE run_id = $1) GROUP BY day, model"""  # noqa: S608  constants
+    for table in ("usage_by_run", "usage_by_day")
+)
+
+
 class UsageProjector(Projection):
     """Keeps `usage_runs`, `usage_by_run` and `usage_by_day`."""
 
@@ -92,7 +100,12 @@ class UsageProjector(Projection):
     KEEPS = (
         Kept("usage_runs", ("run_id",)),
         Kept("usage_by_run", ("run_id", "day", "model")),
-        Kept("usage_by_day", ("tenant_id", "day", "model", "project_id", "principal_id"), sample=None),
+        Kept(
+            "usage_by_day",
+            ("tenant_id", "day", "model", "project_id", "principal_id"),
+            sample=None,
+            sums=Sums(_OF_RUNS, _OF_DAYS),
+        ),
     )
     BESIDE = ("sandbox_reservations", "call_reservations")
 

@@ -103,11 +103,10 @@ class RunView:
         self.approvals.take(event, stored)
 
     def _take(self, event: object, at: datetime) -> None:
+        self.status = status_after(event) or self.status
         match event:
             case events.RunSubmitted():
                 self._submitted(event)
-            case events.RunStarted():
-                self.status = RunStatus.WORKING
             case events.MessageCompleted() | MessageFailed():
                 self.steps += isinstance(event, events.MessageCompleted)
                 self.usage = self.usage + event.usage
@@ -123,7 +122,6 @@ class RunView:
             case events.CancelRequested():
                 self.cancel_requested_at = at
             case events.RunEnded():
-                self.status = RunStatus(event.NAME.removeprefix("run."))
                 self.status_reason = event.status_reason
                 self.message = event.message
             case _:
@@ -147,16 +145,29 @@ class RunView:
 
     def _waits(self, event: events.InputRequired | events.RunResumed) -> None:
         if isinstance(event, events.InputRequired):
-            self.status, self.status_reason = RunStatus.INPUT_REQUIRED, "approval_required"
+            self.status_reason = "approval_required"
             # A child's deadline does not stand still: its parent waits for it.
             self.deadline_at = None if self.parent_run_id is None else self.deadline_at
         else:
-            self.status, self.status_reason = RunStatus.WORKING, ""
+            self.status_reason = ""
             self.deadline_at = event.deadline_at
 
     def _prepared(self, event: events.StepCompleted) -> None:
         if event.base is not None:
             self.files = Files(base=event.base, checkpoint=event.checkpoint or BASE_CHECKPOINT)
+
+
+def status_after(event: object) -> RunStatus | None:
+    """What an event makes of the status of its run; None where it stays as it was."""
+    match event:
+        case events.RunStarted() | events.RunResumed():
+            return RunStatus.WORKING
+        case events.InputRequired():
+            return RunStatus.INPUT_REQUIRED
+        case events.RunEnded():
+            return RunStatus(event.NAME.removeprefix("run."))
+        case _:
+            return None
 
 
 def _parent(said: SubmitRun | events.RunSubmitted) -> str | None:

@@ -1,5 +1,6 @@
 """Exported events that prove themselves: what a line carries so that its leaf and the way to a signed root can be
-computed from it, and a check of all lines that needs the file and the log's public keys alone."""
+computed from it, and a check of all lines that needs the file and the log's public keys alone. Lines of the OCSF
+schema carry the event beside what they make of it, and both are checked."""
 
 from __future__ import annotations
 
@@ -18,12 +19,15 @@ from codeagent.transparency.checkpoints import Checkpoint, open_checkpoint
 from codeagent.transparency.findings import OF_NOTES, Code, Discrepancy
 from codeagent.transparency.keys import LogKeys
 from codeagent.transparency.notes import NoteRejected, decoded, encoded
+from codeagent.transparency.ocsf import RAW, is_ocsf, ocsf_event
 from codeagent.transparency.proofs import ProofRejected, check_inclusion
 
 _WITHHELD = ("run-", "call-", "exec-")
 """Streams of which an export does not tell, or not all, what their events say."""
 _SAID = {"correlationid": None, "causationid": None, "authtype": "system", "authid": "system"}
 """Attributes of a line that are in the metadata, and what stands for those that are not."""
+_NO_END = "it does not tell what came before, with its checkpoint"
+_NO_PROOF = f"OCSF is a rendering: what verifies are CloudEvents, which its lines have in {RAW} when taken with proofs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +86,18 @@ class ExportCheck:
     """Lines that were no entries of the log when they were exported."""
     withheld: int = 0
     """Lines of which the data is not in the file, or not all of it."""
+    _rendered: bool = False
+    """Whether lines are of the OCSF schema."""
 
     def findings(self, lines: Iterable[bytes], last: bytes) -> Iterator[Discrepancy]:
         """`lines` are all of them, line ends included, the `last` one too."""
         try:
-            end = orjson.loads(last)["data"]
+            end = orjson.loads(last)
+            self._rendered = is_ocsf(end)
+            end = (end["unmapped"] if self._rendered else end)["data"]
             count, digest, note = int(end["count"]), str(end["sha256"]), end["checkpoint"]
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            yield Discrepancy(
-                Code.EXPORT_CUT, "the last line", "it does not tell what came before, with its checkpoint"
-            )
+            yield Discrepancy(Code.EXPORT_CUT, "the last line", _NO_PROOF if self._rendered else _NO_END)
             return
         opened = self._opened(note)
         checkpoint = opened if isinstance(opened, Checkpoint) else None
@@ -117,13 +123,19 @@ class ExportCheck:
     def _line(self, number: int, text: bytes, checkpoint: Checkpoint | None) -> Iterator[Discrepancy]:
         where = f"line {number}"
         try:
-            line = orjson.loads(text)
+            line, rendered = orjson.loads(text), text
+            if self._rendered:
+                line = orjson.loads(line[RAW])
+                rendered = rendering(line, proving=True)
             event = _event_of(line)
             entry = _entry_of(line)
         except Exception as error:  # whatever somebody has made of it
             yield Discrepancy(Code.LINE_MALFORMED, where, f"not an event with its proof ({type(error).__name__})")
             return
         where = f"line {number} (event {event.id})"
+        if text != rendered:  # byte for byte, so that no reader finds something else in it
+            detail = f"it is not what this release makes of the CloudEvent in its {RAW}"
+            yield Discrepancy(Code.RENDERING_CHANGED, where, detail)
         if leaf_of(event) != event.leaf_hash:
             yield Discrepancy(Code.ATTRIBUTES_CHANGED, where, "its attributes do not match its leaf hash")
         wrong = [name for name, other in _SAID.items() if line.get(name) != event.metadata.get(name, other)]
@@ -143,6 +155,12 @@ def _entry_of(line: Mapping[str, Any]) -> Entry | None:
     if "logindex" not in line:
         return None
     return Entry(int(line["logindex"]), tuple(decoded(text) for text in line["logpath"].split()))
+
+
+def rendering(event: Mapping[str, Any], *, proving: bool) -> bytes:
+    """The line of a CloudEvent in the OCSF schema, which has the CloudEvent whole where that is to prove itself."""
+    raw = {RAW: orjson.dumps(event).decode()} if proving else {}
+    return orjson.dumps(ocsf_event(event) | raw, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _proved(where: str, leaf: bytes, entry: Entry, checkpoint: Checkpoint) -> Iterator[Discrepancy]:

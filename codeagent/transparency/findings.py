@@ -35,6 +35,7 @@ class Code(StrEnum):
     LOG_TRUNCATED = "log_truncated"
     PROOF_REJECTED = "proof_rejected"
     LINE_MALFORMED = "line_malformed"
+    RENDERING_CHANGED = "rendering_changed"
     EXPORT_CUT = "export_cut"
 
 

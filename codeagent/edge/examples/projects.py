@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codeagent.edge.examples.names import LATER, MORNING, PROJECT_ID, SESSION_ID, VERIFICATION
+from codeagent.edge.examples.names import LATER, MORNING, PROJECT_ID, RUN_ID, SESSION_ID, VERIFICATION
 
 _PROJECT_BODY: dict[str, Any] = {
     "name": "shop",
@@ -31,6 +31,17 @@ _PROJECT: dict[str, Any] = {
     "updated_at": LATER,
     "archived_at": None,
 }
+_CONVERSATION_STATS: dict[str, Any] = {
+    "runs": {"submitted": 3, "completed": 2, "failed": 1, "canceled": 0, "rejected": 0},
+    "calls": 14,
+    "unpriced_calls": 0,
+    "input_tokens": 48_211,
+    "output_tokens": 3_907,
+    "cost_usd": "0.14",
+    "last_run_id": RUN_ID,
+    "last_run_status": "completed",
+    "last_active_at": LATER,
+}
 _CONVERSATION: dict[str, Any] = {
     "id": SESSION_ID,
     "project_id": PROJECT_ID,
@@ -40,6 +51,7 @@ _CONVERSATION: dict[str, Any] = {
     "created_at": MORNING,
     "updated_at": MORNING,
     "closed_at": None,
+    "stats": _CONVERSATION_STATS,
 }
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -58,6 +70,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "SessionBody": {"project_id": PROJECT_ID, "title": "Rounding in the cart"},
     "SessionPatch": {"title": "Rounding"},
+    "SessionStatsModel": _CONVERSATION_STATS,
     "SessionModel": _CONVERSATION,
     "SessionPage": {"items": [_CONVERSATION], "next_cursor": None},
     "MessageBody": {"content": "Now add a test for it.", "limits": {"max_steps": 20}},

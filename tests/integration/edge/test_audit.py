@@ -19,13 +19,16 @@ from codeagent.cli.audit import copy_checked
 from codeagent.cli.main import app as commands
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import forget_origins
+from codeagent.messages.envelope import instant
 from codeagent.messages.ids import call_stream, run_stream
 from codeagent.messages.values import Outcome
+from codeagent.transparency.ocsf import VERSION, ocsf_event
 from tests.integration.edge.auditing import EVENTS, EXPORT, acts, catch_up, exported, lines
 from tests.integration.edge.gateway import MINE, Edge
 from tests.integration.eventlog.steps import commit_step, new_run, started, step
 from tests.integration.opened import everything_said
 from tests.integration.projections.logs import Happened, call, write_at_once
+from tests.unit.transparency.ocsf_schema import problems
 
 
 async def run_of_mine(url: str, events: int = 1) -> str:
@@ -277,6 +280,35 @@ async def test_the_command_line_takes_no_export_that_was_cut_or_changed(edge: Ed
         assert copy_checked(iter(broken), io.BytesIO()) is None
 
 
+async def test_the_same_lines_come_in_the_ocsf_schema(edge: Edge, newest_database_url: str) -> None:
+    """Valid by the published schema, in the same order, and with no word that the other export does not have."""
+    await edge.make_key(edge.keys.owner)
+    assert (await edge.call(edge.keys.powerless, "GET", "/v1/runs")).status_code == 403
+    owner, run_id = Database(newest_database_url, connections=1), new_run()
+    await write_at_once(owner, [Happened(run_id, call(run_id), tenant_id=MINE)])
+    await owner.close()
+    await catch_up(newest_database_url)
+    until = {"until": instant(clock.now())}
+    events, _ = exported((await edge.call(edge.keys.owner, "GET", EXPORT, params=until)).text)
+    answer = await edge.call(edge.keys.owner, "GET", EXPORT, params={**until, "format": "ocsf"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="audit.ocsf.jsonl"'
+    *told, end = (json.loads(line) for line in answer.text.splitlines())
+    assert [problem for each in (*told, end) for problem in problems(each)] == []
+    assert [each["metadata"]["uid"] for each in told] == [event["id"] for event in events]
+    assert told == [ocsf_event(event) for event in events]
+    assert {each["class_uid"] for each in told} >= {0, 6003}
+    body = answer.content[: answer.content.rstrip(b"\n").rindex(b"\n") + 1]
+    assert end["unmapped"]["data"]["sha256"] == sha256(body).hexdigest()
+    whole = answer.content.splitlines(keepends=True)
+    assert copy_checked(iter(whole), io.BytesIO()) == len(events)
+    for broken in (whole[:-1], whole[1:]):
+        assert copy_checked(iter(broken), io.BytesIO()) is None
+    assert refused(await edge.call(edge.keys.owner, "GET", EXPORT, params={"format": "xml"})) == (
+        422,
+        "validation_failed",
+    )
+
+
 async def test_the_command_line_searches_and_exports(
     edge: Edge, newest_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,3 +330,5 @@ async def test_the_command_line_searches_and_exports(
     events, end = exported(path.read_text())
     assert made == [event["resourceid"] for event in events if event["resourcekind"] == "api_key"]
     assert end["count"] == len(events)
+    await said("export", "--output", str(path), "--until", "2030-01-01T00:00:00Z", "--format", "ocsf")
+    assert {json.loads(line)["metadata"]["version"] for line in path.read_text().splitlines()} == {VERSION}

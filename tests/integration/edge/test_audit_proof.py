@@ -136,6 +136,27 @@ async def test_an_export_with_proofs_verifies_without_the_database(
     assert "FAILED export_cut at the file" in changed.stdout
 
 
+async def test_an_export_in_the_ocsf_schema_verifies_too_and_is_refused_without_proofs(
+    edge: Edge, owner: Database, newest_database_url: str, tmp_path: Path
+) -> None:
+    await edge.make_key(edge.keys.owner)
+    await append_runs(owner, 2, tenant=MINE)
+    await seal_all(owner, Sealer(owner, KEYS))
+    await catch_up(newest_database_url)
+    path = "/v1/audit/export?format=ocsf"
+    proving, plain = [await edge.call(edge.keys.owner, "GET", f"{path}{more}") for more in ("&proofs=true", "")]
+    (tmp_path / "log.key").write_text(str(KEY.verifier))
+    (tmp_path / "audit.jsonl").write_text(proving.text)
+    (tmp_path / "changed.jsonl").write_text(proving.text.replace('"uid":"usr_owner"', '"uid":"usr_other"'))
+    (tmp_path / "plain.jsonl").write_text(plain.text)
+    done = await verify(tmp_path, "audit.jsonl")
+    assert done.exit_code == 0, done.output
+    changed = await verify(tmp_path, "changed.jsonl")
+    assert (changed.exit_code, "FAILED rendering_changed at line " in changed.stdout) == (1, True)
+    refused = await verify(tmp_path, "plain.jsonl")
+    assert (refused.exit_code, "OCSF is a rendering: what verifies are CloudEvents" in refused.stdout) == (1, True)
+
+
 async def verify(folder: Path, name: str) -> Result:
     words = ["audit", "verify", "--export", str(folder / name), "--keys", str(folder / "log.key")]
     return await asyncio.to_thread(CliRunner().invoke, app, words)

@@ -31,10 +31,12 @@ from codeagent.messages.values import (
 )
 from codeagent.messages.verification import Verification
 from codeagent.projections.runs import RunsProjector
+from codeagent.projections.sessions import SessionsProjector
 from codeagent.workers.step import StepLoop
 from codeagent.workers.transcripts import earlier_turns
 from tests.integration.edge.another_edge import beside_a_submission
 from tests.integration.edge.conftest import Api
+from tests.integration.projections.logs import Happened, call, caught_up, write
 from tests.integration.subject_keys import SHARED
 from tests.integration.workers.system import Mailbox
 
@@ -162,6 +164,27 @@ async def test_a_session_is_made_once_found_renamed_and_closed(api: Api) -> None
     assert (refused.status_code, refused.json()["code"]) == (409, "session_closed")
     stored = await EventLog(api.database).read_stream(f"session-{session['id']}")
     assert [event.type for event in stored] == ["session.created", "session.renamed", "session.closed"]
+
+
+async def test_a_session_shows_what_its_runs_have_brought_alone_and_in_the_list(api: Api) -> None:
+    session_id, empty = await begin(api), await begin(api)
+    said = await say(api, session_id, "Rename it.", source=SOURCE)
+    await Work(api).whole(digest("1"), "Renamed.")
+    run_id = str(said.json()["id"])
+    [tenant] = {event.tenant_id for event in await EventLog(api.database).read_stream(run_stream(run_id))}
+    await write(api.database, [Happened(run_id, call(run_id), tenant_id=tenant)])
+    await caught_up(api.database, SessionsProjector(api.database, EventLog(api.database)))
+    stats = (await api.http.get(f"/v1/sessions/{session_id}")).json()["stats"]
+    assert stats["runs"] == {"submitted": 1, "completed": 1, "failed": 0, "canceled": 0, "rejected": 0}
+    assert (stats["calls"], stats["input_tokens"], stats["output_tokens"], stats["cost_usd"]) == (1, 100, 10, "0.10")
+    assert (stats["last_run_id"], stats["last_run_status"]) == (run_id, "completed")
+    listed = {item["id"]: item["stats"] for item in (await api.http.get("/v1/sessions")).json()["items"]}
+    assert listed[session_id] == stats
+    assert listed[empty] == (await api.http.get(f"/v1/sessions/{empty}")).json()["stats"]
+    assert (listed[empty]["runs"]["submitted"], listed[empty]["last_run_id"]) == (0, None)
+    headers = {"If-Match": '"1"'}
+    renamed = await api.http.patch(f"/v1/sessions/{session_id}", json={"title": "x"}, headers=headers)
+    assert renamed.json()["stats"] == stats
 
 
 async def test_a_session_goes_on_after_a_run_of_somebody_who_was_erased(api: Api) -> None:

@@ -60,6 +60,8 @@ GRANTS = {
     "runs": WHOLE,
     "sandbox_quotas": "SELECT",
     "sandbox_reservations": WHOLE,
+    "session_runs": WHOLE,
+    "session_totals": WHOLE,
     "signing_keys": "SELECT UPDATE(private_sealed)",
     "snapshots": "DELETE SELECT",
     "submissions": WHOLE,

@@ -26,7 +26,8 @@ from codeagent.messages.events import CancelRequested, RunCanceled, RunSubmitted
 from codeagent.messages.ids import privacy_stream, user_stream
 from codeagent.privacy.content_erasure import ContentErasure
 from codeagent.privacy.message_fields import MESSAGE_FIELDS
-from codeagent.privacy.personal_data import HOLDINGS, NOTHING_PERSONAL
+from codeagent.privacy.nothing_personal import NOTHING_PERSONAL
+from codeagent.privacy.personal_data import HOLDINGS
 from codeagent.projections.artifact_references import ArtifactReferences
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.usage import UsageProjector

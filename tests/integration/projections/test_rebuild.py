@@ -41,8 +41,9 @@ STORY_EVENTS = 6
 
 
 def story(run_id: str, principal: str = "usr_a") -> list[Happened]:
-    """Of a run that does something, and ends."""
-    facts: list[Event] = [submitted(run_id, principal, "test/model", Decimal(1)), events.RunStarted(run_id=run_id)]
+    """Of a run of a session that does something, and ends."""
+    order = submitted(run_id, principal, "test/model", Decimal(1), session_id="ses_1")
+    facts: list[Event] = [order, events.RunStarted(run_id=run_id)]
     facts += [call(run_id, cost="0.25"), execution(run_id), call(run_id, model="test/other")]
     facts.append(events.RunCompleted(run_id=run_id, reason="done", message=f"see {NAMED}"))
     return [Happened(run_id, fact, seconds=second) for second, fact in enumerate(facts)]
@@ -81,6 +82,9 @@ CHANGES = [
     ("usage_runs", "UPDATE usage_runs SET cost_usd = cost_usd - 0.01", 2, 2),
     ("usage_by_run", "UPDATE usage_by_run SET calls = calls + 1 WHERE model = 'test/other'", 2, 2),
     ("usage_by_day", "DELETE FROM usage_by_day", 2, 0),
+    ("session_runs", "UPDATE session_runs SET status = 'failed'", 2, 2),
+    ("session_totals", "UPDATE session_totals SET cost_usd = cost_usd - 0.01", 1, 1),
+    ("session_totals", "DELETE FROM session_totals", 1, 0),
     ("agent_runs", "UPDATE agent_runs SET outcome = 'excused'", 2, 2),
     ("audit_events", "DELETE FROM audit_events WHERE action = 'run.completed'", 2, 0),
     ("audit_events", "UPDATE audit_events SET actor_id = 'usr_b' WHERE action = 'run.submitted'", 2, 2),

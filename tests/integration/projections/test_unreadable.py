@@ -35,7 +35,8 @@ DAMAGES = {
 
 def a_run() -> tuple[str, list[Happened]]:
     run_id = new_run_id()
-    happened = (submitted(run_id, "usr_1", "test/model"), call(run_id), execution(run_id), RunCompleted(message="done"))
+    order = submitted(run_id, "usr_1", "test/model", session_id="ses_1")
+    happened = (order, call(run_id), execution(run_id), RunCompleted(message="done"))
     return run_id, [Happened(run_id, event) for event in happened]
 
 
@@ -76,12 +77,13 @@ async def test_projections_go_on_beyond_it_and_name_it(database: Database) -> No
     wanted = {
         "runs": {each for each in said if events[each].stream_id.startswith("run-")},
         "usage": kept,
+        "sessions": kept,
         "agent_runs": {each for each in kept if not events[each].stream_id.startswith("exec-")},
     }
     for name, theirs in wanted.items():
         assert named[name].keys() == theirs, name
         assert all(said[each] in problem for each, problem in named[name].items())
-    for table in ("runs", "usage_runs", "agent_runs", "usage_by_run", "audit_events"):
+    for table in ("runs", "usage_runs", "session_runs", "agent_runs", "usage_by_run", "audit_events"):
         column = "resource_id" if table == "audit_events" else "run_id"
         assert await database.fetch(f"SELECT FROM {table} WHERE {column} = $1", sound), table
     [row] = await database.fetch("SELECT status, version FROM runs WHERE run_id = $1", sound)

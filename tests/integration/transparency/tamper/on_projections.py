@@ -85,6 +85,7 @@ def place(name: str, event: str) -> str:
 
 
 BY_DAY = f"{TENANT} {DAY} acme/large prj_1"
+SESSION = f"{TENANT} ses_1"
 BEYOND = "UPDATE projections SET global_position = global_position + 1000 WHERE name = "
 NEWEST, FIRST = (f"ORDER BY global_position {order} LIMIT 1" for order in ("DESC", "ASC"))
 BY_KEY = "FROM usage_by_day WHERE principal_id = 'usr_a'"
@@ -112,6 +113,18 @@ ON_PROJECTIONS = (
     Attack("limit of a run raised", f"UPDATE usage_runs SET max_cost_usd = 1000 WHERE run_id = '{run(1)}'", [(CHANGED, f"row {run(1)} of usage_runs of usage: the log says otherwise: max_cost_usd")]),
     Attack("run opened again", f"UPDATE usage_runs SET open = true WHERE run_id = '{run(1)}'", [(CHANGED, "of usage_runs of usage: the log says otherwise: open")]),
     Attack("runs that begin closed", ("ALTER TABLE usage_runs ALTER open SET DEFAULT false", "UPDATE usage_runs SET open = true"), [(CHANGED, f"row {run(number)} of usage_runs of usage: the log says otherwise: open") for number in (1, 2, 3)]),
+    # sessions
+    Attack("cost of a session lowered", "UPDATE session_totals SET cost_usd = 0.01 WHERE tenant_id = 'ten_test'", [(CHANGED, f"row {SESSION} of session_totals of sessions: the log says otherwise: cost_usd")]),
+    Attack("failure of a session made a success", "UPDATE session_totals SET runs_failed = 0, runs_completed = 2 WHERE tenant_id = 'ten_test'", [(CHANGED, f"row {SESSION} of session_totals of sessions: the log says otherwise: runs_completed, runs_failed")]),
+    Attack("last run of a session that succeeded", "UPDATE session_totals SET last_run_status = 'completed' WHERE tenant_id = 'ten_test'", [(CHANGED, f"row {SESSION} of session_totals of sessions: the log says otherwise: last_run_status")]),
+    Attack("run before put in the place of the last", f"UPDATE session_totals SET last_run_id = '{run(1)}', last_run_status = 'completed' WHERE tenant_id = 'ten_test'", [(CHANGED, "the log says otherwise: last_run_id, last_run_status")]),
+    Attack("session that was at work later", "UPDATE session_totals SET last_active_at = last_active_at + interval '1 day' WHERE tenant_id = 'ten_test'", [(CHANGED, "of session_totals of sessions: the log says otherwise: last_active_at")]),
+    Attack("session hidden", "DELETE FROM session_totals WHERE tenant_id = 'ten_test'", [(MISSING, f"row {SESSION} of session_totals")]),
+    Attack("session shown to another tenant", "UPDATE session_totals SET session_id = 'ses_2', tenant_id = 'ten_other' WHERE tenant_id = 'ten_test'", [(MISSING, f"row {SESSION} of"), (SURPLUS, f"row {OTHER} ses_2 of")]),
+    Attack("run moved to another session, sums and all", (f"UPDATE session_runs SET session_id = 'ses_2' WHERE run_id = '{run(2)}'", "UPDATE session_totals SET session_id = 'ses_2' WHERE tenant_id = 'ten_test'"), [(CHANGED, f"row {run(2)} of session_runs of sessions: the log says otherwise: session_id"), (MISSING, f"row {SESSION} of"), (SURPLUS, f"row {TENANT} ses_2 of")]),
+    Attack("run of a session that never was", f"INSERT INTO session_runs SELECT * FROM jsonb_populate_record((SELECT r FROM session_runs r WHERE run_id = '{run(1)}'), '{{\"run_id\": \"run_x\"}}')", [(SURPLUS, "row run_x of session_runs")]),
+    Attack("all sessions", "TRUNCATE session_runs, session_totals", [*((MISSING, f"row {run(number)} of session_runs") for number in (1, 2, 3)), (MISSING, f"row {SESSION} of session_totals"), (MISSING, f"row {OTHER} ses_1 of session_totals")]),
+    Attack("place behind, so that sessions count twice", place("sessions", FIRST), [(CHANGED, f"row {SESSION} of session_totals"), (SURPLUS, f"row {run(2)} of session_runs")]),
     # agents' statistics
     Attack("failure excused", f"UPDATE agent_runs SET outcome = 'excused' WHERE run_id = '{run(2)}'", [(CHANGED, f"row {run(2)} of agent_runs of agent_runs: the log says otherwise: outcome")]),
     Attack("run counted for another version", f"UPDATE agent_runs SET agent_version = 2, calls = 9 WHERE run_id = '{run(2)}'", [(CHANGED, "the log says otherwise: agent_version, calls")]),
