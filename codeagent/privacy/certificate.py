@@ -25,7 +25,8 @@ HEADER = "codeagent.io/erasure/v1"
 REMAINS: Mapping[str, str] = {
     "facts without content": "that something was done, when, and by which pseudonymous id (Art. 17(3)(e))",
     "usage and costs": "figures under the pseudonymous id",
-    "topics of the broker": "copies of facts and commands until the retention of each topic has passed",
+    "topics of the broker": "copies of facts and commands until the retention of each topic has passed; of those that "
+    "could not be handled for 30 days",
     "memory that edges share": "folded runs, sealed, for an hour at most, and shown to nobody",
     "workspaces": "removed with their run's end; those of a worker that is down, when it starts again",
     "backups of the key store": "they have to expire within 30 days; until then they could bring the key back",

@@ -263,9 +263,9 @@ HOLDINGS: tuple[Holding, ...] = (
     ),
     Holding(
         "dead_letters",
-        ("headers", "settled_by"),
+        ("headers", "author_id", "settled_by"),
         "finding out why a message could not be handled, and sending it again",
-        ("content of a run, sealed", ID_ONLY),
+        ("content of a run, or an order for one, sealed", ID_ONLY),
         "30 days, or until an operator discards it",
         "removed; not exported: what was handled of it, the run says",
     ),
