@@ -31,6 +31,7 @@ from codeagent.workers.deltas import DeltaSender, Send, unsent
 from codeagent.workers.effect import Work
 from codeagent.workers.ended import Ended
 from codeagent.workers.fallbacks import PATIENCE_SECONDS, Candidate, Resolve, candidates, successor
+from codeagent.workers.replayed import check_replayed
 from codeagent.workers.spending import Spending
 from codeagent.workers.storing import until_stored
 
@@ -182,12 +183,12 @@ class ProviderPerformer:
     async def _transcript(self, work: Work, command: GenerateReply) -> Transcript:
         """The conversation as of the command's version, kept between the calls of a run."""
         run_id, at_version = command.run_id, command.at_version
-        transcript = self._transcripts.get(run_id)
+        transcript = self._transcripts.pop(run_id, None)
         if transcript is None or transcript.version > at_version:
             transcript = Transcript()
         await self._read(transcript, work.message.envelope.tenant_id, run_id, at_version)
+        await check_replayed(self._log, transcript.submitted)
         self._transcripts[run_id] = transcript
-        self._transcripts.move_to_end(run_id)
         if len(self._transcripts) > MOST_TRANSCRIPTS:
             self._transcripts.popitem(last=False)
         return transcript
