@@ -25,7 +25,6 @@ class Holding:
     section: str | None = None
 
 
-_LIFE = "as long as the account"
 _RUNS = "as long as the run is kept"
 AS_LONG_AS_THE_LOG = "as long as the event log is kept"
 
@@ -35,7 +34,7 @@ HOLDINGS: tuple[Holding, ...] = (
         ("id",),
         "telling users apart and letting them in",
         ("e-mail address, sealed", "role"),
-        _LIFE,
+        "as long as the account",
         "address overwritten; the id stays, so that facts keep their author",
         "user",
     ),
@@ -70,7 +69,7 @@ HOLDINGS: tuple[Holding, ...] = (
         "letting programs act for a user",
         ("name", "networks", "time of last use"),
         "kept after its end, for the audit",
-        "revoked; name, networks and digest overwritten",
+        "revoked; name, networks and digests overwritten",
         "api_keys",
     ),
     Holding(
@@ -166,7 +165,7 @@ HOLDINGS: tuple[Holding, ...] = (
         "going on from earlier runs",
         ("title, sealed",),
         "as long as the tenant",
-        "title overwritten",
+        "title and its digest overwritten",
         "conversations",
     ),
     Holding(

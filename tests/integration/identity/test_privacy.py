@@ -19,6 +19,7 @@ from codeagent import clock
 from codeagent.dead_letters.letters import DeadLetters
 from codeagent.dead_letters.tables import LetterFilter
 from codeagent.encryption import SecretBox
+from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.migrations.statements import split_statements
 from codeagent.eventlog.verify import verify
@@ -28,6 +29,7 @@ from codeagent.messages.catalog import CURRENT
 from codeagent.messages.conversation import AssistantMessage
 from codeagent.messages.events import CancelRequested, RunCanceled, RunSubmitted
 from codeagent.messages.ids import privacy_stream, user_stream
+from codeagent.messages.project_events import SessionCreated
 from codeagent.privacy.content_erasure import ContentErasure
 from codeagent.privacy.message_fields import MESSAGE_FIELDS
 from codeagent.privacy.personal_data import HOLDINGS, NOTHING_PERSONAL
@@ -286,8 +288,10 @@ async def test_an_erasure_leaves_nothing_that_leads_to_the_person(world: World) 
     await audited(world)
     digests = await world.edge.users.digests.get()
     secrets = await world.database.fetch(
-        """SELECT encode(u.email_digest, 'hex'), encode(u.email_sealed, 'hex'), p.hash, encode(k.digest, 'hex'), k.hint
+        """SELECT encode(u.email_digest, 'hex'), encode(u.email_sealed, 'hex'), p.hash, encode(k.digest, 'hex'), k.hint,
+                  k.fingerprint, s.fingerprint
            FROM users u JOIN passwords p ON p.user_id = u.id JOIN api_keys k ON k.principal_id = u.id
+                JOIN sessions s ON s.created_by = u.id
            WHERE u.id = $1""",
         theirs,
     )
@@ -395,6 +399,18 @@ async def test_an_erasure_empties_the_way_out_of_dead_letters_that_are_sent_agai
     assert [row[0] for row in await world.database.fetch(waiting)] == [0]
 
 
+async def test_an_erasure_removes_the_address_of_what_was_being_done_as_it_began(world: World) -> None:
+    owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    await audited(world)
+    await begun(owner, "erasure", theirs)
+    author = Author(TENANT, "app_user", theirs, clock.new_uuid(), address="203.0.113.77")
+    async with ControlPlane(world.database).change(author) as change:
+        await change.append("session-late", SessionCreated(session_id="late", project_id=None))
+    assert await stored(world, "203.0.113.77") == {"fact_origins"}
+    await erased(world)
+    assert await stored(world, "203.0.113.77") == set()
+
+
 async def test_an_erasure_of_somebody_who_wrote_nothing_is_completed(world: World) -> None:
     owner, theirs = await world.owner(), await user_id_of(await world.colleague())
     # Facts with nothing of theirs in them are not sealed, and nothing that is left.
@@ -412,7 +428,7 @@ async def test_an_erasure_of_somebody_who_wrote_nothing_is_completed(world: Worl
 async def test_the_edge_erases_users_of_its_tenant_and_none_by_hand(world: World) -> None:
     walled = world.edge.users.keys._database
     theirs = await user_id_of(await world.colleague())
-    for statement in (f"SELECT erase_identity_v1('{theirs}')", f"DELETE FROM users WHERE id = '{theirs}'"):
+    for statement in (f"SELECT erase_identity_v2('{theirs}')", f"DELETE FROM users WHERE id = '{theirs}'"):
         with pytest.raises(Exception, match=r"no user of this tenant|permission denied"):
             await walled.fetch(statement, tenant="ten_other")
 
