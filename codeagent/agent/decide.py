@@ -282,7 +282,9 @@ def _collected(draft: Draft, result: results.SandboxResult) -> None:
         draft.end(ending)
 
 
-_OWN_REASONS = frozenset({"budget_exceeded", "budget_exhausted", "content_filtered", "price_unknown", "worker_lost"})
+_OWN_REASONS = frozenset(
+    {"budget_exceeded", "budget_exhausted", "content_filtered", "erased", "price_unknown", "worker_lost"}
+)
 
 _HANDLERS: dict[type[Payload], Callable[[Draft, Payload], None]] = {
     commands.SubmitRun: _submit,

@@ -30,6 +30,7 @@ from codeagent.identity.api_keys import KeyOrder
 from codeagent.identity.scopes import parse_scopes
 from codeagent.messages.ids import run_stream, typed_id
 from codeagent.messages.values import ENDING_EVENTS
+from codeagent.privacy.retention_policy import set_days_kept
 from codeagent.settings import Misconfigured, Settings, read_settings
 
 FAILED, USAGE = 1, 2
@@ -57,8 +58,13 @@ def guarded(action: object) -> int:
 
 def upgrade_database(data_dir: Path | None) -> int:
     async def upgrade() -> int:
-        await migrate.upgrade(await database_url(load_settings(data_dir)))
+        settings = load_settings(data_dir)
+        url, days = await database_url(settings), settings.run_content_days
+        await migrate.upgrade(url)
         say("the database is up to date")
+        if await set_days_kept(url, days):
+            kept = "as long as the log" if days is None else f"for {days:g} days after their end"
+            say(f"the content of runs is kept {kept}")
         return 0
 
     return guarded(upgrade())

@@ -51,6 +51,7 @@ from codeagent.embedded.sandboxd import EmbeddedSandboxd
 from codeagent.errors import Unavailable
 from codeagent.eventlog import migrate
 from codeagent.identity.keys import digest_of_key, new_key
+from codeagent.privacy.retention_policy import set_days_kept
 from codeagent.settings import Misconfigured, Problem, Settings
 from codeagent.telemetry.logs import configure_logs
 
@@ -134,7 +135,13 @@ async def _make_topics(settings: Settings) -> None:
 
 
 async def _prepare(settings: Settings) -> None:
-    await asyncio.gather(migrate.upgrade(await database_url(settings)), _make_topics(settings))
+    await asyncio.gather(_prepare_database(settings), _make_topics(settings))
+
+
+async def _prepare_database(settings: Settings) -> None:
+    url = await database_url(settings)
+    await migrate.upgrade(url)
+    await set_days_kept(url, settings.run_content_days)
 
 
 def _find_keys(data_dir: Path) -> None:

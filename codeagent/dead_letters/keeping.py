@@ -10,10 +10,21 @@ import orjson
 from codeagent import clock
 from codeagent.broker.dead_letters import FailedRecord
 from codeagent.dead_letters import tables
-from codeagent.dead_letters.letter import KEPT_FOR, PREFIX, Content, claims, place_of, plain, shown_headers
+from codeagent.dead_letters.letter import (
+    KEPT_FOR,
+    PREFIX,
+    RUN,
+    Claims,
+    Content,
+    claims,
+    place_of,
+    plain,
+    shown_headers,
+)
 from codeagent.encryption import SecretBox
 from codeagent.eventlog.database import Database
 from codeagent.messages.ids import derived_uuid, typed_id
+from codeagent.subjects.key import key_id_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INTEGER = 2**31 - 1
@@ -34,7 +45,7 @@ async def keep(database: Database, box: SecretBox | None, failed: FailedRecord) 
     identity, content = letter_id(failed), Content(failed.key, failed.headers, failed.value)
     shown = shown_headers(failed.headers)
     said = claims(failed.key, failed.headers)
-    packed = await _sealed(database, said["run_id"], content.packed(), place_of(identity))
+    key_id, packed = await _sealed(database, said, content.packed(), place_of(identity))
     sealed = None if box is None or packed is None else box.seal(packed, place_of(identity))
     row = (
         identity,
@@ -45,9 +56,9 @@ async def keep(database: Database, box: SecretBox | None, failed: FailedRecord) 
         failed.dlq_partition,
         failed.dlq_offset,
         plain(failed.key),
-        said["message_type"],
-        said["tenant_id"],
-        said["run_id"],
+        said.message_type,
+        said.tenant_id,
+        said.run_id,
         orjson.dumps([asdict(header) for header in shown]).decode(),
         len(failed.headers) - len(shown),
         len(failed.value),
@@ -56,17 +67,33 @@ async def keep(database: Database, box: SecretBox | None, failed: FailedRecord) 
         _bounded(failed.attempts),
         failed_at,
         sealed,
+        key_id,
+        said.author_id,
     )
     return identity if await tables.insert(database, row) else None
 
 
-async def _sealed(database: Database, run_id: str | None, packed: bytes, place: str) -> bytes | None:
-    """With the key of whoever the run that it names belongs to, where there is one; None where they are erased."""
-    key_id = None if run_id is None else await tables.key_of_run(database, run_id)
-    if key_id is None:
-        return packed
-    key = (await database.subjects.named([key_id]))[key_id]
-    return key.seal_named(packed, place) if key.seals else None
+async def _sealed(database: Database, said: Claims, packed: bytes, place: str) -> tuple[str | None, bytes | None]:
+    """Under the key of whoever the run that it names belongs to, or else of whoever wrote it, where there is one: that
+    key's id, and the bytes. None for them where either of the two is being erased, or was."""
+    of_run = None if said.run_id is None else await tables.key_of_run(database, said.run_id)
+    of_author = await _key_of_author(database, said)
+    ids = [key_id for key_id in (of_run, of_author) if key_id is not None]
+    keys = await database.subjects.named(ids) if ids else {}
+    if of_author != of_run and of_author is not None and keys[of_author].lost:
+        ids.remove(of_author)  # nobody of that name has ever written anything: whoever put it there made it up
+    if not ids:
+        return None, packed
+    seals = all(keys[key_id].seals for key_id in ids)
+    return ids[0], keys[ids[0]].seal_named(packed, place) if seals else None
+
+
+async def _key_of_author(database: Database, said: Claims) -> str | None:
+    if said.author_id is None or said.tenant_id is None or not database.subjects.in_use:
+        return None
+    if said.author_type == RUN:
+        return await tables.key_of_run(database, said.author_id)
+    return key_id_of(said.tenant_id, said.author_id)
 
 
 def _moment(milliseconds: int) -> datetime:

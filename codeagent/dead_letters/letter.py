@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 import orjson
 
@@ -18,10 +17,12 @@ from codeagent.messages.ids import parse_typed_id
 PREFIX = "dlq"
 KEPT_FOR = timedelta(days=30)
 """As long as the dead-letter topics keep their records."""
-MOST_HEADERS, MOST_NAME, MOST_TEXT = 50, 100, 500
+MOST_HEADERS, MOST_TENANT, MOST_TEXT = 50, 100, 500
 """How many headers are shown, and how much of a name and of any other text."""
 _OURS = re.compile(r"ce_[a-z]{1,20}|traceparent|content-type")
 _TENANT = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+SYSTEM, RUN = "system", "run"
+"""Types of authors that are no persons. What a run has ordered is of whoever that run belongs to."""
 
 
 class LetterState(StrEnum):
@@ -110,7 +111,7 @@ def place_of(letter_id: str) -> str:
 def shown_headers(headers: Headers) -> list[Header]:
     """The first of them, as they can be shown to anybody who may know that there is such a record."""
     return [
-        Header(plain(name.encode(), MOST_NAME), len(value), plain(value) if _OURS.fullmatch(name) else None)
+        Header(plain(name.encode(), MOST_TENANT), len(value), plain(value) if _OURS.fullmatch(name) else None)
         for name, value in headers[:MOST_HEADERS]
     ]
 
@@ -122,16 +123,29 @@ def plain(text: bytes, most: int = MOST_TEXT) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in cut)
 
 
-def claims(key: bytes, headers: Headers) -> dict[str, Any]:
-    """What a record says of itself: `message_type`, `tenant_id` and `run_id`, each None where it is nothing that one of
-    ours could be."""
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a record says of itself, each None where it is nothing that one of ours could be. `author_id` is who has
+    written it, a run where `author_type` says so, and None where that was a part of the system."""
+
+    message_type: str | None
+    tenant_id: str | None
+    run_id: str | None
+    author_type: str | None
+    author_id: str | None
+
+
+def claims(key: bytes, headers: Headers) -> Claims:
     said = {name: plain(value) for name, value in headers if _OURS.fullmatch(name)}
     tenant, run = said.get("ce_tenantid", ""), said.get("ce_partitionkey", plain(key))
-    return {
-        "message_type": said.get("ce_type"),
-        "tenant_id": tenant if _TENANT.fullmatch(tenant) else None,
-        "run_id": run if parse_typed_id("run", run) is not None else None,
-    }
+    author, author_type = said.get("ce_authid", ""), said.get("ce_authtype")
+    return Claims(
+        message_type=said.get("ce_type"),
+        tenant_id=tenant if _TENANT.fullmatch(tenant) else None,
+        run_id=run if parse_typed_id("run", run) is not None else None,
+        author_type=author_type,
+        author_id=author if author and author_type != SYSTEM else None,
+    )
 
 
 def _text(value: bytes) -> str:

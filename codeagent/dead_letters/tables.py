@@ -40,12 +40,13 @@ class LetterFilter:
 async def insert(database: Database, row: Sequence[object]) -> bool:
     """Whether it was not there before. `row`: id, topic, group, partition, offset, partition and offset of the dead
     letter, key, type, tenant, run, headers, how many more there are, bytes of the value, error's type and message,
-    attempts, when it failed, and the sealed record."""
+    attempts, when it failed, the sealed record, the id of the subject's key that seals it, and its author."""
     written = await database.write(
         """INSERT INTO dead_letters (id, topic, consumer_group, topic_partition, topic_offset, dlq_partition,
                dlq_offset, record_key, message_type, tenant_id, run_id, headers, headers_omitted, value_bytes,
-               error_type, error_message, attempts, failed_at, record_sealed)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13, $14, $15, $16, $17, $18, $19)
+               error_type, error_message, attempts, failed_at, record_sealed, key_id, author_id)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13, $14, $15, $16, $17, $18, $19, $20,
+                   $21)
            ON CONFLICT (id) DO NOTHING RETURNING id""",
         *row,
     )

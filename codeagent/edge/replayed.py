@@ -26,12 +26,14 @@ from codeagent.edge.resolve import (
 )
 from codeagent.errors import Conflict, InvalidInput, Rejected
 from codeagent.eventlog.accept import Placement
+from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.principal import Principal
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.events import RunSubmitted
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import MOST_REPLAYED, GitSource, Replays
 from codeagent.sandboxes.protocol import DEFAULT_IMAGE
+from codeagent.subjects.key import Erased
 
 NAMED_VERSION = r"^[a-z0-9-]{1,63}@[1-9][0-9]{0,8}$"
 
@@ -59,12 +61,13 @@ class ReplayOrder:
 async def resolve_replay(context: EdgeContext, caller: Principal, order: ReplayOrder, named: Named) -> Resolved:
     """A repeat has the command that it had first.
 
-    Raises `NotFound`, `Conflict` (`run_not_ended`, `too_many_replays`), `Rejected` (410 `artifact_gone`), and
+    Raises `NotFound`, `Conflict` (`run_not_ended`, `too_many_replays`), `Erased`, `Rejected` (410 `artifact_gone`), and
     `InvalidInput` for a version that is none to go on from (`conversation_not_whole`), or what the run cannot have.
     """
     command = await context.submissions.earlier(caller.tenant_id, named.run_id)
     if command is None:
         recorded = await _recorded(context, caller, order)
+        await check_told(context.log, caller.tenant_id, Replays(run_id=order.run_id, until_version=1))
         await _check_files(context, caller, recorded)
         command = await _command(context, caller, order, recorded, named)
     placement = None if command.project_id is None else Placement(command.project_id)
@@ -86,6 +89,19 @@ async def _recorded(context: EdgeContext, caller: Principal, order: ReplayOrder)
         detail = f"The run's conversation is not whole at version {until}: nothing can go on from there."
         raise InvalidInput(detail, code="conversation_not_whole", pointer="/until_version")
     return conversation
+
+
+async def check_told(log: TenantLog, tenant_id: str, replays: Replays | None) -> None:
+    """Whether a model can be told what was said in a run, and in those that this one had replayed: a view that is kept
+    may not know yet that it is gone. Raises `Erased`."""
+    while replays is not None:
+        run_id, replays = replays.run_id, None
+        for stored in await log.read_stream(tenant_id, run_stream(run_id), 0, 2):
+            event = stored.decode()
+            if isinstance(event, RunSubmitted):
+                if stored.erased:
+                    raise Erased(f"What was said in {run_id} was erased: nothing can go on from there.")
+                replays = event.replays
 
 
 async def _check_files(context: EdgeContext, caller: Principal, recorded: Conversation) -> None:

@@ -28,7 +28,10 @@ router = APIRouter(prefix="/v1/runs/{run_id}", tags=["runs"], responses=errors_o
             "description": "The run has not ended (`run_not_ended`); its conversation was replayed too often "
             "(`too_many_replays`); its project takes no runs (`project_archived`)."
         },
-        410: {"description": "Files or arguments of the run are not kept any more (`artifact_gone`)."},
+        410: {
+            "description": "What was said in the run, or in one that it replayed, was erased (`erased`); its files or "
+            "arguments are not kept any more (`artifact_gone`)."
+        },
     },
 )
 async def replay_run(run_id: str, body: ReplayBody, request: Request, context: Context, caller: RunWriter) -> Response:

@@ -22,7 +22,7 @@ from codeagent.identity.users import (
     check_email,
     create_user,
     next_version,
-    open_email,
+    open_emails,
 )
 from codeagent.messages.envelope import Event
 from codeagent.messages.identity_events import PasswordReset, Revoked, UserRemoved, UserRoleChanged
@@ -108,7 +108,8 @@ class Members:
         rows = await self._database.fetch(f"{_SELECT} AND u.id = $1", user_id, tenant=tenant_id)
         if not rows:
             raise NotFound(NONE_SUCH)
-        return await self._member(rows[0])
+        [member] = await self._members(rows)
+        return member
 
     async def page(self, tenant_id: str, after: str | None, limit: int) -> tuple[Sequence[Member], str | None]:
         """In the order of their ids, and the cursor of what follows. Raises `Rejected` (`malformed_cursor`)."""
@@ -116,8 +117,8 @@ class Members:
         rows = await self._database.fetch(
             f"{_SELECT} AND ($1::text IS NULL OR u.id > $1) ORDER BY u.id LIMIT $2", beyond, limit + 1, tenant=tenant_id
         )
-        found = [await self._member(row) for row in rows]
-        return page_of(found, limit, lambda item: item.id)
+        found, following = page_of(rows, limit, lambda row: str(row["id"]))
+        return await self._members(found), following
 
     async def change_role(self, author: Author, member: Member, role: Role) -> None:
         """Logins that may do less from now on end. Raises `VersionMismatch`, and `Conflict` for the last owner."""
@@ -165,9 +166,13 @@ class Members:
         """By how many the version of the user's row has grown."""
         return 1 if await end_sessions(change, member.id, Revoked.REVOKED, self._policy) else 0
 
-    async def _member(self, row: Row) -> Member:
-        email = await open_email(self._database.subjects, self._box, row["id"], row["email_sealed"])
-        return Member(row["id"], row["version"], Role(row["role"]), email, row["created_at"], row["temporary"])
+    async def _members(self, rows: Sequence[Row]) -> list[Member]:
+        sealed = {row["id"]: row["email_sealed"] for row in rows}
+        emails = await open_emails(self._database.subjects, self._box, sealed)
+        return [
+            Member(row["id"], row["version"], Role(row["role"]), emails[row["id"]], row["created_at"], row["temporary"])
+            for row in rows
+        ]
 
 
 async def _assert_owner_left(change: Change, tenant_id: str, member: Member, role: Role | None) -> None:

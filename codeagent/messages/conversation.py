@@ -11,9 +11,10 @@ from codeagent.messages.personal import CONTENT_REF, Personal
 
 
 class Data(BaseModel):
-    """Base of every frozen value that travels. Readers ignore fields they do not know."""
+    """Base of every frozen value that travels. Readers ignore fields they do not know. What does not fit is not quoted
+    in the error, which ends up in logs: it may be what somebody wrote."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class ToolCall(Data):

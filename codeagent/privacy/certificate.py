@@ -25,12 +25,22 @@ HEADER = "codeagent.io/erasure/v1"
 REMAINS: Mapping[str, str] = {
     "facts without content": "that something was done, when, and by which pseudonymous id (Art. 17(3)(e))",
     "usage and costs": "figures under the pseudonymous id",
-    "topics of the broker": "copies of facts and commands until the retention of each topic has passed",
+    "topics of the broker": "copies of facts and commands until the retention of each topic has passed; of those that "
+    "could not be handled for 30 days",
     "memory that edges share": "folded runs, sealed, for an hour at most, and shown to nobody",
+    "memory of processes": "what they have read of runs, until other things take its place or they end",
+    "logs of processes": "pseudonymous ids, as long as whoever collects them keeps them",
     "workspaces": "removed with their run's end; those of a worker that is down, when it starts again",
     "backups of the key store": "they have to expire within 30 days; until then they could bring the key back",
     "what others went on with": "runs of others after theirs in a session, and replays of theirs by others, keep what "
     "was made of it there; a replay keeps its task",
+    "backups of the database": "until they expire the password hash, digests of the address and of keys, and network "
+    "addresses of what was done; nothing that was sealed can be read in them",
+    "what was sent or taken away": "what receivers of webhooks, servers of tools and hosts of repositories were sent; "
+    "exports and artifacts that somebody has downloaded",
+    "what runs have installed": "packages that other runs of the tenant use as well, until none has for a time",
+    "requests of the subject": "what was asked for, and what was noted of it, as proof (Art. 5(2))",
+    "what the organisation has of them": "agents, projects and the like that they made, and credentials of projects",
     "uploads that nothing names": "removed by themselves after the grace of artifacts",
     "artifacts that others have just asked for": "the same, unless somebody names them",
     "model providers": "what they keep of requests by their own terms",

@@ -29,6 +29,7 @@ NOTHING_PERSONAL: dict[str, str] = {
     "audit_anchors": "how much of the log is proven elsewhere",
     "artifact_references": "which artifacts the log names",
     "dependency_caches": "which artifacts hold what a tenant has installed",
+    "retention_policy": "how long the content of runs is kept",
     "sandbox_quotas": "what tenants may use",
     "sandbox_reservations": "what commands under way may use",
 }

@@ -26,7 +26,6 @@ class Holding:
     section: str | None = None
 
 
-_LIFE = "as long as the account"
 _RUNS = "as long as the run is kept"
 AS_LONG_AS_THE_LOG = "as long as the event log is kept"
 
@@ -36,7 +35,7 @@ HOLDINGS: tuple[Holding, ...] = (
         ("id",),
         "telling users apart and letting them in",
         ("e-mail address, sealed", "role"),
-        _LIFE,
+        "as long as the account",
         "address overwritten; the id stays, so that facts keep their author",
         "user",
     ),
@@ -71,7 +70,7 @@ HOLDINGS: tuple[Holding, ...] = (
         "letting programs act for a user",
         ("name", "networks", "time of last use"),
         "kept after its end, for the audit",
-        "revoked; name, networks and digest overwritten",
+        "revoked; name, networks and digests overwritten",
         "api_keys",
     ),
     Holding(
@@ -167,7 +166,7 @@ HOLDINGS: tuple[Holding, ...] = (
         "going on from earlier runs",
         ("title, sealed",),
         "as long as the tenant",
-        "title overwritten",
+        "title and its digest overwritten",
         "conversations",
     ),
     Holding(
@@ -264,9 +263,9 @@ HOLDINGS: tuple[Holding, ...] = (
     ),
     Holding(
         "dead_letters",
-        ("headers", "settled_by"),
+        ("headers", "author_id", "settled_by"),
         "finding out why a message could not be handled, and sending it again",
-        ("content of a run, sealed", ID_ONLY),
+        ("content of a run, or an order for one, sealed", ID_ONLY),
         "30 days, or until an operator discards it",
         "removed; not exported: what was handled of it, the run says",
     ),

@@ -2,6 +2,8 @@
 
 Their facts stay, with times, states and figures, and so do hashes and proofs. A fact names the runs, so that `audit
 verify` need not wonder. Artifacts that nothing else names are removed with the others that nothing names.
+
+The database empties no run that is not due by its own policy (`retention_policy`), whatever it is asked here.
 """
 
 from __future__ import annotations
@@ -14,8 +16,12 @@ from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.messages.ids import retention_stream
 from codeagent.messages.privacy_events import ContentRetired
 from codeagent.messages.values import ENDING_EVENTS
+from codeagent.privacy.retention_policy import days_kept
 from codeagent.projections.artifact_references import ArtifactReferences
 from codeagent.subjects.key import key_id_of
+from codeagent.telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 MOST_RUNS = 20
 """In one transaction: a run may have thousands of events."""
@@ -35,7 +41,8 @@ SELECT tenant_id, run_id FROM (
                             WHERE h.tenant_id = e.tenant_id AND h.run_id = e.metadata ->> 'runid')
             AND EXISTS (
                 SELECT FROM events x WHERE x.stream_id = 'run-' || (e.metadata ->> 'runid')
-                    AND x.tenant_id = e.tenant_id AND x.event_type = ANY ($6) AND x.occurred_at < $1)
+                    AND x.tenant_id = e.tenant_id AND x.event_type = ANY ($6)
+                    AND greatest(x.occurred_at, x.recorded_at) < $1)
         ORDER BY e.occurred_at LIMIT $4) oldest) due
 WHERE NOT is_run_held_v1(tenant_id, run_id) ORDER BY tenant_id, run_id LIMIT $3"""
 """Runs with the oldest events whose content is due. What the list of artifacts has not taken yet has to wait for it, or
@@ -44,20 +51,25 @@ are counted, so that it stands before nothing else."""
 
 
 class RunRetention:
-    """`database` sees all tenants. Content goes `keep` after the end of its run, which is a day at least; what came
-    later than that end goes when it is as old. Any number may work at once."""
+    """`database` sees all tenants. Content goes `keep` after the end of its run, which is a day at least: later where
+    the database says so, and never where that says nothing; what came later than that end goes when it is as old. Any
+    number may work at once."""
 
     def __init__(self, database: Database, keep: timedelta) -> None:
         self._database = database
         self._control = ControlPlane(database)
-        self._keep = keep
+        self._wanted = keep / timedelta(days=1)
+        self._told: float | None = self._wanted
 
     async def forget(self, most: int) -> int:
         """Of at most `most` runs, and of few at once; how many there were."""
+        days = await self._days()
+        if days is None:
+            return 0
         holds = await self._database.fetch("SELECT tenant_id, subject_id FROM legal_holds")
         due = await self._database.fetch(
             _DUE,
-            clock.now() - self._keep,
+            clock.now() - timedelta(days=days),
             ArtifactReferences.NAME,
             min(most, MOST_RUNS),
             EVENTS_AT_ONCE,
@@ -67,23 +79,32 @@ class RunRetention:
         of_tenants: dict[str, list[str]] = {}
         for row in due:
             of_tenants.setdefault(row["tenant_id"], []).append(row["run_id"])
-        return sum([await self._retire(tenant_id, runs) for tenant_id, runs in of_tenants.items()])
+        return sum([await self._retire(tenant_id, runs, days) for tenant_id, runs in of_tenants.items()])
 
-    async def _retire(self, tenant_id: str, runs: list[str]) -> int:
+    async def _days(self) -> float | None:
+        """The longer of what was asked for here and what the database says: nothing goes too early because one of them
+        was not told yet."""
+        policy = await days_kept(self._database)
+        if policy not in (self._told, self._wanted):
+            log.warning("retention.policy_differs", wanted_days=self._wanted, database_days=policy)
+        self._told = policy
+        return None if policy is None else max(policy, self._wanted)
+
+    async def _retire(self, tenant_id: str, runs: list[str], days: float) -> int:
         """With the fact of it, or not at all."""
         author = Author(tenant_id, "system", "retention", clock.new_uuid())
         async with self._control.change(author) as change:
-            rows = await change.rows("SELECT * FROM retire_content_v1($1, $2)", tenant_id, runs)
-            retired = sorted(row["retired"] for row in rows)
+            due = await change.rows("SELECT * FROM runs_due_v1($1, $2, $3)", tenant_id, runs, days)
+            retired = sorted(row["run_id"] for row in due)
             if not retired:
                 return 0  # another relay was first, or somebody has just placed a hold
+            fact = ContentRetired(run_ids=tuple(retired), days=days, events=sum(row["of_events"] for row in due))
+            stored = await change.append(retention_stream(tenant_id), fact)
+            await change.rows("SELECT retire_content_v2($1, $2)", tenant_id, stored.id)
             await change.rows(
                 "DELETE FROM artifact_references WHERE tenant_id = $1 AND run_id = ANY ($2) AND key_id <> ''",
                 tenant_id,
                 retired,
             )
             await change.rows("DELETE FROM snapshots WHERE run_id = ANY ($1)", retired)
-            days, events = self._keep / timedelta(days=1), sum(row["of_events"] for row in rows)
-            fact = ContentRetired(run_ids=tuple(retired), days=days, events=events)
-            await change.append(retention_stream(tenant_id), fact)
         return len(retired)

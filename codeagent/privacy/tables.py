@@ -12,6 +12,7 @@ import orjson
 
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Change
+from codeagent.messages.ids import INSTALLATION
 from codeagent.messages.values import ENDING_EVENTS
 from codeagent.subjects.key import named_prefix
 
@@ -103,11 +104,23 @@ async def remove_ledger_rows(database: Database, erasure: Erasure) -> dict[str, 
     )
     statements: Sequence[tuple[str, str, tuple[Any, ...]]] = (
         ("effects", f"tenant_id = $1 AND (key_id = $3 OR {sealed.format('command')})", (prefix, erasure.key_id)),
-        ("outbox", f"tenant_id = $1 AND {sealed.format('value')}", (prefix,)),
+        # A dead letter that is sent again is the installation's.
+        ("outbox", f"tenant_id IN ($1, '{INSTALLATION}') AND {sealed.format('value')}", (prefix,)),
         ("submissions", "tenant_id = $1 AND starts_with(request ->> 'sealed', $2)", (_in_base64(erasure.key_id),)),
-        ("dead_letters", "tenant_id = $1 AND run_id = ANY ($2)", ([row["id"] for row in runs],)),
+        (
+            "dead_letters",
+            "key_id = $3 OR tenant_id = $1 AND (run_id = ANY ($2) OR author_id = ANY ($2))",
+            ([erasure.subject_id, *(row["id"] for row in runs)], erasure.key_id),
+        ),
         ("snapshots", f"tenant_id = $1 AND {sealed.format('value')}", (prefix,)),
         ("response_cache", "tenant_id = $1 AND principal_id = $2", (erasure.subject_id,)),
+        # Of requests that were being answered while all access ended.
+        (
+            "fact_origins",
+            "tenant_id = $1 AND recorded_at > $3::timestamptz - interval '1 hour' AND EXISTS ("
+            "SELECT FROM events e WHERE e.event_id = fact_origins.event_id AND e.metadata ->> 'authid' = $2)",
+            (erasure.subject_id, erasure.begun_at),
+        ),
     )
     removed: dict[str, int] = {}
     for table, condition, values in statements:

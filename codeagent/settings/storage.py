@@ -41,6 +41,7 @@ class StorageSettings(Group):
     that it can be restored to any moment; without it nothing is archived."""
     run_content_days: Annotated[float | None, About(unit="days")] = Field(default=None, ge=1.0, le=36500.0)
     """How long tasks, messages, results and artifacts of runs are kept after the run's end, before they are taken out
-    of the log; as long as the log where nothing is said. Legal holds go before."""
+    of the log; as long as the log where nothing is said. Legal holds go before. `codeagent db upgrade` writes it into
+    the database, which holds the relay to it."""
     sandbox_dir: Path = Path("/var/lib/codeagent/sandboxes")
     """Workspaces and runtimes of this machine's sandbox worker; shared with no other process."""

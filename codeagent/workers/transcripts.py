@@ -14,6 +14,7 @@ from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages.events import RunEnded, RunSubmitted
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import RunStatus, Turn
+from codeagent.workers.replayed import check_replayed
 
 MOST_TRANSCRIPTS = 2_000
 KEPT_SECONDS = 900.0
@@ -35,6 +36,7 @@ class Transcripts:
         if transcript.version > at_version:
             transcript = Transcript()
         await self._read(transcript, tenant_id, run_id, at_version)
+        await check_replayed(self._log, transcript.submitted)
         self._kept[run_id] = (self._clock(), transcript)
         return transcript
 

@@ -24,7 +24,7 @@ OPERATOR = Author(INSTALLATION, "system", "operator", clock.new_uuid())
 CONTENT = b"MARKED content of a tenant"
 
 
-def envelope_headers(run_id: str = RUN) -> Headers:
+def envelope_headers(run_id: str = RUN, actor: tuple[str, str] = ("system", "system"), tenant: str = TENANT) -> Headers:
     """Of an order that was in order but for its value."""
     envelope = Envelope(
         id=clock.new_uuid(),
@@ -32,9 +32,11 @@ def envelope_headers(run_id: str = RUN) -> Headers:
         version=1,
         source="/test",
         time=clock.now(),
-        tenant_id=TENANT,
+        tenant_id=tenant,
         key=run_id,
         correlation_id=clock.new_uuid(),
+        actor_type=actor[0],
+        actor_id=actor[1],
     )
     return to_headers(envelope)
 

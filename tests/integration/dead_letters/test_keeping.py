@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -15,11 +16,21 @@ from codeagent.broker.admin import DEAD_LETTER_CONFIG
 from codeagent.broker.dead_letters import read_failed
 from codeagent.broker.topics import RUN_COMMANDS
 from codeagent.dead_letters import tables
-from codeagent.dead_letters.letter import KEPT_FOR, MOST_HEADERS, Content, LetterState, claims, plain, shown_headers
+from codeagent.dead_letters.letter import (
+    KEPT_FOR,
+    MOST_HEADERS,
+    Content,
+    LetterState,
+    claims,
+    place_of,
+    plain,
+    shown_headers,
+)
 from codeagent.errors import Conflict
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.sealed import SEALED_COLUMNS, reseal
 from codeagent.relay.dead_letters import DeadLetterKeeper
+from codeagent.subjects.key import key_id_of, named_key
 from codeagent.telemetry import metrics
 from tests.integration.dead_letters.conftest import Desk
 from tests.integration.dead_letters.records import (
@@ -80,6 +91,37 @@ async def test_what_is_kept_of_a_record_is_sealed_and_nothing_of_it_is_logged(
     assert [each.value for each in letter.headers if each.name == "x-note"] == [None]
     read = await desk.letters.read(OPERATOR, letter)
     assert (read.value, read.headers[-1]) == (CONTENT, ("x-note", CONTENT))
+
+
+async def test_an_order_that_reached_no_stream_is_sealed_with_the_key_of_whoever_gave_it(desk: Desk) -> None:
+    theirs, subjects = f"usr_{clock.new_uuid().hex}", desk.database.subjects
+    key = await subjects.of(TENANT, theirs)
+    assert key is not None
+    [letter] = await desk.keep(dead_letter(envelope_headers(actor=("app_user", theirs))))
+    assert (await desk.column("key_id", letter), await desk.column("author_id", letter)) == (key.id, theirs)
+    sealed = await desk.column("record_sealed", letter)
+    assert isinstance(sealed, bytes)
+    assert named_key(BOX.open(sealed, place_of(letter.id))) is not None
+    assert (await desk.letters.read(OPERATOR, letter)).value == CONTENT
+    await subjects.shred(key.id, clock.now())
+    await asyncio.sleep(0.1)  # longer than keys are remembered here
+    with pytest.raises(Conflict, match="erased"):
+        await desk.letters.read(OPERATOR, letter)
+    late, _ = await desk.keep(dead_letter(envelope_headers(actor=("app_user", theirs)), offset=1))
+    assert not late.kept, "who is erased leaves nothing"
+
+
+async def test_whoever_a_record_makes_up_gets_no_key(desk: Desk) -> None:
+    made_up = f"usr_{clock.new_uuid().hex}"
+    [letter] = await desk.keep(dead_letter(envelope_headers(actor=("app_user", made_up))))
+    assert (letter.kept, await desk.column("key_id", letter), await desk.column("author_id", letter)) == (
+        True,
+        None,
+        made_up,
+    )
+    key_id = key_id_of(TENANT, made_up)
+    assert (await desk.database.subjects.named([key_id]))[key_id].lost
+    assert (await desk.letters.read(OPERATOR, letter)).value == CONTENT
 
 
 async def test_sealed_records_get_under_a_new_key_with_everything_else(desk: Desk) -> None:
@@ -177,5 +219,9 @@ def test_any_record_comes_apart_and_together_again(headers: list[tuple[str, byte
     content = Content(failed.key, failed.headers, failed.value)
     assert Content.unpacked(content.packed()) == Content(key, headers, value)
     assert (failed.partition, failed.offset, failed.error_type) == (2, 4711, b"invalid_payload")
-    told = [plain(key), *(each.name for each in shown_headers(headers)), *filter(None, claims(key, headers).values())]
+    told = [
+        plain(key),
+        *(each.name for each in shown_headers(headers)),
+        *filter(None, asdict(claims(key, headers)).values()),
+    ]
     assert all(text.isprintable() for text in told)

@@ -148,6 +148,28 @@ async def test_files_that_are_gone_are_said_to_be(api: Api) -> None:
     assert (await go_on(api, before.run_id, 1)).status_code == 202
 
 
+async def emptied(api: Api, run_id: str) -> None:
+    """As erasure and retention leave a run."""
+    await api.database.write("UPDATE events SET sealed = NULL WHERE metadata ->> 'runid' = $1", run_id)
+
+
+async def test_what_was_erased_is_gone_for_those_as_well_who_had_seen_it(api: Api) -> None:
+    before = await recorded(api)
+    assert (await api.http.get(f"/v1/runs/{before.run_id}")).json()["task"] == "Fix it."
+    await emptied(api, before.run_id)
+    for until in (before.whole, 1):
+        assert refused(await go_on(api, before.run_id, until)) == (410, "erased")
+
+
+async def test_a_run_is_not_gone_on_with_that_has_replayed_what_was_erased(api: Api) -> None:
+    before = await recorded(api)
+    second = (await go_on(api, before.run_id, before.whole)).json()["id"]
+    await Work(api).whole(before.files.checkpoint, "done")
+    await emptied(api, before.run_id)
+    assert (await api.http.get(f"/v1/runs/{second}")).status_code == 200
+    assert refused(await go_on(api, second, 1)) == (410, "erased")
+
+
 async def test_task_and_source_are_the_runs_and_a_version_has_to_be_named(api: Api) -> None:
     before = await recorded(api)
     for more in ({"task": "Another."}, {"source": SOURCE}, {"agent": "coder"}, {"until_version": 0}):

@@ -45,7 +45,9 @@ GRANTS = {
     "effects": WHOLE,
     "erasures": "SELECT UPDATE(certificate) UPDATE(closed_at) UPDATE(completed_at) UPDATE(counts) UPDATE(key_id) UPDATE(runs) "
     "UPDATE(shredded_at)",
-    "events": GROWS,
+    "events": "INSERT(data) INSERT(data_digest) INSERT(event_id) INSERT(event_type) INSERT(key_id) INSERT(leaf_hash) "
+    "INSERT(metadata) INSERT(occurred_at) INSERT(schema_version) INSERT(sealed) INSERT(sealed_digest) INSERT(stream_id) "
+    "INSERT(stream_version) INSERT(subject_id) INSERT(tenant_id) SELECT",
     "fact_origins": WHOLE,
     "git_credentials": "SELECT UPDATE(token_sealed)",
     "instance_secrets": "SELECT UPDATE(sealed)",
@@ -56,6 +58,7 @@ GRANTS = {
     "provider_credentials": "SELECT UPDATE(last_used_at) UPDATE(secret_sealed)",
     "provider_health": WHOLE,
     "response_cache": WHOLE,
+    "retention_policy": "SELECT",
     "revocations": WHOLE,
     "runs": WHOLE,
     "sandbox_quotas": "SELECT",
@@ -117,7 +120,9 @@ FUNCTIONS = {
     "reserve_call_v1",
     "reserve_sandbox_v1",
     "thin_checkpoints_v1",
-    "retire_content_v1",
+    "is_run_due_v1",
+    "retire_content_v2",
+    "runs_due_v1",
 }
 ATTACKS = (
     "UPDATE events SET data = '{}'",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import httpx2
 import pytest
 
+from codeagent.encryption import SecretBox
+from codeagent.subjects.keys import SubjectKeys
+from codeagent.subjects.store import StoredKey
 from tests.integration.identity.conftest import COLLEAGUE, EMAIL, PASSWORD, World
 from tests.integration.identity.oauth_client import OAuthClient
+from tests.integration.subject_keys import SHARED, KeysInMemory
 
 NEW = {"email": "grace@example.org", "role": "developer"}
 
@@ -180,3 +185,28 @@ async def test_a_role_says_what_it_permits_and_none_permits_to_operate(world: Wo
 async def test_an_address_is_one_users_however_it_is_spelt(world: World) -> None:
     owner = await world.owner()
     assert said(await add(owner, {"email": EMAIL.upper(), "role": "viewer"})) == (409, "conflict")
+
+
+class CountedKeys(KeysInMemory):
+    """Counts how often somebody looks, and for how many keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: list[int] = []
+
+    async def fetch(self, key_ids: Collection[str]) -> Mapping[str, StoredKey]:
+        self.looks.append(len(key_ids))
+        return await super().fetch(key_ids)
+
+
+async def test_the_keys_of_a_page_are_looked_up_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = await world.owner()
+    for number in range(7):
+        await add(owner, {**NEW, "email": f"member-{number}@example.org"}, f"k{number}")
+    store = CountedKeys()
+    store.kept = SHARED.kept
+    walled = world.edge.users.keys._database
+    monkeypatch.setattr(walled, "subjects", SubjectKeys(store, SecretBox({"test": bytes(range(32))})))
+    listed = (await owner.get("/v1/members?limit=5")).json()["items"]
+    assert (len(listed), all(each["email"] for each in listed)) == (5, True)
+    assert store.looks == [5]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ import httpx2
 import pytest
 
 from codeagent import clock
+from codeagent.dead_letters.letters import DeadLetters
+from codeagent.dead_letters.tables import LetterFilter
 from codeagent.encryption import SecretBox
+from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.log import EventLog
+from codeagent.eventlog.migrations.statements import split_statements
 from codeagent.eventlog.verify import verify
 from codeagent.identity.principal import Principal
 from codeagent.identity.scopes import Role
@@ -24,6 +29,7 @@ from codeagent.messages.catalog import CURRENT
 from codeagent.messages.conversation import AssistantMessage
 from codeagent.messages.events import CancelRequested, RunCanceled, RunSubmitted
 from codeagent.messages.ids import privacy_stream, user_stream
+from codeagent.messages.project_events import SessionCreated
 from codeagent.privacy.content_erasure import ContentErasure
 from codeagent.privacy.message_fields import MESSAGE_FIELDS
 from codeagent.privacy.nothing_personal import NOTHING_PERSONAL
@@ -32,11 +38,13 @@ from codeagent.projections.artifact_references import ArtifactReferences
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.usage import UsageProjector
 from codeagent.providers.protocol import ModelReply, ModelRequest
+from codeagent.relay.dead_letters import DeadLetterKeeper
 from codeagent.relay.erasures import Erasures
 from codeagent.response_cache.cache import ResponseCache
 from codeagent.response_cache.slot import Slot
 from codeagent.transparency.keys import LogKeys
 from codeagent.transparency.notes import SigningKey
+from tests.integration.dead_letters.records import BOX, DLQ, OPERATOR, ORIGIN, dead_letter, envelope_headers
 from tests.integration.eventlog.steps import cause, commit_step, new_run, prepared, step
 from tests.integration.identity.conftest import COLLEAGUE, EMAIL, PASSWORD, TENANT, World
 from tests.integration.identity.oauth_client import OAuthClient
@@ -281,8 +289,10 @@ async def test_an_erasure_leaves_nothing_that_leads_to_the_person(world: World) 
     await audited(world)
     digests = await world.edge.users.digests.get()
     secrets = await world.database.fetch(
-        """SELECT encode(u.email_digest, 'hex'), encode(u.email_sealed, 'hex'), p.hash, encode(k.digest, 'hex'), k.hint
+        """SELECT encode(u.email_digest, 'hex'), encode(u.email_sealed, 'hex'), p.hash, encode(k.digest, 'hex'), k.hint,
+                  k.fingerprint, s.fingerprint
            FROM users u JOIN passwords p ON p.user_id = u.id JOIN api_keys k ON k.principal_id = u.id
+                JOIN sessions s ON s.created_by = u.id
            WHERE u.id = $1""",
         theirs,
     )
@@ -344,6 +354,64 @@ async def test_an_erasure_removes_the_replies_that_are_kept_of_the_subjects_runs
     assert [await cache.find(slot, question) is None for slot in slots] == [True, True, False]
 
 
+async def test_an_erasure_leaves_no_dead_letter_of_the_subject_whatever_became_of_its_order(world: World) -> None:
+    """Of orders that no worker could take there is nothing in the log; of others the run may be somebody else's."""
+    owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    keeper = DeadLetterKeeper(world.database, BOX, {DLQ: ORIGIN})
+    own, foreign = await run_of(world, theirs, "a task"), await run_of(world, world.user_id, "another task")
+    by_them, by_another = ("app_user", theirs), ("app_user", world.user_id)
+    gone = [(new_run(), by_them), (new_run(), ("run", own)), (foreign, by_them), (own, by_another)]
+    stays = [(new_run(), by_another), (foreign, ("system", "system"))]
+    for offset, (run_id, actor) in enumerate([*gone, *stays]):
+        await keeper(dead_letter(envelope_headers(run_id, actor, TENANT), offset=offset))
+    # As they were before that was written down.
+    await world.sql("UPDATE dead_letters SET key_id = NULL, author_id = NULL WHERE run_id <> ALL ($1)", [own, foreign])
+    await world.sql(backfill_of("0042_dead_letters.sql"))
+    await begun(owner, "erasure", theirs)
+    await erased(world)
+    left = await world.database.fetch("SELECT run_id FROM dead_letters ORDER BY dlq_offset")
+    assert [row["run_id"] for row in left] == [run_id for run_id, _ in stays]
+    [erasure] = await world.database.fetch("SELECT counts, certificate FROM erasures")
+    assert json.loads(erasure["counts"])["dead_letters"] == len(gone)
+    await keeper(dead_letter(envelope_headers(new_run(), by_them, TENANT), offset=99))
+    [late] = await world.database.fetch("SELECT record_sealed FROM dead_letters WHERE author_id = $1", theirs)
+    assert late["record_sealed"] is None
+
+
+def backfill_of(script: str) -> str:
+    """The statement of a migration that fills in what rows of before do not have."""
+    text = (files("codeagent.eventlog.migrations") / "sql" / script).read_text()
+    [statement] = [each for each in split_statements(text) if each.startswith("UPDATE ")]
+    return statement
+
+
+async def test_an_erasure_empties_the_way_out_of_dead_letters_that_are_sent_again(world: World) -> None:
+    owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    await world.database.subjects.of(TENANT, theirs)
+    keeper = DeadLetterKeeper(world.database, BOX, {DLQ: ORIGIN})
+    await keeper(dead_letter(envelope_headers(new_run(), ("app_user", theirs), TENANT)))
+    letters = DeadLetters(world.database, BOX)
+    [letter] = await letters.oldest_open(LetterFilter(), 10)
+    await letters.redrive(OPERATOR, letter)
+    waiting = "SELECT count(*) FROM outbox WHERE tenant_id = 'installation'"
+    assert [row[0] for row in await world.database.fetch(waiting)] == [1]
+    await begun(owner, "erasure", theirs)
+    await erased(world)
+    assert [row[0] for row in await world.database.fetch(waiting)] == [0]
+
+
+async def test_an_erasure_removes_the_address_of_what_was_being_done_as_it_began(world: World) -> None:
+    owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    await audited(world)
+    await begun(owner, "erasure", theirs)
+    author = Author(TENANT, "app_user", theirs, clock.new_uuid(), address="203.0.113.77")
+    async with ControlPlane(world.database).change(author) as change:
+        await change.append("session-late", SessionCreated(session_id="late", project_id=None))
+    assert await stored(world, "203.0.113.77") == {"fact_origins"}
+    await erased(world)
+    assert await stored(world, "203.0.113.77") == set()
+
+
 async def test_an_erasure_of_somebody_who_wrote_nothing_is_completed(world: World) -> None:
     owner, theirs = await world.owner(), await user_id_of(await world.colleague())
     # Facts with nothing of theirs in them are not sealed, and nothing that is left.
@@ -361,7 +429,7 @@ async def test_an_erasure_of_somebody_who_wrote_nothing_is_completed(world: Worl
 async def test_the_edge_erases_users_of_its_tenant_and_none_by_hand(world: World) -> None:
     walled = world.edge.users.keys._database
     theirs = await user_id_of(await world.colleague())
-    for statement in (f"SELECT erase_identity_v1('{theirs}')", f"DELETE FROM users WHERE id = '{theirs}'"):
+    for statement in (f"SELECT erase_identity_v2('{theirs}')", f"DELETE FROM users WHERE id = '{theirs}'"):
         with pytest.raises(Exception, match=r"no user of this tenant|permission denied"):
             await walled.fetch(statement, tenant="ten_other")
 

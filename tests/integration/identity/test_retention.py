@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -11,16 +12,21 @@ import orjson
 import pytest
 
 from codeagent import clock
+from codeagent.cli.operate import upgrade_database
 from codeagent.edge import views
+from codeagent.errors import Conflict
 from codeagent.eventlog.database import SERVICE_ROLE, Database
+from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.hashing import digest_of
 from codeagent.eventlog.log import Cursor, EventLog
 from codeagent.eventlog.verify import verify
 from codeagent.messages.envelope import Event
 from codeagent.messages.events import RunCanceled, RunSubmitted
 from codeagent.messages.ids import hold_stream, retention_stream, run_stream
+from codeagent.messages.privacy_events import ContentRetired
 from codeagent.messages.values import ArchiveSource
 from codeagent.privacy import run_retention
+from codeagent.privacy.retention_policy import days_kept, set_days_kept
 from codeagent.privacy.run_retention import RunRetention
 from codeagent.projections.artifact_references import ArtifactReferences, named_among
 from codeagent.transparency.erased import missing_content
@@ -40,12 +46,14 @@ from tests.integration.identity.test_privacy import (
 __all__ = ["world"]  # a fixture
 HOLDS = "/v1/privacy/holds"
 KEEP = timedelta(days=30)
+DAYS = 30.0
 GOLDEN = RunSubmitted.model_validate_json((EXAMPLES / "run.submitted.v1.json").read_bytes())
 
 
 @pytest.fixture
 async def service(world: World) -> AsyncIterator[Database]:
-    """As the relay works: under the services' role."""
+    """As the relay works: under the services' role, on a database with the policy of 30 days."""
+    await set_days_kept(world.url, DAYS)
     database = Database(world.url, connections=2, role=SERVICE_ROLE)
     yield database
     await database.close()
@@ -66,6 +74,8 @@ async def run_of(world: World, user_id: str, days: float, *, source: str = "", e
         patch.setattr(clock, "now", lambda: now() - timedelta(days=days))
         events = prepared(run_id, 0, facts, envelope, await world.database.subjects.of(TENANT, user_id))
     await commit_step(world.database, replace(step(run_id, 0, tenant=TENANT), cause=envelope, events=events))
+    aged = "UPDATE events SET recorded_at = recorded_at - $2::interval WHERE stream_id = $1"
+    await world.sql(aged, run_stream(run_id), timedelta(days=days))
     return run_id
 
 
@@ -114,21 +124,132 @@ async def test_content_that_is_gone_without_a_fact_of_that_run_is_missing(world:
     assert len(await missing(world)) == 4
 
 
+async def attacked(
+    service: Database, runs: Sequence[str], tenant: str = TENANT, *, days: float = DAYS, events: int = 2
+) -> None:
+    """What somebody does who has the services' role: says that content goes, and has it taken out."""
+    author = Author(tenant, "system", "retention", clock.new_uuid())
+    async with ControlPlane(service).change(author) as change:
+        fact = ContentRetired(run_ids=tuple(runs), days=days, events=events)
+        stored = await change.append(retention_stream(tenant), fact)
+        await change.rows("SELECT retire_content_v2($1, $2)", tenant, stored.id)
+
+
+NOT_DUE = "content of a run that is not due"
+
+
 async def test_services_cannot_retire_what_is_at_work_new_held_or_anothers(world: World, service: Database) -> None:
     theirs = await user_id_of(await world.colleague())
     await (await world.owner()).call("PUT", f"{HOLDS}/{theirs}")
     runs = [
         await run_of(world, world.user_id, 31, ended=False),
-        await run_of(world, world.user_id, 0.9),
+        await run_of(world, world.user_id, 29),
         await run_of(world, theirs, 31),
     ]
-    assert await service.write("SELECT * FROM retire_content_v1($1, $2)", TENANT, runs) == []
     old = await run_of(world, world.user_id, 31)
-    assert await service.write("SELECT * FROM retire_content_v1($1, $2)", "ten_other", [old]) == []
+    for each in runs:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match=NOT_DUE):
+            await attacked(service, [old, each], events=4)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=NOT_DUE):
+        await attacked(service, [old], "ten_other")
     assert await emptied(world, [*runs, old]) == [False] * 4
+    assert await world.facts(retention_stream(TENANT)) == []
     edge = world.edge.users.keys._database
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await edge.fetch("SELECT * FROM retire_content_v1($1, $2)", TENANT, [old], tenant=TENANT)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
+        await edge.fetch("SELECT retire_content_v2($1, $2)", TENANT, clock.new_uuid(), tenant=TENANT)
+    await attacked(service, [old])
+    assert await emptied(world, [*runs, old]) == [False, False, False, True]
+
+
+async def test_services_cannot_retire_sooner_than_the_policy_says_nor_without_one(
+    world: World, service: Database
+) -> None:
+    run_id = await run_of(world, world.user_id, 31)
+    for statement in (
+        "UPDATE retention_policy SET days = 1",
+        "DELETE FROM retention_policy",
+        "INSERT INTO retention_policy (one, days) VALUES (true, 1)",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
+            await service.write(statement)
+    assert await set_days_kept(world.url, 365.0)
+    for days in (DAYS, 365.0):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match=NOT_DUE):
+            await attacked(service, [run_id], days=days)
+    assert await set_days_kept(world.url, None)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=NOT_DUE):
+        await attacked(service, [run_id])
+    assert await emptied(world, [run_id]) == [False]
+
+
+async def test_services_cannot_date_a_runs_end_back(world: World, service: Database) -> None:
+    """What they say of its time is not believed, and when it was recorded they do not say."""
+    run_id = await run_of(world, world.user_id, 31)
+    aged = "UPDATE events SET recorded_at = now() WHERE stream_id = $1 AND event_type = 'run.canceled'"
+    await world.sql(aged, run_stream(run_id))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=NOT_DUE):
+        await attacked(service, [run_id])
+    for column in ("recorded_at", "transaction_id"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
+            await service.write(f"INSERT INTO events ({column}) SELECT {column} FROM events LIMIT 1")
+    assert await retired(world, service) == 0
+
+
+async def test_no_content_goes_without_its_fact_in_the_same_transaction(world: World, service: Database) -> None:
+    run_id = await run_of(world, world.user_id, 31)
+    author = Author(TENANT, "system", "retention", clock.new_uuid())
+    async with ControlPlane(service).change(author) as change:
+        fact = ContentRetired(run_ids=(run_id,), days=DAYS, events=2)
+        said = await change.append(retention_stream(TENANT), fact)
+    for event_id in (clock.new_uuid(), said.id, (await world.facts(run_stream(run_id)))[0].id):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="no fact of this transaction"):
+            await service.write("SELECT retire_content_v2($1, $2)", TENANT, event_id)
+    with pytest.raises(Conflict):
+        await attacked(service, [run_id], events=1)
+    assert await emptied(world, [run_id]) == [False]
+
+
+async def test_the_longer_of_the_databases_policy_and_the_relays_setting_counts(
+    world: World, service: Database
+) -> None:
+    """Whichever of them was not changed yet: nothing goes that one of them keeps."""
+    runs = [await run_of(world, world.user_id, 31), await run_of(world, world.user_id, 61)]
+    await set_days_kept(world.url, None)
+    assert await retired(world, service) == 0
+    await set_days_kept(world.url, 60.0)
+    assert await retired(world, service) == 1
+    assert await emptied(world, runs) == [False, True]
+    await set_days_kept(world.url, 1.0)
+    assert await retired(world, service) == 1
+    facts = [orjson.loads(fact.data) for fact in await world.facts(retention_stream(TENANT))]
+    assert [(fact["run_ids"], fact["days"]) for fact in facts] == [([runs[1]], 60.0), ([runs[0]], 30.0)]
+
+
+async def test_the_policy_is_set_changed_and_removed_by_the_owner(world: World) -> None:
+    assert await days_kept(world.database) is None
+    for days, changed in ((None, False), (30.0, True), (30.0, False), (7.5, True), (None, True)):
+        assert await set_days_kept(world.url, days) is changed
+        assert await days_kept(world.database) == days
+
+
+async def test_an_operator_sets_it_with_an_upgrade_that_finds_nothing_to_do(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CODEAGENT_DATABASE_URL", world.url)
+    monkeypatch.setenv("CODEAGENT_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    said = "the content of runs is kept"
+    for value, expected, told in (
+        ("30", 30.0, f"{said} for 30 days after their end\n"),
+        ("30", 30.0, ""),
+        (None, None, f"{said} as long as the log\n"),
+    ):
+        if value is None:
+            monkeypatch.delenv("CODEAGENT_RUN_CONTENT_DAYS")
+        else:
+            monkeypatch.setenv("CODEAGENT_RUN_CONTENT_DAYS", value)
+        assert await asyncio.to_thread(upgrade_database, None) == 0
+        assert await days_kept(world.database) == expected
+        assert capsys.readouterr().out == f"the database is up to date\n{told}"
 
 
 async def test_a_retired_run_is_gone_for_those_who_had_seen_it_as_well(

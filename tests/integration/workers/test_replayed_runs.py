@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from codeagent.eventlog.log import EventLog
 from codeagent.messages.commands import ExecuteOperation, GenerateReply, SubmitRun
 from codeagent.messages.conversation import AssistantMessage, SystemMessage, ToolCall, ToolMessage, UserMessage
 from codeagent.messages.envelope import Message
+from codeagent.messages.events import StepStarted
 from codeagent.messages.ids import derived_uuid, run_stream
 from codeagent.messages.results import ProviderResult, SandboxResult
 from codeagent.messages.values import AgentDefinition, Files, Outcome, PrepareFiles, Replays
@@ -25,7 +26,7 @@ from codeagent.providers.scripted import ScriptedProvider
 from codeagent.workers.deltas import unsent
 from codeagent.workers.effect import EffectLoop
 from codeagent.workers.provider import ProviderPerformer
-from tests.integration.workers.system import DIGEST, TENANT, Bench
+from tests.integration.workers.system import DIGEST, TENANT, Bench, answered
 from tests.integration.workers.test_windows import until
 
 CHANGED = "sha256:" + "c" * 64
@@ -98,22 +99,42 @@ async def going_on(bench: Bench, replays: Replays, tenant_id: str = TENANT) -> B
     return other
 
 
+@dataclass
+class Models:
+    """A real worker, which keeps what it has read from one question to the next. `asked` are its model's requests."""
+
+    bench: Bench
+    worker: EffectLoop
+    asked: list[ModelRequest]
+
+    @classmethod
+    async def of(cls, bench: Bench, folder: Path) -> Models:
+        store = LocalArtifactStore(folder)
+        await store.start()
+        provider = ScriptedProvider(lambda _: "done")
+        model = ResilientProvider(provider, Breaker("scripted"))
+        log = EventLog(bench.database)
+        performer = ProviderPerformer(log, store, lambda _: (model, "m"), unsent, answers_topic="t")
+        worker: EffectLoop = bench.provider(cast(Any, performer))
+        await worker.start()
+        return cls(bench, worker, provider.requests)
+
+    async def answer(self) -> ProviderResult:
+        """What comes of the newest command."""
+        before = len(self.bench.mailbox.answers)
+        await self.worker.handle(self.bench.mailbox.commands[-1])
+        await until(lambda: len(self.bench.mailbox.answers) > before)
+        answer = self.bench.mailbox.answers[-1].data
+        assert isinstance(answer, ProviderResult)
+        return answer
+
+
 async def question(bench: Bench, folder: Path) -> tuple[list[ModelRequest], ProviderResult]:
-    """What a real worker asks for the newest command, and what came of it."""
-    store = LocalArtifactStore(folder)
-    await store.start()
-    provider = ScriptedProvider(lambda _: "done")
-    model = ResilientProvider(provider, Breaker("scripted"))
-    log = EventLog(bench.database)
-    performer = ProviderPerformer(log, store, lambda _: (model, "m"), unsent, answers_topic="t")
-    worker: EffectLoop = bench.provider(cast(Any, performer))
-    await worker.start()
-    await worker.handle(bench.mailbox.commands[-1])
-    await until(lambda: bool(bench.mailbox.answers))
-    await worker.drain(1)
-    answer = bench.mailbox.answers[-1].data
-    assert isinstance(answer, ProviderResult)
-    return provider.requests, answer
+    """What a worker asks for the newest command, and what came of it."""
+    models = await Models.of(bench, folder)
+    answer = await models.answer()
+    await models.worker.drain(1)
+    return models.asked, answer
 
 
 async def test_the_first_question_has_what_was_said_and_the_instructions_and_tools_of_the_other_version(
@@ -154,3 +175,41 @@ async def test_a_command_that_replays_a_run_of_another_tenant_is_told_nothing_of
     other = await going_on(bench, await recorded(bench), tenant_id="ten_other")
     requests, answer = await question(other, tmp_path)
     assert (requests, answer.outcome, answer.error_reason) == ([], Outcome.FAILED, "not_found")
+
+
+async def emptied(bench: Bench, run_id: str) -> None:
+    """As erasure and retention leave a run."""
+    await bench.database.write("UPDATE events SET sealed = NULL WHERE metadata ->> 'runid' = $1", run_id)
+
+
+@pytest.mark.parametrize("has_asked", [False, True], ids=["at the first question", "at a later one"])
+async def test_what_was_erased_is_not_told_as_if_it_had_been_said(
+    bench: Bench, tmp_path: Path, *, has_asked: bool
+) -> None:
+    """Nor is it told from the memory of a worker that has asked before."""
+    other = await going_on(bench, await recorded(bench))
+    models = await Models.of(other, tmp_path)
+    if has_asked:
+        assert (await models.answer()).outcome is Outcome.DONE
+        read = AssistantMessage(text="I read.", tool_calls=(LS.model_copy(update={"name": "nothing"}),))
+        await says(other, read)
+    asked = len(models.asked)
+    await emptied(bench, bench.run_id)
+    answer = await models.answer()
+    await models.worker.drain(1)
+    assert (answer.outcome, answer.error_reason, answer.attempt) == (Outcome.FAILED, "erased", 1)
+    assert len(models.asked) == asked
+    await other.agent().handle(answered(other.mailbox.answers[-1]))
+    last = (await EventLog(other.database).read_stream(run_stream(other.run_id)))[-1].decode()
+    assert isinstance(last, StepStarted)
+    assert last.ending is not None
+    assert (last.name, last.ending.reason) == ("collect", "erased")
+
+
+async def test_what_was_erased_is_not_told_by_way_of_a_run_between(bench: Bench, tmp_path: Path) -> None:
+    second = await going_on(bench, await recorded(bench))
+    place = len(await EventLog(bench.database).read_stream(run_stream(second.run_id)))
+    third = await going_on(second, Replays(run_id=second.run_id, until_version=place, runs=2))
+    await emptied(bench, bench.run_id)
+    requests, answer = await question(third, tmp_path)
+    assert (requests, answer.outcome, answer.error_reason) == ([], Outcome.FAILED, "erased")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from codeagent.messages.catalog import CURRENT, EFFECT_EVENTS, RUN_EVENTS, decode_data
 from codeagent.messages.envelope import Event
@@ -151,3 +151,12 @@ def test_every_text_in_a_runs_facts_is_marked_or_known_to_be_nobodys(event: type
 def test_the_list_of_what_is_nobodys_names_nothing_else() -> None:
     named = {name for event in (*RUN_EVENTS, *EFFECT_EVENTS) for name in texts(event)}
     assert json.dumps(sorted(CODES - named)) == "[]"
+
+
+@pytest.mark.parametrize("message", CURRENT.values(), ids=str)
+def test_what_does_not_fit_a_message_is_not_quoted_in_the_error(message: type[BaseModel]) -> None:
+    """Errors end up in logs, with their traces."""
+    said = {name: ["said-7Qz"] for name in message.model_fields}
+    with pytest.raises(ValidationError) as refused:
+        message.model_validate({**said, "unknown": "said-7Qz"}, strict=True)
+    assert "said-7Qz" not in str(refused.value)
