@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
-from codeagent.errors import CodeAgentError
+from codeagent.errors import CodeAgentError, Unavailable
 from codeagent.eventlog.database import Connection, Database, Row
 from codeagent.eventlog.log import Cursor
 from codeagent.rounds import Rounds
@@ -22,6 +24,7 @@ from codeagent.transparency.rows import problems_in, stored_leaf
 log = get_logger(__name__)
 
 SEAL_SECONDS = 1.0
+HEAR_SECONDS = 2.0
 _LOCK = 0x7365616C  # any fixed number that no other advisory lock has
 
 
@@ -35,13 +38,26 @@ class Sealer:
     """Any number may run: an advisory lock lets one seal at a time, in one transaction for the entries, their tiles and
     the checkpoint. Appends wait for none of it."""
 
-    def __init__(self, database: Database, keys: LogKeys, *, seen: Checkpoint | None = None, most: int = 500) -> None:
-        """`seen` is the newest checkpoint that was kept elsewhere: a log that does not continue it is refused."""
+    def __init__(
+        self,
+        database: Database,
+        keys: LogKeys,
+        *,
+        seen: Checkpoint | None = None,
+        awaits: Iterable[str] = (),
+        most: int = 500,
+    ) -> None:
+        """`seen` is the newest checkpoint that was kept elsewhere: a log that does not continue it is refused. Nothing
+        is signed before each place that it `awaits` was heard of."""
         self._database = database
         self._keys = keys
         self._most = most
         self._seen = seen  # the newest that this process knows to have been signed
         self._published = False
+        self._unheard = set(awaits)
+        self._all_heard = asyncio.Event()
+        for target in self._unheard:
+            metrics.AUDIT_UNREAD.labels(target).set(1)
         self._rounds = Rounds("seal", self._round)
         self.stop = self._rounds.stop
 
@@ -54,21 +70,39 @@ class Sealer:
             raise ValueError("a log keeps its name, and needs a private key to be signed with")
         self._keys, self._published = keys, False
 
-    def remember(self, kept: Checkpoint) -> None:
-        """That this one was signed, and is kept elsewhere: a log that does not continue it is refused."""
-        if self._seen is None or kept.size > self._seen.size:
+    def heard(self, target: str, kept: Checkpoint | None) -> None:
+        """What is kept at a place: that this was signed, so that a log that does not continue it is refused."""
+        if kept is not None and (self._seen is None or kept.size > self._seen.size):
             self._seen = kept
+        self._unheard.discard(target)
+        metrics.AUDIT_UNREAD.labels(target).set(0)
+        if not self._unheard:
+            self._all_heard.set()
 
     async def _round(self) -> float:
-        while await self.seal() == self._most:
-            pass
-        newest = await tables.newest_checkpoint(self._database)
-        waiting = await tables.unsealed_seconds(self._database, Cursor() if newest is None else newest.place)
-        metrics.AUDIT_UNSEALED.set(waiting)
+        try:
+            await self._hear()
+            while await self.seal() == self._most:
+                pass
+        finally:
+            newest = await tables.newest_checkpoint(self._database)
+            waiting = await tables.unsealed_seconds(self._database, Cursor() if newest is None else newest.place)
+            metrics.AUDIT_UNSEALED.set(waiting)
         return SEAL_SECONDS
 
+    async def _hear(self) -> None:
+        """Waits a moment for places that were not heard of yet, as nothing was when a process begins."""
+        if self._unheard:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEAR_SECONDS):
+                    await self._all_heard.wait()
+
     async def seal(self) -> int:
-        """Seals up to `most` events; returns how many. Raises `SealRefused`, and says so to whoever watches."""
+        """Seals up to `most` events; returns how many. Raises `SealRefused`, and says so to whoever watches;
+        `Unavailable` while a place was not heard of: what was cut off may be kept there."""
+        if self._unheard:
+            where = ", ".join(sorted(self._unheard))
+            raise Unavailable(f"what is kept in {where} was not read yet", code="anchor_unread")
         try:
             async with self._database.transaction() as connection:
                 if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):

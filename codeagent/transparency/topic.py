@@ -7,22 +7,25 @@ back together with all rows that tell of it is still held against what was publi
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import orjson
 
 from codeagent.broker.connection import KafkaConnection
-from codeagent.broker.reading import read_topic
+from codeagent.broker.reading import read_back, read_topic
 from codeagent.broker.topics import AUDIT_CHECKPOINTS
 from codeagent.eventlog.database import Database
 from codeagent.messages.checkpoints import checkpoint_envelope, checkpoint_headers
 from codeagent.transparency import tables
-from codeagent.transparency.anchors import longest
+from codeagent.transparency.anchors import Look
 from codeagent.transparency.checkpoints import Checkpoint
 from codeagent.transparency.keys import LogKeys
 from codeagent.transparency.witnesses import Found, heard
 
 _LOOKED_AT = 100
-"""Records at the topic's end of which the longest is taken: relays that work at once may publish out of order."""
+"""Checkpoints at the topic's end of which the longest is taken: relays that work at once may publish out of order."""
+_PAGE = 500
+"""Records that are read at once, for as long as there are fewer checkpoints among them."""
 
 
 class TopicAnchor:
@@ -36,9 +39,15 @@ class TopicAnchor:
         self._topic = topic
 
     async def newest(self, keys: LogKeys) -> Checkpoint | None:
-        records = read_topic(self._connection, self._topic, last=_LOOKED_AT)
-        notes = [(_place(each.partition, each.offset), _text(each.value)) async for each in records]
-        return longest(notes, keys)
+        look = Look(self.target, keys)
+        async with aclosing(read_back(self._connection, self._topic, _PAGE)) as pages:
+            async for page in pages:
+                for record in reversed(page):
+                    if look.sound < _LOOKED_AT:
+                        look.take(_place(record.partition, record.offset), _text(record.value))
+                if look.sound >= _LOOKED_AT:
+                    break
+        return look.end()
 
     async def keep(self, checkpoint: tables.StoredCheckpoint) -> None:
         origin = checkpoint.note.partition("\n")[0]
