@@ -21,8 +21,8 @@ class Anchor(Protocol):
     target: str
 
     async def newest(self, keys: LogKeys) -> Checkpoint | None:
-        """The longest checkpoint that is kept there and that the keys vouch for; what else lies there is named and
-        passed by. Raises `Unavailable` where nobody can tell."""
+        """The longest checkpoint after the newest restore that is kept there and that the keys vouch for; what else
+        lies there is named and passed by. Raises `Unavailable` where nobody can tell."""
 
     async def keep(self, checkpoint: StoredCheckpoint) -> None:
         """Returns once the note is kept as it is, or committed to be. One that is there already stays as it is. Raises
@@ -38,8 +38,8 @@ _NAMED = 10
 
 @dataclass(slots=True)
 class Look:
-    """One look at what an anchor keeps: the `longest` checkpoint that the keys vouch for, how many they do, and how
-    much else there is."""
+    """One look at what an anchor keeps: the `longest` checkpoint, after the most restores, that the keys vouch for, how
+    many they do, and how much else there is."""
 
     target: str
     keys: LogKeys
@@ -56,7 +56,7 @@ class Look:
             self.pass_by(name, error.detail)
             return None
         self.sound += 1
-        if self.longest is None or opened.size >= self.longest.size:
+        if self.longest is None or opened.order >= self.longest.order:
             self.longest = opened
         return opened
 

@@ -72,7 +72,7 @@ class Sealer:
 
     def heard(self, target: str, kept: Checkpoint | None) -> None:
         """What is kept at a place: that this was signed, so that a log that does not continue it is refused."""
-        if kept is not None and (self._seen is None or kept.size > self._seen.size):
+        if kept is not None and (self._seen is None or kept.order > self._seen.order):
             self._seen = kept
         self._unheard.discard(target)
         metrics.AUDIT_UNREAD.labels(target).set(0)
@@ -104,25 +104,34 @@ class Sealer:
             where = ", ".join(sorted(self._unheard))
             raise Unavailable(f"what is kept in {where} was not read yet", code="anchor_unread")
         try:
-            async with self._database.transaction() as connection:
-                if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
-                    return 0
-                signed, count = await self._seal(connection)
+            count = await self._sealed(None)
         except SealRefused as error:
             metrics.AUDIT_REFUSED.labels("sealer").set(1)
             log.error("seal.refused", reason=error.detail)
             raise
-        if signed is not None and (self._seen is None or signed.size >= self._seen.size):
-            self._seen = signed  # and not in the place of what was heard of meanwhile
-        self._published = self._published or count > 0
         metrics.AUDIT_REFUSED.labels("sealer").set(0)
         metrics.AUDIT_SEALED.inc(count)
         return count
 
-    async def _seal(self, connection: Connection) -> tuple[Checkpoint | None, int]:
+    async def state(self, stated: Checkpoint) -> int:
+        """Seals as `seal` does, in the first checkpoint that tells of the restores of `stated`, which is the log's
+        newest one but for them. Raises `SealRefused` where it is not."""
+        return await self._sealed(stated)
+
+    async def _sealed(self, stated: Checkpoint | None) -> int:
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+                return 0
+            signed, count = await self._seal(connection, stated)
+        if signed is not None and (self._seen is None or signed.order >= self._seen.order):
+            self._seen = signed  # and not in the place of what was heard of meanwhile
+        self._published = self._published or count > 0
+        return count
+
+    async def _seal(self, connection: Connection, stated: Checkpoint | None = None) -> tuple[Checkpoint | None, int]:
         stored = await tables.newest_checkpoint(connection)
         signed = None if stored is None else self._opened(stored)
-        growth = await self._held(connection, signed)
+        growth = await self._held(connection, signed, stated)
         place = Cursor() if stored is None else stored.place
         rows = await tables.unsealed(connection, place, self._most)
         if not rows:
@@ -131,7 +140,8 @@ class Sealer:
         await tables.write_leaves(connection, growth.size, rows)
         for level, (had, hashes) in growth.add([stored_leaf(row) for row in rows]).items():
             await tables.write_hashes(connection, level, had, hashes)
-        made = Checkpoint(self._keys.origin, growth.size, growth.root)
+        told = stated or signed
+        made = Checkpoint(self._keys.origin, growth.size, growth.root, () if told is None else told.cuts)
         if not self._published:
             await tables.publish_keys(connection, [str(key) for key in self._keys.verifying])
         number = 1 if stored is None else stored.number + 1
@@ -148,7 +158,7 @@ class Sealer:
             raise SealRefused("the newest checkpoint is not filed as what it says")
         return signed
 
-    async def _held(self, connection: Connection, signed: Checkpoint | None) -> Growth:
+    async def _held(self, connection: Connection, signed: Checkpoint | None, stated: Checkpoint | None) -> Growth:
         """The tree to continue, once it is seen to be the one that was signed, and to continue what we saw before."""
         size = 0 if signed is None else signed.size
         if await tables.leaf_count(connection) != size:
@@ -159,9 +169,11 @@ class Sealer:
             raise SealRefused(f"the tree is not whole: {error}") from None
         if signed is not None and growth.root != signed.root:
             raise SealRefused(f"the tiles contradict the checkpoint of {size} entries")
+        if stated is not None and (stated.size, stated.root) != (size, growth.root):
+            raise SealRefused(f"the statement is of a log of {stated.size} entries")
         if self._seen is not None and self._seen != signed:
             try:
-                await StoredTree(connection).check_continues(self._seen, signed)
+                await StoredTree(connection).check_continues(self._seen, stated or signed)
             except ProofRejected as error:
                 raise SealRefused(error.detail) from None
         return growth

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 
 import orjson
 
@@ -66,11 +67,19 @@ async def published_witnesses(
 ) -> AsyncIterator[Found]:
     """Every checkpoint that the topic keeps, in its order. Raises `Unavailable`."""
     async for record in read_topic(connection, topic):
-        yield heard(_place(record.partition, record.offset), _text(record.value), keys)
+        yield heard(_place(record.partition, record.offset), _text(record.value), keys, _moment(record.stored_ms))
 
 
 def _place(partition: int, offset: int) -> str:
     return f"record {partition}/{offset} of the topic"
+
+
+def _moment(milliseconds: int) -> datetime | None:
+    """None for what whoever has sent a record says that is none."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _text(value: bytes) -> str:

@@ -3,10 +3,7 @@ checkpoints."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
 import pytest
@@ -37,18 +34,6 @@ async def tamper(any_postgres: PostgresCluster, database_url: str) -> AsyncItera
     await connection.execute("SET session_replication_role = replica")
     yield connection.execute
     await connection.close()
-
-
-@pytest.fixture
-def own_broker() -> Iterator[EmbeddedBroker]:
-    """One that nobody else publishes checkpoints to."""
-    directory = Path(tempfile.mkdtemp(prefix="codeagent-broker-"))
-    directory.chmod(0o711)
-    started = EmbeddedBroker(directory / "broker")
-    started.start()
-    yield started
-    started.stop()
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
