@@ -21,11 +21,12 @@ from codeagent.messages.ids import INSTALLATION, log_stream
 from codeagent.messages.log_events import LogRestored
 from codeagent.settings import Misconfigured, Problem, Settings
 from codeagent.settings.about import variable
+from codeagent.transparency.findings import Discrepancy
 from codeagent.transparency.keys import LogKeys
 from codeagent.transparency.restores import Shortfall, shortfall_in
 from codeagent.transparency.sealer import Sealer
 from codeagent.transparency.verification import LogVerification
-from codeagent.transparency.witnesses import Found
+from codeagent.transparency.witnesses import Found, Witness
 
 SHORTER = 3
 """Exit status: nothing was stated, and something was signed that the log does not have."""
@@ -74,13 +75,18 @@ async def _signing_keys(settings: Settings) -> LogKeys:
 
 
 async def _examined(database: Database, keys: LogKeys, kept: Sequence[Found]) -> tuple[Shortfall | None, int]:
-    """What is lacking, and how many problems there are beside that. Raises `ProofRejected`."""
+    """What is lacking, and how many problems there are beside that. What vouches for nothing is told and is none: else
+    one who can write there could keep a log from going on. Raises `ProofRejected`."""
+    for each in kept:
+        if isinstance(each, Discrepancy):
+            say(f"passed by: {each}")
+    believed = [each for each in kept if isinstance(each, Witness)]
     async with database.transaction() as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        missing = await shortfall_in(connection, keys, kept)
+        missing = await shortfall_in(connection, keys, believed)
         stated = None if missing is None else missing.stated
         problems = 0
-        async for finding in LogVerification(connection, keys, kept, stated=stated).findings():
+        async for finding in LogVerification(connection, keys, believed, stated=stated).findings():
             problems += 1
             say(f"FAILED {finding}")
     return missing, problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -136,6 +137,15 @@ async def test_what_the_restored_log_still_has_must_hold(
     assert (done.exit_code, "FAILED data_changed at entry 1" in done.stdout) == (1, True), done.output
     assert "nothing is stated" in done.stdout
     assert (await newest(restored.database)).size == 3
+
+
+async def test_what_vouches_for_nothing_holds_up_no_statement(restored: Published) -> None:
+    junk = replace(await newest(restored.database), note=Checkpoint(ORIGIN, 900, bytes(32)).signed([FOREIGN_KEY]))
+    await TopicAnchor(restored.database, restored.connection).keep(junk)
+    await restored.relay()
+    done = await audit(*STATED)
+    assert done.exit_code == 0, done.output
+    assert "passed by: checkpoint_unknown_key at record 0/1 of the topic" in done.stdout
 
 
 async def test_a_restore_from_before_a_stated_restore_is_stated_as_well(
