@@ -11,13 +11,14 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from codeagent.cli.audit_log import new_key, verify_log
+from codeagent.cli.audit_log import new_key, restored_log, verify_log
 from codeagent.cli.connected import FAILED, DataDir, connected, failure
 
 app = typer.Typer(no_args_is_help=True, help="Who did what, from where, when.")
 ENDED = "io.codeagent.audit.export.ended.v1"
 
 app.command("verify")(verify_log)
+app.command("restored")(restored_log)
 app.command("key")(new_key)
 
 Actor = Annotated[str | None, typer.Option(help="Id of the user, account or key owner.")]

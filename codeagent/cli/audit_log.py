@@ -1,4 +1,4 @@
-"""`codeagent audit verify` and `audit key`: the proof of the log, for operators."""
+"""`codeagent audit verify`, `audit restored` and `audit key`: the proof of the log, for operators."""
 
 from __future__ import annotations
 
@@ -64,6 +64,28 @@ def verify_log(
         raise failure("projections are made of the whole log: give no range with --projections", USAGE)
     asked = is_whole if projections is None else projections
     raise typer.Exit(verify(directory(data_dir), Wanted(first, last, anchors, kept, keys, asked, topic)))
+
+
+def restored_log(
+    kept: Annotated[int | None, typer.Option(min=0, help="How many entries the log goes on from.")] = None,
+    signed: Annotated[int | None, typer.Option(min=1, help="How many were signed; what is beyond is given up.")] = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help="Directory of checkpoints that were kept; else AUDIT_ANCHOR_DIR.")
+    ] = None,
+    checkpoint: Kept = None,
+    data_dir: DataDir = None,
+) -> None:
+    """After a restore: tell what was signed that the log does not have, by the topic and the directory of checkpoints,
+    and with both numbers state, signed with the log's key, that it goes on without.
+
+    Exit status 3 where something is missing and nothing was stated, 1 where what the log has does not hold.
+    """
+    from codeagent.cli.log_restore import Wanted, state_restore
+
+    for path in (*(checkpoint or ()), *(each for each in (anchors,) if each is not None)):
+        if not path.exists():
+            raise failure(f"there is no {path}", USAGE)
+    raise typer.Exit(state_restore(directory(data_dir), Wanted(kept, signed, anchors, list(checkpoint or ()))))
 
 
 def new_key(

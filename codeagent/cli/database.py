@@ -84,6 +84,10 @@ def restore(
         Path | None,
         typer.Option(envvar="CODEAGENT_AUDIT_ANCHOR_DIR", help="Directory of checkpoints that were kept."),
     ] = None,
+    topic: Annotated[
+        bool,
+        typer.Option("--anchors-from-topic", help="Hold it against the checkpoints that the topic keeps, too."),
+    ] = False,
     keys_from: Annotated[
         Path | None, typer.Option(help="Data directory of `codeagent up` that lends its keys and checkpoints.")
     ] = None,
@@ -96,5 +100,5 @@ def restore(
     """
     from codeagent.cli.restoring import Order, restore_database
 
-    order = Order(source, to, at, label, timeline, incomplete, keys, anchors, keys_from, verify, bin_dir)
+    order = Order(source, to, at, label, timeline, incomplete, keys, anchors, topic, keys_from, verify, bin_dir)
     raise typer.Exit(restore_database(order))

@@ -20,11 +20,12 @@ from codeagent.cli.operate import FAILED, load_settings, say
 from codeagent.cli.restored import CHECKPOINTS, lend_keys, note_restore
 from codeagent.cli.transparency import log_keys
 from codeagent.cli.up_settings import LOG_KEY_VARIABLES, is_named
-from codeagent.cli.verifying import find_keys
+from codeagent.cli.verifying import find_keys, kept_in_topic, tell_restores
 from codeagent.embedded.binaries import postgres_programs
 from codeagent.errors import CodeAgentError, InvalidInput
 from codeagent.eventlog.migrations import HEAD
 from codeagent.transparency.keys import LogKeys
+from codeagent.transparency.witnesses import Found
 
 SHORTER = 3
 """Exit status: restored, and it holds, and something that was signed is not in it."""
@@ -42,6 +43,7 @@ class Order:
     incomplete: bool
     keys: Path | None
     anchors: Path | None
+    from_topic: bool
     keys_from: Path | None
     verify: bool
     bin_dir: Path | None
@@ -72,6 +74,7 @@ async def _restore(order: Order) -> int:
     with _programs_folder() as folder:
         plan = plan_restore(repository, wanted, partial(postgres_programs, folder))
         keys = await _keys(order, plan)
+        published = await _published(order, keys)
         backup = plan.backup
         say(
             f"restoring {backup.label} ({size(backup.bytes)}, PostgreSQL {backup.postgres}) to "
@@ -81,7 +84,7 @@ async def _restore(order: Order) -> int:
             if backup.layout is Layout.EMBEDDED:
                 # Before anything else: what stops while it is looked at must not begin with keys of its own.
                 note_restore(wanted.target, {"backup": backup.label})
-            outcome = await _examined(order, result, keys)
+            outcome = await _examined(order, result, keys, published)
     if plan.backup.layout is Layout.EMBEDDED:
         _finish(order, wanted, plan, outcome)
     say(_next(plan, wanted.target))
@@ -129,7 +132,16 @@ async def _keys(order: Order, plan: Plan) -> LogKeys | None:
     raise InvalidInput("give the log's keys with --keys, to verify it by, or --no-verify", code="keys_missing")
 
 
-async def _examined(order: Order, result: Restored, keys: LogKeys | None) -> Outcome:
+async def _published(order: Order, keys: LogKeys | None) -> list[Found]:
+    """What the topic keeps. Raises `InvalidInput`, `Unavailable` before anything is done."""
+    if not order.from_topic:
+        return []
+    if keys is None:
+        raise InvalidInput("--anchors-from-topic is to verify by: not with --no-verify", code="keys_missing")
+    return await kept_in_topic(load_settings(None), keys)
+
+
+async def _examined(order: Order, result: Restored, keys: LogKeys | None, published: list[Found]) -> Outcome:
     if result.unused:
         say(f"NOT REPLAYED: {result.unused} segments of the archive, behind one that is missing or damaged")
     state = await log_state(result.database)
@@ -150,7 +162,7 @@ async def _examined(order: Order, result: Restored, keys: LogKeys | None) -> Out
         outcome.problems += 1
         say("log NOT verified, since its schema is another: run `codeagent db upgrade`, and `codeagent audit verify`")
     elif state.schema is not None:
-        await _verified(result, keys, _anchors(order), outcome)
+        await _verified(Examination(result.database, keys, _anchors(order), published), order, outcome)
     return outcome
 
 
@@ -160,19 +172,22 @@ def _anchors(order: Order) -> Path | None:
     return order.keys_from / CHECKPOINTS
 
 
-async def _verified(result: Restored, keys: LogKeys, anchors: Path | None, outcome: Outcome) -> None:
-    examination = Examination(result.database, keys, anchors)
+async def _verified(examination: Examination, order: Order, outcome: Outcome) -> None:
     async for finding in examination.findings():
         outcome.problems += 1
         say(f"FAILED {finding}")
+    tell_restores(examination.cuts)
     outcome.entries, outcome.lost = examination.entries, examination.lost
     checked = (
         f"{examination.entries} entries, {examination.checkpoints} checkpoints, {examination.kept} of them kept "
         f"elsewhere; {examination.waiting} events are not sealed yet"
     )
     say(f"log FAILED: {outcome.problems} problems in {checked}" if outcome.problems else f"log verified: {checked}")
-    if anchors is None:
-        say("not held against kept checkpoints: whether something newer was signed is not known (--anchors)")
+    if examination.anchors is None and not order.from_topic:
+        say(
+            "not held against kept checkpoints: whether something newer was signed is not known (--anchors, "
+            "--anchors-from-topic)"
+        )
     elif examination.lost is not None:
         lost = examination.lost
         perhaps = f", unless they are among the {examination.waiting} not sealed yet" if examination.waiting else ""

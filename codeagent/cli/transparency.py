@@ -8,7 +8,7 @@ from codeagent.settings.about import variable
 from codeagent.telemetry.logs import get_logger
 from codeagent.transparency.anchoring import Anchorer
 from codeagent.transparency.anchors import Anchor
-from codeagent.transparency.directory import DirectoryAnchor, newest_kept
+from codeagent.transparency.directory import DirectoryAnchor
 from codeagent.transparency.keys import LogKeys, parse_log_keys
 from codeagent.transparency.sealer import Sealer
 from codeagent.transparency.topic import TopicAnchor
@@ -40,11 +40,11 @@ def prove(parts: Parts) -> None:
         log.warning("seal.off", reason=f"{variable(SIGNING_KEY)} is not set")
         return
     keys, folder = signing_keys(parts.secrets.get(SIGNING_KEY)), parts.settings.audit_anchor_dir
-    sealer = Sealer(parts.database, keys, seen=None if folder is None else newest_kept(folder, keys))
     anchors: list[Anchor] = [TopicAnchor(parts.database, parts.kafka)]
     if folder is not None:
         anchors.append(DirectoryAnchor(folder))
-    anchorers = (Anchorer(parts.database, anchor, keys, sealer.remember) for anchor in anchors)
+    sealer = Sealer(parts.database, keys, awaits=[anchor.target for anchor in anchors])
+    anchorers = (Anchorer(parts.database, anchor, keys, sealer.heard) for anchor in anchors)
     working: list[Sealer | Anchorer] = [sealer, *anchorers]
     for part in working:
         parts.process.start.append(part.start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from codeagent.cli.transparency import log_keys
 from codeagent.projections.verification import ProjectionVerification
 from codeagent.settings import Misconfigured, Problem, Settings
 from codeagent.settings.about import variable
+from codeagent.transparency.checkpoints import Cut
 from codeagent.transparency.directory import anchor_files
 from codeagent.transparency.exports import ExportCheck
 from codeagent.transparency.keys import LogKeys
@@ -29,7 +30,7 @@ from codeagent.transparency.verification import LogVerification
 from codeagent.transparency.witnesses import Found, kept_witnesses
 
 _MOST_LAST_LINE = 1 << 20
-_QUERY_SECONDS = 3600.0
+QUERY_SECONDS = 3600.0
 """Bound of one query; the longest sorts the index of all streams."""
 
 
@@ -64,9 +65,9 @@ def verify(data_dir: Path, wanted: Wanted) -> int:
     async def verified() -> int:
         settings = load_settings(data_dir)
         keys = await find_keys(settings, text)
-        kept = [found async for found in _kept(settings, wanted, keys)]
+        kept = await kept_elsewhere(settings, keys, wanted.anchors, wanted.kept, from_topic=wanted.from_topic)
         async with command_database(
-            settings, name="codeagent-verify", role=None, timeout_seconds=_QUERY_SECONDS
+            settings, name="codeagent-verify", role=None, timeout_seconds=QUERY_SECONDS
         ) as database:
             async with database.transaction() as connection:
                 # One state of the database throughout, however long it takes.
@@ -79,16 +80,28 @@ def verify(data_dir: Path, wanted: Wanted) -> int:
     return guarded(verified())
 
 
-async def _kept(settings: Settings, wanted: Wanted, keys: LogKeys) -> AsyncIterator[Found]:
+async def kept_elsewhere(
+    settings: Settings, keys: LogKeys, anchors: Path | None, files: Sequence[Path], *, from_topic: bool
+) -> list[Found]:
     """What was kept outside the database. Raises `Unavailable` where the topic was asked for and cannot be read: a log
     that was held against less than it should be is not verified."""
-    folder = wanted.anchors or settings.audit_anchor_dir
-    for found in kept_witnesses([*wanted.kept, *(anchor_files(folder) if folder is not None else ())], keys):
-        yield found
-    if wanted.from_topic:
-        connection = kafka_connection(await with_secrets(settings, "kafka_password"), "codeagent-verify")
-        async for found in published_witnesses(connection, keys):
-            yield found
+    folder = anchors or settings.audit_anchor_dir
+    kept = list(kept_witnesses([*files, *(anchor_files(folder) if folder is not None else ())], keys))
+    return kept + (await kept_in_topic(settings, keys) if from_topic else [])
+
+
+async def kept_in_topic(settings: Settings, keys: LogKeys) -> list[Found]:
+    """Raises `Unavailable`."""
+    connection = kafka_connection(await with_secrets(settings, "kafka_password"), "codeagent-verify")
+    return [found async for found in published_witnesses(connection, keys)]
+
+
+def tell_restores(cuts: Sequence[Cut]) -> None:
+    """Whoever reads it has to know of each: one who has the log's key can state one that never was."""
+    for cut in cuts:
+        say(
+            f"RESTORED: {cut.signed} entries were signed, and it is stated that the log goes on from {cut.kept} of them"
+        )
 
 
 async def _tell(verification: LogVerification, kept: int) -> int:
@@ -97,7 +110,10 @@ async def _tell(verification: LogVerification, kept: int) -> int:
     async for finding in verification.findings():
         count += 1
         say(f"FAILED {finding}")
+    tell_restores(verification.cuts)
     checked = f"{verification.entries} entries, {verification.checkpoints} checkpoints, {kept} of them kept elsewhere"
+    if verification.given_up:
+        checked += f" and {verification.given_up} of those of what was given up"
     if count:
         sys.stderr.write(f"codeagent: {count} problems in {checked}\n")
     else:

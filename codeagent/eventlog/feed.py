@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codeagent.eventlog.database import Row
-from codeagent.eventlog.log import COLUMNS, Cursor
+from codeagent.eventlog.log import Cursor, columns
 from codeagent.eventlog.stored import StoredEvent
 
 MOST_SCANNED = 2_000
@@ -54,8 +54,6 @@ class FeedPage:
 HORIZON = """SELECT pg_snapshot_xmin(snapshot)::text AS settled, pg_snapshot_xmax(snapshot)::text AS newest
     FROM pg_current_snapshot() AS snapshot"""
 
-_WANTED = ", ".join(f"e.{name.strip()}" for name in COLUMNS.split(",") if "transaction_id" not in name)
-
 # $1 tenant, $2 and $3 cursor, $4 events wanted, $5 rows scanned at most, $6 types, $7 stream. The rows are the events
 # wanted and, so that the reader knows how far it has come, the last one scanned; a row without position has neither.
 FEED = f"""
@@ -77,7 +75,7 @@ FEED = f"""
         SELECT *, row_number() OVER (ORDER BY transaction_id, global_position) AS number, count(*) OVER () AS kept
         FROM counted WHERE found - wanted::integer < $4)
     SELECT h.settled::text, h.newest::text, coalesce(k.kept, 0) AS kept, (SELECT count(*) FROM scanned) AS scanned,
-           k.wanted, k.transaction_id::text, k.global_position AS reached, {_WANTED}
+           k.wanted, k.transaction_id::text, k.global_position AS reached, {columns("e.")}
     FROM horizon h
     LEFT JOIN kept k ON k.wanted OR k.number = k.kept
     LEFT JOIN events e ON e.global_position = k.global_position AND k.wanted

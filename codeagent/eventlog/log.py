@@ -13,8 +13,21 @@ from codeagent.eventlog.sealing import open_events
 from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.messages.values import ENDING_EVENTS
 
-COLUMNS = """global_position, transaction_id::text, stream_id, stream_version, event_id, event_type, schema_version,
-    tenant_id, key_id, data, data_digest, sealed, sealed_digest, metadata, occurred_at, leaf_hash"""
+_NAMES = (
+    "stream_id", "stream_version", "event_id", "event_type", "schema_version", "tenant_id", "key_id", "data",
+    "data_digest", "sealed", "sealed_digest", "metadata", "leaf_hash",
+)  # fmt: skip
+
+
+def columns(of: str = "") -> str:
+    """What `from_row` reads but for the transaction, of the table that is called `of`, as in `e.`. A moment that no
+    event can have is read as none: the driver would not decode it, and the whole page would not be read."""
+    moment = f"{of}occurred_at"
+    kept = f"CASE WHEN {moment} BETWEEN '0001-01-02Z' AND '9999-12-30Z' THEN {moment} END AS occurred_at"
+    return ", ".join((f"{of}global_position", *(f"{of}{name}" for name in _NAMES), kept))
+
+
+COLUMNS = f"transaction_id::text, {columns()}"
 
 _CURSOR = re.compile(r"([0-9a-f]{1,16})-([0-7]?[0-9a-f]{1,15})")
 """What the database's types can hold, and no more."""

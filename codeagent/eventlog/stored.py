@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -186,28 +186,56 @@ def metadata_for(envelope: Envelope, run_id: str) -> dict[str, str]:
     return metadata
 
 
+_IN_PLACE_OF_NONE: Mapping[str, Any] = {
+    "stream_id": "",
+    "stream_version": 0,
+    "event_id": UUID(int=0),
+    "event_type": "",
+    "schema_version": 0,
+    "tenant_id": "",
+    "transaction_id": "0",
+    "data_digest": b"",
+    "occurred_at": datetime(1970, 1, 1, tzinfo=UTC),
+}
+"""What stands for a value that is none, in columns of which every event has one."""
+
+
 def from_row(row: Row) -> StoredEvent:
-    """A row is read whatever is in it: what is no metadata of ours is left out, and told as damage."""
-    metadata = orjson.loads(row["metadata"])
-    sound = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    """A row is read whatever is in it: what no event can have is left out, and told as damage by its column's name."""
+    metadata = _metadata(row["metadata"])
+    values = {name: row[name] for name in _IN_PLACE_OF_NONE}
+    damage = "" if metadata is not None else "its metadata is no object of texts"
+    if lost := [name for name, value in values.items() if value is None]:
+        values |= {name: _IN_PLACE_OF_NONE[name] for name in lost}
+        damage = f"its {', '.join(lost)} is none that an event can have"
     return StoredEvent(
-        stream_id=row["stream_id"],
-        version=row["stream_version"],
-        id=row["event_id"],
-        type=row["event_type"],
-        schema_version=row["schema_version"],
-        tenant_id=row["tenant_id"],
+        stream_id=values["stream_id"],
+        version=values["stream_version"],
+        id=values["event_id"],
+        type=values["event_type"],
+        schema_version=values["schema_version"],
+        tenant_id=values["tenant_id"],
         data=row["data"] or b"",
-        data_digest=row["data_digest"],
-        metadata=metadata if sound else {},
-        occurred_at=row["occurred_at"],
-        leaf_hash=row["leaf_hash"],
+        data_digest=values["data_digest"],
+        metadata=metadata or {},
+        occurred_at=values["occurred_at"],
+        leaf_hash=row["leaf_hash"] or b"",
         key_id=row["key_id"],
         public=None if row["key_id"] is None else row["data"] or b"",
         sealed=row["sealed"],
         sealed_digest=row["sealed_digest"],
         unopened=row["key_id"] is not None,
         global_position=row["global_position"],
-        transaction_id=int(row["transaction_id"]),
-        damage="" if sound else "its metadata is no object of texts",
+        transaction_id=int(values["transaction_id"]),
+        damage=damage,
     )
+
+
+def _metadata(text: str | None) -> dict[str, str] | None:
+    """None for what is no metadata of ours."""
+    try:
+        found = orjson.loads(text or "")
+    except orjson.JSONDecodeError:  # also for what is nested too deep, or a number beyond all bounds
+        return None
+    sound = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    return found if sound else None

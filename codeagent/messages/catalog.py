@@ -21,6 +21,7 @@ from codeagent.messages import (
     executions,
     identity_events,
     key_events,
+    log_events,
     loop_events,
     mcp_calls,
     privacy_events,
@@ -163,6 +164,7 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (
     dead_letter_events.DeadLetterRead,
     dead_letter_events.DeadLetterRedriven,
     dead_letter_events.DeadLetterDiscarded,
+    log_events.LogRestored,
 )
 RESULTS: tuple[type[Event], ...] = (
     results.ProviderResult,

@@ -125,6 +125,10 @@ def dead_letter_stream(letter_id: str) -> str:
     return f"dead_letter-{letter_id}"
 
 
+def log_stream(act_id: str) -> str:
+    return f"log-{act_id}"
+
+
 def signing_stream(kid: str) -> str:
     return f"signing-{kid}"
 

@@ -8,14 +8,14 @@ from datetime import datetime
 from uuid import UUID
 
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.log import COLUMNS
+from codeagent.eventlog.log import columns
 from codeagent.eventlog.sealing import open_events
 from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.messages.envelope import instant
 from codeagent.projections.audit import Outcome
 
 PAGE = 500
-_EVENT = ", ".join(f"e.{name.strip()}" for name in COLUMNS.split(","))
+_EVENT = f"e.transaction_id::text, {columns('e.')}"
 _TESTS = {
     "actor": "actor_id = {}",
     "action": "action = {}",

@@ -76,6 +76,12 @@ AUDIT_UNANCHORED = _gauge(
 AUDIT_REFUSED = _gauge(
     "codeagent_audit_seal_refused", "1 while the Merkle log contradicts what was signed and is not continued", ("part",)
 )
+AUDIT_UNREAD = _gauge(
+    "codeagent_audit_anchor_unread", "1 while sealing waits to read what a place has kept before", ("target",)
+)
+AUDIT_JUNK = _gauge(
+    "codeagent_audit_anchor_junk", "What the last look at a place passed by, since it vouches for nothing", ("target",)
+)
 AUDIT_FINDINGS = _counter("codeagent_audit_seal_findings_total", "Events that did not match their hash when sealed")
 STREAM_CONNECTIONS = _gauge("codeagent_stream_connections", "Open streams", ("transport",))
 WEBSOCKETS_CLOSED = _counter("codeagent_websockets_closed_total", "WebSockets that were closed from here", ("code",))

@@ -30,13 +30,13 @@ class Anchorer:
         database: Database,
         anchor: Anchor,
         keys: LogKeys,
-        seen: Callable[[Checkpoint], object] = lambda _: None,
+        heard: Callable[[str, Checkpoint | None], object] = lambda *_: None,
     ) -> None:
-        """`seen` is told what is kept there, before anything is added."""
+        """`heard` is told what is kept there, None where nothing is, before anything is added."""
         self._database = database
         self._anchor = anchor
         self._keys = keys
-        self._seen = seen
+        self._heard = heard
         self._rounds = Rounds("anchor", self._round, target=anchor.target)
         self.start, self.stop = self._rounds.start, self._rounds.stop
 
@@ -53,8 +53,7 @@ class Anchorer:
         the place cannot be used."""
         try:
             kept = await self._anchor.newest(self._keys)
-            if kept is not None:
-                self._seen(kept)
+            self._heard(self._anchor.target, kept)
             newest = await self._newest(kept)
             if newest is not None:
                 await self._anchor.keep(newest)

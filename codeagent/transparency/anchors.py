@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
+from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 from codeagent.transparency.checkpoints import Checkpoint, open_checkpoint
 from codeagent.transparency.keys import LogKeys
@@ -20,8 +21,8 @@ class Anchor(Protocol):
     target: str
 
     async def newest(self, keys: LogKeys) -> Checkpoint | None:
-        """The longest checkpoint that is kept there and that the keys vouch for; what else lies there is named and
-        passed by. Raises `Unavailable` where nobody can tell."""
+        """The longest checkpoint after the newest restore that is kept there and that the keys vouch for; what else
+        lies there is named and passed by. Raises `Unavailable` where nobody can tell."""
 
     async def keep(self, checkpoint: StoredCheckpoint) -> None:
         """Returns once the note is kept as it is, or committed to be. One that is there already stays as it is. Raises
@@ -31,15 +32,42 @@ class Anchor(Protocol):
         """For how long the oldest one that is committed to be kept has not been; 0 where there is none."""
 
 
-def longest(notes: Iterable[tuple[str, str]], keys: LogKeys) -> Checkpoint | None:
-    """Of notes with their names, as an anchor has them."""
-    found: Checkpoint | None = None
-    for name, note in notes:
+_NAMED = 10
+"""Of what vouches for nothing, in one look; the others are counted, so that a flood of it floods no log."""
+
+
+@dataclass(slots=True)
+class Look:
+    """One look at what an anchor keeps: the `longest` checkpoint, after the most restores, that the keys vouch for, how
+    many they do, and how much else there is."""
+
+    target: str
+    keys: LogKeys
+    longest: Checkpoint | None = None
+    sound: int = 0
+    junk: int = 0
+
+    def take(self, name: str, note: str) -> Checkpoint | None:
+        """None for what is passed by. Of checkpoints of one size the last that is taken stays: who looks from the end
+        back has the one that was there first."""
         try:
-            opened = open_checkpoint(note, keys.origin, keys.verifying)
+            opened = open_checkpoint(note, self.keys.origin, self.keys.verifying)
         except NoteRejected as error:
-            log.error("anchor.unreadable", name=name, reason=error.detail)
-            continue
-        if found is None or opened.size > found.size:
-            found = opened
-    return found
+            self.pass_by(name, error.detail)
+            return None
+        self.sound += 1
+        if self.longest is None or opened.order >= self.longest.order:
+            self.longest = opened
+        return opened
+
+    def pass_by(self, name: str, reason: str) -> None:
+        self.junk += 1
+        if self.junk <= _NAMED:
+            log.error("anchor.unreadable", target=self.target, name=name, reason=reason)
+
+    def end(self) -> Checkpoint | None:
+        """The longest, once how much was passed by is told."""
+        metrics.AUDIT_JUNK.labels(self.target).set(self.junk)
+        if self.junk > _NAMED:
+            log.error("anchor.unreadable_more", target=self.target, count=self.junk - _NAMED)
+        return self.longest

@@ -5,19 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 from codeagent.eventlog.database import Row
-from codeagent.eventlog.stored import StoredEvent, from_row, leaf_of
+from codeagent.eventlog.stored import from_row, leaf_of
 from codeagent.eventlog.verify import Problem, problems_of
 from codeagent.transparency.tree import HASH_BYTES
 
 CORRUPT = "row_corrupt"
-
-
-def event_in(row: Row) -> StoredEvent | None:
-    """None where the row cannot be an event."""
-    if row["occurred_at"] is None or row["data_digest"] is None:
-        return None
-    event = from_row(row)
-    return None if event.damage else event
 
 
 def stored_leaf(row: Row) -> bytes:
@@ -28,17 +20,17 @@ def stored_leaf(row: Row) -> bytes:
 
 def own_leaf(row: Row) -> bytes | None:
     """The leaf hash that the row's attributes give, None for a corrupt row."""
-    event = event_in(row)
-    return None if event is None else leaf_of(event)
+    event = from_row(row)
+    return None if event.damage else leaf_of(event)
 
 
 def problems_in(row: Row) -> list[tuple[str, str]]:
     """(code, what to say) of each problem."""
-    event = event_in(row)
-    if event is None:
-        return [(CORRUPT, "the row holds what no event can")]
-    if len(event.leaf_hash or b"") != HASH_BYTES:
-        return [(CORRUPT, "the leaf hash is none"), *((p.value, t) for p, t in problems_of(event) if p is not _LEAF)]
+    event = from_row(row)
+    if event.damage:
+        return [(CORRUPT, f"the row holds what no event can: {event.damage}")]
+    if len(event.leaf_hash) != HASH_BYTES:
+        return [(CORRUPT, "its leaf_hash is none"), *((p.value, t) for p, t in problems_of(event) if p is not _LEAF)]
     return [(problem.value, told) for problem, told in problems_of(event)]
 
 

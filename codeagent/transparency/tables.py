@@ -11,15 +11,13 @@ from uuid import UUID
 import asyncpg
 
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.log import Cursor
+from codeagent.eventlog.log import Cursor, columns
 from codeagent.messages.ids import INSTALLATION
 from codeagent.transparency.tiles import WIDTH, right_edge
 from codeagent.transparency.tree import HASH_BYTES
 
-EVENT = """e.global_position, e.transaction_id::text, e.stream_id, e.stream_version, e.event_id, e.event_type,
-    e.schema_version, e.tenant_id, e.key_id, e.data, e.data_digest, e.sealed, e.sealed_digest, e.metadata, e.leaf_hash,
-    CASE WHEN e.occurred_at BETWEEN '0001-01-02Z' AND '9999-12-30Z' THEN e.occurred_at END AS occurred_at"""
-"""The columns of an event `e`. A moment that no event can have is read as none: it would end the whole query."""
+EVENT = f"e.transaction_id::text, {columns('e.')}"
+"""The columns of an event `e`."""
 
 
 class Queries(Protocol):

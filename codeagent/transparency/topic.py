@@ -7,22 +7,26 @@ back together with all rows that tell of it is still held against what was publi
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
 
 import orjson
 
 from codeagent.broker.connection import KafkaConnection
-from codeagent.broker.reading import read_topic
+from codeagent.broker.reading import read_back, read_topic
 from codeagent.broker.topics import AUDIT_CHECKPOINTS
 from codeagent.eventlog.database import Database
 from codeagent.messages.checkpoints import checkpoint_envelope, checkpoint_headers
 from codeagent.transparency import tables
-from codeagent.transparency.anchors import longest
+from codeagent.transparency.anchors import Look
 from codeagent.transparency.checkpoints import Checkpoint
 from codeagent.transparency.keys import LogKeys
 from codeagent.transparency.witnesses import Found, heard
 
 _LOOKED_AT = 100
-"""Records at the topic's end of which the longest is taken: relays that work at once may publish out of order."""
+"""Checkpoints at the topic's end of which the longest is taken: relays that work at once may publish out of order."""
+_PAGE = 500
+"""Records that are read at once, for as long as there are fewer checkpoints among them."""
 
 
 class TopicAnchor:
@@ -36,9 +40,15 @@ class TopicAnchor:
         self._topic = topic
 
     async def newest(self, keys: LogKeys) -> Checkpoint | None:
-        records = read_topic(self._connection, self._topic, last=_LOOKED_AT)
-        notes = [(_place(each.partition, each.offset), _text(each.value)) async for each in records]
-        return longest(notes, keys)
+        look = Look(self.target, keys)
+        async with aclosing(read_back(self._connection, self._topic, _PAGE)) as pages:
+            async for page in pages:
+                for record in reversed(page):
+                    if look.sound < _LOOKED_AT:
+                        look.take(_place(record.partition, record.offset), _text(record.value))
+                if look.sound >= _LOOKED_AT:
+                    break
+        return look.end()
 
     async def keep(self, checkpoint: tables.StoredCheckpoint) -> None:
         origin = checkpoint.note.partition("\n")[0]
@@ -57,11 +67,19 @@ async def published_witnesses(
 ) -> AsyncIterator[Found]:
     """Every checkpoint that the topic keeps, in its order. Raises `Unavailable`."""
     async for record in read_topic(connection, topic):
-        yield heard(_place(record.partition, record.offset), _text(record.value), keys)
+        yield heard(_place(record.partition, record.offset), _text(record.value), keys, _moment(record.stored_ms))
 
 
 def _place(partition: int, offset: int) -> str:
     return f"record {partition}/{offset} of the topic"
+
+
+def _moment(milliseconds: int) -> datetime | None:
+    """None for what whoever has sent a record says that is none."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _text(value: bytes) -> str:

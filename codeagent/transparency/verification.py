@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from codeagent.eventlog.log import Cursor
+from codeagent.transparency.checkpoints import Checkpoint, Cut
 from codeagent.transparency.completeness import TileCheck, Unmapped, holes
 from codeagent.transparency.erased import missing_content
 from codeagent.transparency.findings import Code, Discrepancy
@@ -16,7 +17,14 @@ from codeagent.transparency.settling import Settling
 from codeagent.transparency.tables import AnyConnection
 from codeagent.transparency.tree import CompactRange
 from codeagent.transparency.walk import Walk
-from codeagent.transparency.witnesses import Found, Witness, Witnesses, stored_witnesses
+from codeagent.transparency.witnesses import (
+    Found,
+    Witness,
+    Witnesses,
+    newest_signed,
+    stored_witnesses,
+    without_given_up,
+)
 
 
 @dataclass(slots=True)
@@ -35,12 +43,18 @@ class LogVerification:
     checkpoints: int = 0
     waiting: int = 0
     """Events that are not sealed yet, with nothing but their own hashes to vouch for them."""
+    stated: Checkpoint | None = None
+    """The newest checkpoint with what it would state of restores; else it is the one that is stored."""
+    cuts: Sequence[Cut] = ()
+    """The restores that the log states to have gone on from,"""
+    given_up: int = 0
+    """and how many of the kept checkpoints cover what was given up with them."""
 
     async def findings(self) -> AsyncIterator[Discrepancy]:
         """All of them; one does not keep the next from being found."""
         length = await self._length()
         end = length if self.last is None else min(self.last, length)
-        witnesses = Witnesses(stored_witnesses(self.connection, self.keys), self.kept)
+        witnesses = Witnesses(stored_witnesses(self.connection, self.keys), await self._believed())
         for found in witnesses.discrepancies:
             yield found
         try:
@@ -59,6 +73,13 @@ class LogVerification:
         async for found in self._around(walk, length):
             yield found
         self.checkpoints = witnesses.count
+
+    async def _believed(self) -> Sequence[Found]:
+        """What was kept elsewhere, but for what the log states to be given up. Only a signed statement counts."""
+        newest = self.stated or await newest_signed(self.connection, self.keys)
+        believed = without_given_up(self.kept, newest)
+        self.cuts, self.given_up = () if newest is None else newest.cuts, len(self.kept) - len(believed)
+        return believed
 
     async def _around(self, walk: Walk, length: int) -> AsyncIterator[Discrepancy]:
         is_whole = self.first == 0 and self.last is None

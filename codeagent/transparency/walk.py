@@ -117,7 +117,7 @@ class Walk:
         yield from self.settling.add(where, hashed, leaf)
 
     def _order(self, where: str, row: Row) -> Iterator[Discrepancy]:
-        place = Cursor(int(row["transaction_id"]), row["global_position"])
+        place = Cursor(int(row["transaction_id"] or 0), row["global_position"])
         if self.begins is None:
             self.begins = place
         elif place < self.place:

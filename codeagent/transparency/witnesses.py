@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from codeagent.eventlog.log import Cursor
@@ -20,13 +22,21 @@ _PAGE = 500
 @dataclass(frozen=True, slots=True)
 class Witness:
     """The log has this root at this size, says a signed checkpoint called `name`. `place` is where its last event
-    stands, for checkpoints of the database."""
+    stands, for checkpoints of the database; `kept_at` is told by where others are kept."""
 
-    size: int
-    root: bytes
+    checkpoint: Checkpoint
     name: str
     code: Code
     place: Cursor | None = None
+    kept_at: datetime | None = None
+
+    @property
+    def size(self) -> int:
+        return self.checkpoint.size
+
+    @property
+    def root(self) -> bytes:
+        return self.checkpoint.root
 
 
 Found = Witness | Discrepancy
@@ -51,7 +61,14 @@ async def stored_witnesses(queries: tables.Queries, keys: LogKeys) -> AsyncItera
                 yield Discrepancy(Code.CHECKPOINT_CHANGED, name, "it is not filed as what it says, or out of order")
             else:
                 size = opened.size
-                yield Witness(size, opened.root, name, Code.CHECKPOINT_CONTRADICTS, stored.place)
+                yield Witness(opened, name, Code.CHECKPOINT_CONTRADICTS, stored.place)
+
+
+async def newest_signed(queries: tables.Queries, keys: LogKeys) -> Checkpoint | None:
+    """The database's newest checkpoint, None where there is none, or none that the keys vouch for."""
+    stored = await tables.newest_checkpoint(queries)
+    opened = None if stored is None else _opened(stored.note, keys, f"checkpoint {stored.number}")
+    return opened if isinstance(opened, Checkpoint) else None
 
 
 def _missing(first: int, following: int) -> Discrepancy:
@@ -73,18 +90,24 @@ def kept_witnesses(files: Iterable[Path], keys: LogKeys) -> Iterator[Found]:
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
                 note = file.read(MOST_NOTE_BYTES + 1)
+                kept_at = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
         except OSError as error:
             yield Discrepancy(Code.CHECKPOINT_MALFORMED, path.name, f"cannot be read: {error.strerror}")
             continue
-        yield heard(path.name, note, keys)
+        yield heard(path.name, note, keys, kept_at)
 
 
-def heard(name: str, note: str, keys: LogKeys) -> Found:
+def heard(name: str, note: str, keys: LogKeys, kept_at: datetime | None = None) -> Found:
     """What a checkpoint that was kept elsewhere under that name has to say."""
     opened = _opened(note, keys, name)
     if isinstance(opened, Discrepancy):
         return opened
-    return Witness(opened.size, opened.root, name, Code.ANCHOR_CONTRADICTS)
+    return Witness(opened, name, Code.ANCHOR_CONTRADICTS, kept_at=kept_at)
+
+
+def without_given_up(kept: Iterable[Found], log: Checkpoint | None) -> list[Found]:
+    """What a log has to be held against, which its newest checkpoint does not state to be given up by a restore."""
+    return [each for each in kept if log is None or not (isinstance(each, Witness) and log.gives_up(each.checkpoint))]
 
 
 class Witnesses:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from codeagent.embedded.broker import EmbeddedBroker
 from codeagent.eventlog import migrate
 from codeagent.eventlog.database import Database
 from tests.integration.subject_keys import shared_keys
@@ -53,3 +57,15 @@ def everything_personal_is_sealed() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("codeagent.eventlog.database.SubjectKeys", shared_keys)
         yield
+
+
+@pytest.fixture
+def own_broker() -> Iterator[EmbeddedBroker]:
+    """One that nobody else publishes checkpoints to."""
+    directory = Path(tempfile.mkdtemp(prefix="codeagent-broker-"))
+    directory.chmod(0o711)
+    started = EmbeddedBroker(directory / "broker")
+    started.start()
+    yield started
+    started.stop()
+    shutil.rmtree(directory, ignore_errors=True)

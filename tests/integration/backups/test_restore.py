@@ -13,7 +13,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from codeagent.backups.repository import Layout
+from codeagent.broker.admin import TopicAdmin, Wanted
+from codeagent.broker.connection import KafkaConnection
+from codeagent.broker.publisher import Publisher
+from codeagent.broker.topics import AUDIT_CHECKPOINTS
 from codeagent.cli.main import app
+from codeagent.embedded.broker import EmbeddedBroker
+from codeagent.transparency.directory import anchor_files
 from tests.conftest import unavailable
 from tests.integration.backups.story import FIRST, LAST, THEN, Story, ask, change, flip
 from tests.integration.transparency.sealed import FOREIGN_KEY
@@ -70,6 +76,40 @@ def test_what_happened_up_to_a_moment_is_there_and_nothing_after_it(story: Story
         assert asyncio.run(ask(server.address.url, "SELECT max(leaf_index) FROM audit_leaves")) == FIRST + THEN - 1
         place = "SELECT pg_walfile_name(pg_current_wal_lsn())"
         assert str(asyncio.run(ask(server.superuser_address.url, place))).startswith("00000002")
+
+
+async def publish_checkpoints(broker: EmbeddedBroker, anchors: Path) -> None:
+    connection = KafkaConnection(broker.bootstrap_servers, "test", idempotent=False, fetch_wait_ms=20)
+    await TopicAdmin(connection, replication=1, configurable=False).apply([Wanted(AUDIT_CHECKPOINTS, 1, {})])
+    publisher = Publisher(connection)
+    await publisher.start()
+    for path in anchor_files(anchors):
+        await publisher.send(AUDIT_CHECKPOINTS, "log", [], path.read_bytes())
+    await publisher.stop()
+
+
+def test_the_topic_tells_what_was_signed_beyond_the_end_where_there_is_no_directory(
+    newest: Story, own_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(publish_checkpoints(own_broker, newest.anchors))
+    for name, value in {
+        "DATABASE_URL": "postgresql://nobody@nowhere/codeagent",
+        "KAFKA_BOOTSTRAP_SERVERS": own_broker.bootstrap_servers,
+        "KAFKA_IDEMPOTENT": "false",
+    }.items():
+        monkeypatch.setenv(f"CODEAGENT_{name}", value)
+    known = "--anchors-from-topic"
+    done = newest.restore("by-topic", "--at", newest.moment, known, anchors=False)
+    assert done.exit_code == 3, done.output
+    assert f"SHORTER: entries {FIRST + THEN} to {ALL - 1}, signed in a checkpoint that was kept at 20" in done.stdout
+    assert "is not known" not in done.stdout
+    assert newest.restore("all-by-topic", known, anchors=False).exit_code == 0
+    own_broker.stop()
+    done = newest.restore("no-topic", known, anchors=False)
+    assert (done.exit_code, "the broker cannot be reached" in done.stderr) == (1, True), done.output
+    assert newest.is_empty("no-topic")
+    done = newest.restore("no-verify", known, "--no-verify", anchors=False)
+    assert (done.exit_code, "not with --no-verify" in done.stderr) == (2, True), done.output
 
 
 def test_without_an_archive_a_backup_is_what_it_was_when_it_was_taken(newest: Story) -> None:

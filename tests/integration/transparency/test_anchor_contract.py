@@ -23,6 +23,7 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import Cursor, EventLog
 from codeagent.eventlog.sweep import Sweeper
 from codeagent.relay.outbox import OutboxPublisher
+from codeagent.telemetry import metrics
 from codeagent.transparency.anchors import Anchor
 from codeagent.transparency.checkpoints import Checkpoint
 from codeagent.transparency.directory import DirectoryAnchor, anchor_files
@@ -147,6 +148,24 @@ async def test_what_another_key_has_signed_is_passed_by(place: Place) -> None:
     await place.keep(ours, signed(9, key=FOREIGN_KEY))
     assert len(await place.notes()) == 2
     assert await place.anchor.newest(KEYS) == Checkpoint(ORIGIN, 4, ours.root)
+
+
+async def test_no_amount_of_what_vouches_for_nothing_hides_a_checkpoint(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codeagent.transparency.topic._LOOKED_AT", 5)
+    monkeypatch.setattr("codeagent.transparency.topic._PAGE", 20)
+    ours = signed(4)
+    await place.keep(signed(3), ours)
+    for size in range(10, 75):
+        await place.anchor.keep(signed(size, key=FOREIGN_KEY))
+    await place.settle()
+    assert len(await place.notes()) == 67
+    assert await place.anchor.newest(KEYS) == Checkpoint(ORIGIN, 4, ours.root)
+    assert metrics.AUDIT_JUNK.labels(place.anchor.target)._value.get() == 65
+    await place.keep(*(later := [signed(size) for size in range(80, 86)]))
+    assert await place.anchor.newest(KEYS) == Checkpoint(ORIGIN, 85, later[-1].root)
+    assert metrics.AUDIT_JUNK.labels(place.anchor.target)._value.get() == 0
 
 
 async def test_a_place_that_cannot_be_reached_says_so(place: Place) -> None:

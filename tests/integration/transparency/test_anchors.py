@@ -12,11 +12,12 @@ from codeagent.errors import Unavailable
 from codeagent.eventlog.database import Database
 from codeagent.telemetry import metrics
 from codeagent.transparency.anchoring import Anchorer
+from codeagent.transparency.checkpoints import Checkpoint
 from codeagent.transparency.directory import DirectoryAnchor, anchor_files, keep_checkpoint, newest_kept
 from codeagent.transparency.keys import LogKeys
 from codeagent.transparency.sealer import Sealer, SealRefused
 from tests.integration.transparency.conftest import Tamper
-from tests.integration.transparency.sealed import FOREIGN_KEY, KEYS, ORIGIN, append_runs, newest, seal_all
+from tests.integration.transparency.sealed import FOREIGN_KEY, KEY, KEYS, ORIGIN, append_runs, newest, seal_all
 
 EMPTY = ("TRUNCATE audit_leaves", "TRUNCATE audit_tiles", "TRUNCATE audit_checkpoints")
 
@@ -84,3 +85,10 @@ async def test_a_checkpoint_of_another_key_is_not_kept(database: Database, tmp_p
 def test_a_kept_file_that_was_changed_vouches_for_nothing(tmp_path: Path) -> None:
     keep_checkpoint(tmp_path, 7, "not a note")
     assert newest_kept(tmp_path, KEYS) is None
+
+
+def test_a_checkpoint_that_is_filed_as_a_longer_one_hides_none(tmp_path: Path) -> None:
+    longer, shorter = (Checkpoint(ORIGIN, size, bytes(32)) for size in (9, 3))
+    keep_checkpoint(tmp_path, 9, longer.signed([KEY]))
+    keep_checkpoint(tmp_path, 20, shorter.signed([KEY]))
+    assert newest_kept(tmp_path, KEYS) == longer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -15,6 +16,7 @@ from codeagent.eventlog.database import Database
 from codeagent.projections.catalog import PROJECTIONS
 from codeagent.projections.verification import Code, ProjectionVerification
 from codeagent.projections.verification import Discrepancy as KeptDiscrepancy
+from codeagent.transparency.findings import Code as LogCode
 from codeagent.transparency.findings import Discrepancy
 from codeagent.transparency.sealer import Sealer
 from codeagent.transparency.verification import LogVerification
@@ -81,6 +83,40 @@ async def test_one_who_may_make_no_temporary_tables_is_told_so(superuser: Connec
     )
     with pytest.raises(Rejected, match="may make no temporary tables"):
         await anext(ProjectionVerification(database).over(superuser))
+
+
+NONE_CAN_HAVE = {
+    "occurred_at": ("'20000-01-01Z'", "'infinity'", "'-infinity'", "'4000-01-01 BC'", "NULL"),
+    "stream_id": ("NULL",),
+    "stream_version": ("NULL",),
+    "transaction_id": ("NULL",),
+    "event_type": ("NULL",),
+    "schema_version": ("NULL",),
+    "tenant_id": ("NULL",),
+    "data_digest": ("NULL",),
+    "metadata": ("'[1]'", "'{\"authid\": 1e400}'", "('[' || repeat('[', 3000) || repeat(']', 3000) || ']')::jsonb", "NULL"),
+    "leaf_hash": ("NULL",),
+}  # fmt: skip
+"""Values that no program of ours writes, by their column."""
+
+
+@pytest.mark.parametrize("column", NONE_CAN_HAVE)
+async def test_a_column_that_cannot_be_decoded_is_named_and_stops_nothing(
+    superuser: Connection, database: Database, column: str
+) -> None:
+    await superuser.execute("ALTER TABLE events DROP CONSTRAINT events_pkey, DROP CONSTRAINT events_leaf_hash_check")
+    await superuser.execute(f"ALTER TABLE events ALTER {column} DROP NOT NULL")
+    for value in NONE_CAN_HAVE[column]:
+        attempt = superuser.transaction()
+        await attempt.start()
+        await superuser.execute(f"UPDATE events SET {column} = {value} WHERE event_id = $1", UUID(int=7))
+        verification = ProjectionVerification(database)
+        findings = await found(superuser, verification)
+        corrupt = [str(each) for each in findings if each.code is LogCode.ROW_CORRUPT]
+        assert corrupt, (value, findings)
+        assert all(f"event {UUID(int=7)}" in each and column in each for each in corrupt), corrupt
+        assert verification.verified == [*PROJECTIONS], (value, findings)
+        await attempt.rollback()
 
 
 def test_there_are_attacks_enough() -> None:
