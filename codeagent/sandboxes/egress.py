@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from codeagent import hosts
 from codeagent.addresses import Address
 from codeagent.sandboxes.protocol import Connection, SandboxFailure, Verdict
 
-_LONGEST_REQUEST_BYTES = 8 << 10
 _REQUEST_SECONDS = 10.0
 _DIAL_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
@@ -58,6 +55,7 @@ class Proxy:
         self._listed = listed
         self._left_bytes = budget_bytes
         self._open = 0
+        self._turned_away = False
         self._seen: list[_Seen] = []
 
     @property
@@ -74,6 +72,12 @@ class Proxy:
     @property
     def refused(self) -> int:
         return sum(seen.verdict.denied for seen in self._seen)
+
+    def turn_away(self) -> None:
+        """Records that connections were closed before anything was read of them: one line stands for them all."""
+        if not self._turned_away and len(self._seen) <= _MOST_RECORDED:
+            self._seen.append(_Seen("", 0, Verdict.TOO_MANY))
+        self._turned_away = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handles one connection of the client, from its request line to its end."""
@@ -217,36 +221,3 @@ async def _close(writer: asyncio.StreamWriter) -> None:
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(1.0):
             await writer.wait_closed()
-
-
-@asynccontextmanager
-async def listening(socket_path: Path, proxy: Proxy, owner: int) -> AsyncIterator[None]:
-    """Serves `proxy` on a unix socket only `owner` may connect to. All its connections end with the body."""
-    connections: set[asyncio.Task[None]] = set()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(proxy.serve(reader, writer))
-        connections.add(task)
-        task.add_done_callback(connections.discard)
-
-    server = await asyncio.start_unix_server(accept, path=str(socket_path), limit=_LONGEST_REQUEST_BYTES)
-    try:
-        _hand_over(socket_path, owner)
-        yield
-    finally:
-        server.close()
-        pending: Sequence[asyncio.Task[None]] = list(connections)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        await server.wait_closed()
-        _remove(socket_path)
-
-
-def _hand_over(socket_path: Path, owner: int) -> None:
-    os.chown(socket_path, owner, owner)
-    socket_path.chmod(0o600)
-
-
-def _remove(socket_path: Path) -> None:
-    socket_path.unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 from codeagent.sandboxes import runtime
 from codeagent.sandboxes.addresses import assert_public, resolve
 from codeagent.sandboxes.box import Bind, Box
-from codeagent.sandboxes.egress import Find, Proxy, listening
+from codeagent.sandboxes.door import listening
+from codeagent.sandboxes.egress import Find, Proxy
 from codeagent.sandboxes.protocol import SandboxFailure
 from codeagent.sandboxes.rootfs import CERTIFICATES_INSIDE, machine_certificates
 from codeagent.sandboxes.runtime import Interpreter
