@@ -150,13 +150,13 @@ class Proxy:
         try:
             near[1].write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await near[1].drain()
-            up = asyncio.ensure_future(_copy(near[0], far[1], sent))
-            down = asyncio.ensure_future(_copy(far[0], near[1], received))
+            silence = _Silence()
+            up = asyncio.ensure_future(_copy(near[0], far[1], sent, silence))
+            down = asyncio.ensure_future(_copy(far[0], near[1], received, silence))
             try:
-                done, rest = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-                if up in done and down in rest:
-                    # The client has said everything; the answer may still be on its way.
-                    await asyncio.wait({down}, timeout=_IDLE_SECONDS)
+                await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+                # Where the client has said everything, the answer may still be on its way.
+                await asyncio.wait({down}, timeout=None if up.done() else 0)
             finally:
                 for task in (up, down):
                     task.cancel()
@@ -202,18 +202,41 @@ async def _dial(addresses: Sequence[Address], seen: _Seen) -> _Streams | None:
     return None
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spend: Callable[[int], bool]) -> None:
+class _Silence:
+    """How long nothing has been said on a connection, by neither side: a download is no silence of its client."""
+
+    def __init__(self) -> None:
+        self.broken()
+
+    def broken(self) -> None:
+        self._since = asyncio.get_running_loop().time()
+
+    @property
+    def left(self) -> float:
+        """Seconds until it has lasted too long."""
+        return self._since + _IDLE_SECONDS - asyncio.get_running_loop().time()
+
+
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spend: Callable[[int], bool], silence: _Silence
+) -> None:
     with suppress(OSError, TimeoutError):
-        while True:
-            async with asyncio.timeout(_IDLE_SECONDS):
-                piece = await reader.read(_PIECE_BYTES)
-            if not piece or not spend(len(piece)):
-                break
+        while (piece := await _read(reader, silence)) and spend(len(piece)):
+            silence.broken()
             writer.write(piece)
             async with asyncio.timeout(_IDLE_SECONDS):
                 await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
+
+
+async def _read(reader: asyncio.StreamReader, silence: _Silence) -> bytes:
+    """The next piece, empty at the end. Raises `TimeoutError` after too long a silence, and `OSError`."""
+    while (left := silence.left) > 0:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                return await reader.read(_PIECE_BYTES)
+    raise TimeoutError
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

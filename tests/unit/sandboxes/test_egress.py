@@ -174,6 +174,33 @@ async def test_a_silent_client_is_dropped(tmp_path: Path, monkeypatch: pytest.Mo
     assert (status, rest) == (b"", b"")
 
 
+@pytest.mark.parametrize("half_closed", [True, False])
+async def test_a_download_may_take_as_long_as_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half_closed: bool
+) -> None:
+    """Whether its client has said that it says no more, or only says nothing."""
+    monkeypatch.setattr(egress, "_IDLE_SECONDS", 0.5)
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(15):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(10)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with listening(tmp_path / "s", proxy_to(port), os.getuid()):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(b"CONNECT git.example:%d HTTP/1.1\r\n\r\n" % port)
+        await reader.readuntil(b"\r\n\r\n")
+        if half_closed:
+            writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 5) == b"x" * 15, "and is ended by its own silence"
+        writer.close()
+    server.close()
+
+
 async def test_too_many_connections_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(egress, "_MOST_CONNECTIONS", 1)
     async with far_server() as (port, _):
