@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,17 @@ def test_a_record_is_the_last_line_and_says_everything(state_dir: Path, tmp_path
     assert done.returncode in (3, 137)
     assert [path.name for path in tmp_path.iterdir()] == ["given"]
     assert_nothing_is_left(state_dir)
+
+
+def test_the_record_of_a_stopped_command_says_cancelled(state_dir: Path) -> None:
+    words = ("--json", "--", "sh", "-c", "echo said; touch begun; exec sleep 600")
+    with subprocess.Popen(command(state_dir, *words), stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        while not list(state_dir.glob("workspaces/*/files/begun")):
+            time.sleep(0.05)
+        running.terminate()
+        record = json.loads(running.stdout.read().splitlines()[-1])
+    assert (record["reason"], record["stdout"], running.returncode) == ("cancelled", "said\n", 143)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
