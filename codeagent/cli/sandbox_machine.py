@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from codeagent.cli.connected import FAILED, USAGE
 from codeagent.errors import CodeAgentError
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.kubernetes import OWNER, KubernetesDriver
+from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
+from codeagent.sandboxes.runsc import RunscDriver, bundles_of, remove_bundles
 from codeagent.sandboxes.survey import Found, Survey, survey
 
 OBEYED_SECONDS = 15.0
@@ -134,6 +137,7 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
         "processes": before.processes - after.processes,
         "mounts": before.mounted - after.mounted,
         "groups": before.groups - after.groups,
+        "bundles": before.bundles - after.bundles,
         "pods": pods,
     }
     if as_json:
@@ -143,7 +147,7 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
             of = found.note.run_id if found.note is not None else "no known run"
             sys.stdout.write(f"{found.name} of {of}: {len(found.pids)} processes\n")
         sys.stdout.write("removed " + ", ".join(f"{count} {name}" for name, count in removed.items()) + "\n")
-    return FAILED if after.workspaces else 0
+    return FAILED if after.workspaces or after.bundles else 0
 
 
 async def reap_pods(state_dir: Path) -> int:
@@ -167,10 +171,18 @@ async def reap(state_dir: Path) -> None:
     """Ends and removes all that a worker which died has left there. Raises `SandboxUnavailable`."""
     # Where its sandboxes were pods, this machine may have no bubblewrap.
     if (state_dir / "workspaces").exists() or not (state_dir / OWNER).exists():
-        level = IsolationLevel.KERNEL if os.geteuid() == 0 else IsolationLevel.RLIMIT
-        driver = BubblewrapDriver(state_dir, level)
+        driver = _removing(state_dir)
         try:
             await driver.reap(frozenset())
+            # Whichever driver this is, it holds the directory now.
+            await asyncio.to_thread(remove_bundles, state_dir)
         finally:
             await driver.shutdown()
     await asyncio.to_thread(Notes(state_dir).prepare)
+
+
+def _removing(state_dir: Path) -> LocalDriver:
+    """A driver that finds what any has left. Where there was gVisor, there may be no bubblewrap."""
+    if bundles_of(state_dir).exists() and shutil.which("bwrap") is None:
+        return RunscDriver(state_dir)
+    return BubblewrapDriver(state_dir, IsolationLevel.KERNEL if os.geteuid() == 0 else IsolationLevel.RLIMIT)
