@@ -8,12 +8,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from codeagent.cli.connected import FAILED, USAGE
+from codeagent.cli.sandbox_pods import are_pods, pod_rows
 from codeagent.errors import CodeAgentError
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.kubernetes import OWNER, KubernetesDriver
@@ -47,24 +48,34 @@ def _told(status: int, *lines: str) -> int:
 
 
 def list_workspaces(state_dir: Path, *, as_json: bool) -> int:
+    """Those of this machine, and where they are pods, all of the cluster's namespace."""
+    now, rows = datetime.now(UTC), []
     try:
-        seen = survey(state_dir)
-    except SandboxUnavailable as error:
-        return _told(FAILED, *error.reasons)
-    now = datetime.now(UTC)
-    rows = [_row(found, seen, now) for found in seen.workspaces]
+        if are_pods(state_dir):
+            rows += pod_rows(state_dir, now)
+        if state_dir.is_dir() or not are_pods(state_dir):
+            seen = survey(state_dir)
+            rows += [_row(found, seen, now) for found in seen.workspaces]
+    except CodeAgentError as error:
+        return _told(FAILED, *(error.reasons if isinstance(error, SandboxUnavailable) else (error.detail,)))
     if as_json:
         for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")
-        return 0
-    line = "{workspace:22} {state:9} {run_id:31} {tenant_id:31} {slot:>7} {age:>8} {size:>9} {processes:>5}\n"
+    else:
+        _write_table(rows)
+    return 0
+
+
+def _write_table(rows: Sequence[dict[str, Any]]) -> None:
+    widest = max([22, *(len(row["workspace"]) for row in rows)])
+    line = f"{{workspace:{widest}}} "
+    line += "{state:9} {run_id:31} {tenant_id:31} {slot:>7} {age:>8} {size:>9} {processes:>5}\n"
     columns = ("workspace", "state", "run_id", "tenant_id", "slot", "age", "size", "processes")
     sys.stdout.write(line.format(**{name: name.removesuffix("_id").upper()[:9] for name in columns}))
     for row in rows:
         age, size = f"{row['age_seconds']:.0f}s", "-" if row["size_bytes"] is None else f"{row['size_bytes'] >> 10}K"
         shown = {name: "-" if row.get(name) is None else row[name] for name in columns if name in row}
         sys.stdout.write(line.format(**{**shown, "age": age, "size": size}))
-    return 0
 
 
 def _row(found: Found, seen: Survey, now: datetime) -> dict[str, Any]:
