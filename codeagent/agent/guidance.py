@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 
 from codeagent.agent.compaction import cut
 from codeagent.messages.conversation import UserMessage
@@ -28,23 +29,32 @@ def told(guidance: Guidance, most: int, *, reads: bool) -> tuple[UserMessage, ..
     if reads:
         nested = [json.dumps(file.path) for file in guidance.files if not file.text]
         skills = [f"- {skill.name}: {skill.description} ({json.dumps(skill.path)})" for skill in guidance.skills]
-        listed = [*_listed(NESTED, nested, left // 4), *_listed(SKILLS, skills, left // 4)]
+        listed = [
+            *_listed("paths", NESTED, nested, left // 4),
+            *_listed("skills", SKILLS, skills, left // 4),
+        ]
     left -= sum(len(part) + 2 for part in listed)
     texts = [_quoted(file, left) for file in guidance.files if file.text]
     parts = [*(text for text in texts if text), *listed]
     return (UserMessage(text="\n\n".join((ABOUT, *parts))),) if parts else ()
 
 
-def _listed(title: str, lines: Sequence[str], most: int) -> list[str]:
-    """As many of the lines as there is room for, if any."""
+def _listed(kind: str, title: str, lines: Sequence[str], most: int) -> list[str]:
+    """As many of the lines as there is room for, if any: quoted like a file, in marks made of the lines themselves."""
     shown: list[str] = []
-    left = most - len(title)
+    left = most - len(title) - len("\n".join(_between(kind, "", ("",))))
     for line in lines:
         left -= len(line) + 1
         if left < 0:
             break
         shown.append(line)
-    return ["\n".join((title, *shown))] if shown else []
+    digest = sha256("\n".join(shown).encode("utf-8", "replace")).hexdigest()
+    return ["\n".join((title, *_between(kind, digest, shown)))] if shown else []
+
+
+def _between(kind: str, digest: str, lines: Sequence[str]) -> tuple[str, ...]:
+    mark = digest[:_MARK_DIGITS].ljust(_MARK_DIGITS)
+    return (f"<repository_{kind} {mark}>", *lines, f"</repository_{kind} {mark}>")
 
 
 def _quoted(file: GuidanceFile, most: int) -> str:

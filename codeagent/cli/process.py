@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from codeagent import descriptors
 from codeagent.cli.websocket import BoundedWebSocket
 from codeagent.errors import CodeAgentError
 from codeagent.settings import Misconfigured
@@ -209,6 +210,7 @@ def run_process(build: Build) -> int:
             return 1
         return 0 if process is None else await run(process, stopping)
 
+    descriptors.allow_most()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(KeyboardInterrupt):
         return runner.run(main())
     return 130

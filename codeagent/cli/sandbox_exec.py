@@ -214,10 +214,14 @@ class Terminal:
             self._write(name, text.finish().encode())
 
 
+_REASON_WORDS = {Reason.CANCELED: "cancelled"}
+"""Reasons that this record spells otherwise than the log does."""
+
+
 def described(record: ExecRecord) -> dict[str, Any]:
     """The record as one JSON object; output as text, what is not UTF-8 replaced."""
     return {
-        "reason": record.reason.value,
+        "reason": _REASON_WORDS.get(record.reason, record.reason.value),
         "exit_code": record.exit_code,
         "signal": record.signal,
         "stdout": record.stdout.decode(errors="replace"),

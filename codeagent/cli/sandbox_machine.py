@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from codeagent.cli.connected import FAILED, USAGE
+from codeagent.cli.sandbox_pods import are_pods, pod_rows
 from codeagent.errors import CodeAgentError
 from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.kubernetes import OWNER, KubernetesDriver
+from codeagent.sandboxes.local import LocalDriver
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.protocol import IsolationLevel, SandboxUnavailable
+from codeagent.sandboxes.runsc import RunscDriver, bundles_of, remove_bundles
 from codeagent.sandboxes.survey import Found, Survey, survey
 
 OBEYED_SECONDS = 15.0
@@ -44,24 +48,34 @@ def _told(status: int, *lines: str) -> int:
 
 
 def list_workspaces(state_dir: Path, *, as_json: bool) -> int:
+    """Those of this machine, and where they are pods, all of the cluster's namespace."""
+    now, rows = datetime.now(UTC), []
     try:
-        seen = survey(state_dir)
-    except SandboxUnavailable as error:
-        return _told(FAILED, *error.reasons)
-    now = datetime.now(UTC)
-    rows = [_row(found, seen, now) for found in seen.workspaces]
+        if are_pods(state_dir):
+            rows += pod_rows(state_dir, now)
+        if state_dir.is_dir() or not are_pods(state_dir):
+            seen = survey(state_dir)
+            rows += [_row(found, seen, now) for found in seen.workspaces]
+    except CodeAgentError as error:
+        return _told(FAILED, *(error.reasons if isinstance(error, SandboxUnavailable) else (error.detail,)))
     if as_json:
         for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")
-        return 0
-    line = "{workspace:22} {state:9} {run_id:31} {tenant_id:31} {slot:>7} {age:>8} {size:>9} {processes:>5}\n"
+    else:
+        _write_table(rows)
+    return 0
+
+
+def _write_table(rows: Sequence[dict[str, Any]]) -> None:
+    widest = max([22, *(len(row["workspace"]) for row in rows)])
+    line = f"{{workspace:{widest}}} "
+    line += "{state:9} {run_id:31} {tenant_id:31} {slot:>7} {age:>8} {size:>9} {processes:>5}\n"
     columns = ("workspace", "state", "run_id", "tenant_id", "slot", "age", "size", "processes")
     sys.stdout.write(line.format(**{name: name.removesuffix("_id").upper()[:9] for name in columns}))
     for row in rows:
         age, size = f"{row['age_seconds']:.0f}s", "-" if row["size_bytes"] is None else f"{row['size_bytes'] >> 10}K"
         shown = {name: "-" if row.get(name) is None else row[name] for name in columns if name in row}
         sys.stdout.write(line.format(**{**shown, "age": age, "size": size}))
-    return 0
 
 
 def _row(found: Found, seen: Survey, now: datetime) -> dict[str, Any]:
@@ -134,6 +148,7 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
         "processes": before.processes - after.processes,
         "mounts": before.mounted - after.mounted,
         "groups": before.groups - after.groups,
+        "bundles": before.bundles - after.bundles,
         "pods": pods,
     }
     if as_json:
@@ -143,7 +158,7 @@ def recover(state_dir: Path, *, as_json: bool) -> int:
             of = found.note.run_id if found.note is not None else "no known run"
             sys.stdout.write(f"{found.name} of {of}: {len(found.pids)} processes\n")
         sys.stdout.write("removed " + ", ".join(f"{count} {name}" for name, count in removed.items()) + "\n")
-    return FAILED if after.workspaces else 0
+    return FAILED if after.workspaces or after.bundles else 0
 
 
 async def reap_pods(state_dir: Path) -> int:
@@ -167,10 +182,18 @@ async def reap(state_dir: Path) -> None:
     """Ends and removes all that a worker which died has left there. Raises `SandboxUnavailable`."""
     # Where its sandboxes were pods, this machine may have no bubblewrap.
     if (state_dir / "workspaces").exists() or not (state_dir / OWNER).exists():
-        level = IsolationLevel.KERNEL if os.geteuid() == 0 else IsolationLevel.RLIMIT
-        driver = BubblewrapDriver(state_dir, level)
+        driver = _removing(state_dir)
         try:
             await driver.reap(frozenset())
+            # Whichever driver this is, it holds the directory now.
+            await asyncio.to_thread(remove_bundles, state_dir)
         finally:
             await driver.shutdown()
     await asyncio.to_thread(Notes(state_dir).prepare)
+
+
+def _removing(state_dir: Path) -> LocalDriver:
+    """A driver that finds what any has left. Where there was gVisor, there may be no bubblewrap."""
+    if bundles_of(state_dir).exists() and shutil.which("bwrap") is None:
+        return RunscDriver(state_dir)
+    return BubblewrapDriver(state_dir, IsolationLevel.KERNEL if os.geteuid() == 0 else IsolationLevel.RLIMIT)

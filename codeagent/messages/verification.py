@@ -11,8 +11,13 @@ from pydantic import AfterValidator, Field
 from codeagent.messages.conversation import Data
 from codeagent.messages.personal import FILE_NAMES, JUDGE
 
-USUALLY_PROTECTED = ("conftest.py", "pytest.ini", "tox.ini", "sitecustomize.py", "usercustomize.py", "*.pth")
-"""What steers a run of tests without being one."""
+USUALLY_PROTECTED = (
+    *("conftest.py", "pytest.*", ".pytest.*", "tox.ini", "setup.cfg", "pyproject.toml"),
+    # What Python imports in pytest's place, before it, or as a plugin of it: as source, compiled, or a directory.
+    *("pytest", "_pytest", "_pytest.*", "sitecustomize", "sitecustomize.*", "usercustomize", "usercustomize.*"),
+    *("*.pth", "*.dist-info", "*.egg-info", "__pycache__"),
+)
+"""What steers a run of Python's tests without being one."""
 
 _NAME = r"(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+"
 _PATTERN = rf"^/?{_NAME}(/{_NAME})*/?$"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from codeagent import hosts
 from codeagent.addresses import Address
 from codeagent.sandboxes.protocol import Connection, SandboxFailure, Verdict
 
-_LONGEST_REQUEST_BYTES = 8 << 10
 _REQUEST_SECONDS = 10.0
 _DIAL_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
@@ -58,6 +55,7 @@ class Proxy:
         self._listed = listed
         self._left_bytes = budget_bytes
         self._open = 0
+        self._turned_away = False
         self._seen: list[_Seen] = []
 
     @property
@@ -74,6 +72,12 @@ class Proxy:
     @property
     def refused(self) -> int:
         return sum(seen.verdict.denied for seen in self._seen)
+
+    def turn_away(self) -> None:
+        """Records that connections were closed before anything was read of them: one line stands for them all."""
+        if not self._turned_away and len(self._seen) <= _MOST_RECORDED:
+            self._seen.append(_Seen("", 0, Verdict.TOO_MANY))
+        self._turned_away = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handles one connection of the client, from its request line to its end."""
@@ -146,13 +150,13 @@ class Proxy:
         try:
             near[1].write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await near[1].drain()
-            up = asyncio.ensure_future(_copy(near[0], far[1], sent))
-            down = asyncio.ensure_future(_copy(far[0], near[1], received))
+            silence = _Silence()
+            up = asyncio.ensure_future(_copy(near[0], far[1], sent, silence))
+            down = asyncio.ensure_future(_copy(far[0], near[1], received, silence))
             try:
-                done, rest = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-                if up in done and down in rest:
-                    # The client has said everything; the answer may still be on its way.
-                    await asyncio.wait({down}, timeout=_IDLE_SECONDS)
+                await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+                # Where the client has said everything, the answer may still be on its way.
+                await asyncio.wait({down}, timeout=None if up.done() else 0)
             finally:
                 for task in (up, down):
                     task.cancel()
@@ -198,13 +202,27 @@ async def _dial(addresses: Sequence[Address], seen: _Seen) -> _Streams | None:
     return None
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spend: Callable[[int], bool]) -> None:
+class _Silence:
+    """How long nothing has been said on a connection, by neither side: a download is no silence of its client."""
+
+    def __init__(self) -> None:
+        self.broken()
+
+    def broken(self) -> None:
+        self._since = asyncio.get_running_loop().time()
+
+    @property
+    def left(self) -> float:
+        """Seconds until it has lasted too long."""
+        return self._since + _IDLE_SECONDS - asyncio.get_running_loop().time()
+
+
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spend: Callable[[int], bool], silence: _Silence
+) -> None:
     with suppress(OSError, TimeoutError):
-        while True:
-            async with asyncio.timeout(_IDLE_SECONDS):
-                piece = await reader.read(_PIECE_BYTES)
-            if not piece or not spend(len(piece)):
-                break
+        while (piece := await _read(reader, silence)) and spend(len(piece)):
+            silence.broken()
             writer.write(piece)
             async with asyncio.timeout(_IDLE_SECONDS):
                 await writer.drain()
@@ -212,41 +230,17 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spen
             writer.write_eof()
 
 
+async def _read(reader: asyncio.StreamReader, silence: _Silence) -> bytes:
+    """The next piece, empty at the end. Raises `TimeoutError` after too long a silence, and `OSError`."""
+    while (left := silence.left) > 0:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                return await reader.read(_PIECE_BYTES)
+    raise TimeoutError
+
+
 async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(1.0):
             await writer.wait_closed()
-
-
-@asynccontextmanager
-async def listening(socket_path: Path, proxy: Proxy, owner: int) -> AsyncIterator[None]:
-    """Serves `proxy` on a unix socket only `owner` may connect to. All its connections end with the body."""
-    connections: set[asyncio.Task[None]] = set()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(proxy.serve(reader, writer))
-        connections.add(task)
-        task.add_done_callback(connections.discard)
-
-    server = await asyncio.start_unix_server(accept, path=str(socket_path), limit=_LONGEST_REQUEST_BYTES)
-    try:
-        _hand_over(socket_path, owner)
-        yield
-    finally:
-        server.close()
-        pending: Sequence[asyncio.Task[None]] = list(connections)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        await server.wait_closed()
-        _remove(socket_path)
-
-
-def _hand_over(socket_path: Path, owner: int) -> None:
-    os.chown(socket_path, owner, owner)
-    socket_path.chmod(0o600)
-
-
-def _remove(socket_path: Path) -> None:
-    socket_path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from codeagent.addresses import Address
 from codeagent.sandboxes import archives, outcome, outlets, repository
-from codeagent.sandboxes.addresses import assert_public, resolve
+from codeagent.sandboxes.addresses import Lookups
 from codeagent.sandboxes.box import Bind, Box
 from codeagent.sandboxes.egress import Proxy, always
 from codeagent.sandboxes.outcome import Observed
@@ -88,8 +88,8 @@ class Fetcher:
 
     async def _addresses(self, source: Source) -> tuple[Address, ...]:
         if source.trusted is not None:
-            return await resolve(source.host, source.port)
-        return await assert_public(source.host, source.port)
+            return await Lookups().resolve(source.host, source.port)
+        return await Lookups().assert_public(source.host, source.port)
 
 
 async def _box(

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codeagent.sandboxes import runtime
-from codeagent.sandboxes.addresses import assert_public, resolve
+from codeagent.sandboxes.addresses import Lookups
 from codeagent.sandboxes.box import Bind, Box
-from codeagent.sandboxes.egress import Find, Proxy, listening
+from codeagent.sandboxes.door import listening
+from codeagent.sandboxes.egress import Find, Proxy
 from codeagent.sandboxes.protocol import SandboxFailure
 from codeagent.sandboxes.rootfs import CERTIFICATES_INSIDE, machine_certificates
 from codeagent.sandboxes.runtime import Interpreter
@@ -86,10 +87,11 @@ async def opened(directory: Path, owner: int, proxy: Proxy, certificates: Sequen
 
 
 def hosts(authorities: Sequence[str], trusted_hosts: Sequence[TrustedHost]) -> Mapping[str, Find]:
-    """How hosts of each entry are looked up: only trusted ones that are listed by name may have an address that is not
-    public."""
+    """How hosts of each entry are looked up for one command: only trusted ones that are listed by name may have an
+    address that is not public."""
     trusted = {f"{known.host.lower()}:{known.port}" for known in trusted_hosts}
-    return {authority: resolve if authority in trusted else assert_public for authority in authorities}
+    lookups = Lookups()
+    return {authority: lookups.resolve if authority in trusted else lookups.assert_public for authority in authorities}
 
 
 def authorities_to_believe(authorities: Sequence[str], trusted_hosts: Sequence[TrustedHost]) -> tuple[Path, ...]:

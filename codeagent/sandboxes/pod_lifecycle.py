@@ -135,10 +135,14 @@ class Pods:
             found[str(metadata["labels"].get(pods.ID_LABEL, metadata["name"]))] = str(metadata["name"])
         return found
 
+    async def of_everybody(self) -> list[dict[str, Any]]:
+        """Every pod of a sandbox in the namespace, whoever owns it."""
+        return await self._all(pods.OWNER_LABEL)
+
     async def abandoned(self) -> list[str]:
         """Pods of any owner that should have ended by themselves some time ago: none is left that would remove them."""
         before = datetime.now(UTC) - timedelta(seconds=pods.POD_SECONDS + _GRACE_SECONDS)
-        found = [pod["metadata"] for pod in await self._all(pods.OWNER_LABEL)]
+        found = [pod["metadata"] for pod in await self.of_everybody()]
         return [str(pod["name"]) for pod in found if datetime.fromisoformat(pod["creationTimestamp"]) < before]
 
     async def _all(self, selector: str) -> list[dict[str, Any]]:

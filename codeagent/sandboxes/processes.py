@@ -293,14 +293,16 @@ def start(argv: Sequence[str], pipes: Pipes, inherited: Sequence[int] = ()) -> s
         raise SandboxFailure(f"the command cannot be started: {error}", reason="bad_command", retryable=False) from None
 
 
-def strays(marker: str) -> list[int]:
-    """Pids of sandbox programs started with a path that begins with `marker`, for example by a worker that died."""
+def strays(marker: str, *programs: str) -> list[int]:
+    """Pids of `programs` (bubblewrap unless given) that were started with a word that begins with `marker`, for example
+    by a worker that died."""
+    names = tuple(program.encode() for program in programs or ("bwrap",))
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with suppress(OSError):
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"bwrap") and any(word.startswith(marker.encode()) for word in words):
+            if words[0].endswith(names) and any(word.startswith(marker.encode()) for word in words):
                 found.append(int(entry.name))
     return found

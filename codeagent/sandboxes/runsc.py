@@ -11,8 +11,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess  # nosec: asks runsc for its version, and makes user namespaces
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,11 +91,26 @@ class Runsc:
         if program is None:
             raise SandboxUnavailable(self._program_reasons())
         around = machine.surroundings_of(self.state_dir, self.tools, self.images)
-        bundles = self.state_dir / "bundles"
-        remove_tree(bundles)  # of a worker that died
+        remove_bundles(self.state_dir)
+        bundles = bundles_of(self.state_dir)
         bundles.mkdir(mode=0o711)
         bundles.chmod(0o711)
         return RunscLauncher(program, around, bundles)
+
+
+def bundles_of(state_dir: Path) -> Path:
+    return state_dir.absolute() / "bundles"
+
+
+def remove_bundles(state_dir: Path) -> None:
+    """Removes what a worker that died has left of its kernels: those that still run, and their bundles, in which each
+    has its root directory, so that no `runsc list` knows them any more. For whoever holds the state directory's lock.
+    Blocking."""
+    bundles = bundles_of(state_dir)
+    for pid in processes.strays(f"--root={bundles}/", "runsc", "runsc-sandbox", "runsc-gofer"):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    remove_tree(bundles)
 
 
 class RunscLauncher:

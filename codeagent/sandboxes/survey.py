@@ -17,6 +17,7 @@ from codeagent.sandboxes.cgroups import ControlGroups
 from codeagent.sandboxes.machine import group_name
 from codeagent.sandboxes.notes import Note, Notes
 from codeagent.sandboxes.protocol import SandboxUnavailable
+from codeagent.sandboxes.runsc import bundles_of
 
 _MOST_FILES = 100_000
 
@@ -36,12 +37,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`live`: a worker has the directory now. `groups` and `mounted` are counted over all workspaces."""
+    """`live`: a worker has the directory now. `groups` and `mounted` are counted over all workspaces, `bundles` are
+    those that runsc was started with."""
 
     live: bool
     workspaces: tuple[Found, ...]
     groups: int
     mounted: int
+    bundles: int
 
     @property
     def processes(self) -> int:
@@ -58,9 +61,11 @@ def survey(state_dir: Path) -> Survey:
             raise SandboxUnavailable([f"there is no directory {state_dir}"])
         live = is_owned(state_dir)
         found = tuple(_found(root / name, notes.get(name)) for name in names)
+        bundles = len(list(bundles_of(state_dir).glob("*")))
     except OSError as error:
         raise SandboxUnavailable([f"{error.filename} cannot be looked into: {error.strerror}"]) from None
-    return Survey(live, found, _groups(state_dir), len(mounts.mounted_below(root)) if root.exists() else 0)
+    mounted = len(mounts.mounted_below(root)) if root.exists() else 0
+    return Survey(live, found, _groups(state_dir), mounted, bundles)
 
 
 def is_owned(state_dir: Path) -> bool:

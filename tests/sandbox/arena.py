@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import resource
 import tarfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from codeagent import clock
@@ -99,12 +101,31 @@ class Arena:
         try:
             place = Place(run_id, await self._packed(attack))
             for step in attack.steps:
-                seen, place = await self._step(place, attack, step)
+                stepping = asyncio.ensure_future(self._step(place, attack, step))
+                if attack.beside:
+                    found += await self._beside(stepping)
+                seen, place = await stepping
                 found += judge.misses(step, seen, self.bait.secret)
         finally:
             await self.performer.workspaces.drop(run_id)
         found += self.bait.harm()
         return found + sorted(self.traces.left() - before)
+
+    async def _beside(self, attacking: asyncio.Future[Any]) -> list[str]:
+        """What the attack keeps somebody else's command from, on a worker with no more descriptors than is usual."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_USUAL_DESCRIPTORS, limit[1]))
+        try:
+            await asyncio.sleep(_SPREADING_SECONDS)
+            call = ToolCall(id="c", name="shell", arguments=json.dumps({"command": "echo beside"}))
+            _, fact = await self.perform(await self._elsewhere(), CallTool(call=call, timeout_seconds=20), _NOBODY)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        found = [] if fact.reason == "ok" else [f"somebody else's command ended as {fact.reason}"]
+        return [*found, *(["it was over before anybody was beside it"] if attacking.done() else [])]
+
+    async def _elsewhere(self) -> Place:
+        return Place("run_neighbour", await self.store.put(TENANT, packed({"neighbours-file": self.bait.secret})))
 
     async def _packed(self, attack: Attack) -> str:
         told = self.bait.for_programs(own_kernel=self.own_kernel)
@@ -169,11 +190,12 @@ class Arena:
 
     async def neighbour(self) -> None:
         """Somebody else's run, whose workspace stays open and holds the secret."""
-        base = await self.store.put(TENANT, packed({"neighbours-file": self.bait.secret}))
-        operation = PrepareFiles(source=ArchiveSource(digest=base))
-        await self.perform(Place("run_neighbour", base), operation, _NOBODY)
+        place = await self._elsewhere()
+        await self.perform(place, PrepareFiles(source=ArchiveSource(digest=place.base)), _NOBODY)
 
 
+_USUAL_DESCRIPTORS = 1024
+_SPREADING_SECONDS = 3.0
 _NOBODY = Attack("neighbour", "", "", (), {}, SMALL)
 
 
@@ -212,7 +234,7 @@ async def opened(driver: OfferedDriver, bait: Bait, traces: Traces, url: str, fo
     )
     lease = timedelta(seconds=90)
     ledger = SandboxLedger(database, owner="arena", lease=lease, new_token=clock.new_uuid)
-    loop = EffectLoop(database, ledger, performer, outbound, EffectPolicy(slots=1, lease_seconds=90, max_attempts=1))
+    loop = EffectLoop(database, ledger, performer, outbound, EffectPolicy(slots=2, lease_seconds=90, max_attempts=1))
     arena = Arena(driver, bait, traces, store, database, outbound, performer, loop)
     try:
         await driver.probe()

@@ -44,7 +44,7 @@ class Attack:
     """`files` are in the workspace when it begins, `members` are further ones of the archive, as its author wrote them;
     `harmless`: it does no harm where nothing holds it, so that it may run in a weakened sandbox. `quick` ones are tried
     whenever tests run, on the first driver; those to be tried `everywhere`, on every one. `egress` is what its commands
-    may reach."""
+    may reach. `beside`: somebody else's command has to be carried out while it lasts."""
 
     name: str
     says: str
@@ -56,6 +56,7 @@ class Attack:
     harmless: bool = False
     quick: bool = False
     everywhere: bool = False
+    beside: bool = False
     egress: tuple[str, ...] = ()
 
 
@@ -88,7 +89,7 @@ def _attack(category: str, entry: dict[str, Any], *, own_kernel: bool) -> Attack
     limits = SandboxLimits(**entry.pop("limits", {})).over(SMALL)
     members = tuple(entry.pop("members", ()))
     words = {name: entry.pop(name) for name in ("name", "says")}
-    flags = {name: entry.pop(name, False) for name in ("harmless", "quick", "everywhere")}
+    flags = {name: entry.pop(name, False) for name in ("harmless", "quick", "everywhere", "beside")}
     egress = WAY_OUT if entry.pop("way_out", False) else ()
     about = {"category": category, "files": files, "limits": limits, "members": members, "egress": egress}
     return Attack(**words, **flags, **about, steps=tuple(_steps(entry)))

@@ -64,7 +64,8 @@ class Traces:
         found = {f"process {pid} was left: {_shown(pid)}" for pid in pids}
         found |= {f"mount {path} was left" for path in mounts.mounted_below(self.state_dir)}
         found |= {f"mount {line} was left" for line in _mounted() if MARK in line}
-        found |= {f"control group {path.name} was left" for path in self._groups()}
+        # By workspace: one that stays may have had a command in the meantime, and keeps a sandbox for the next.
+        found |= {f"a control group of {path.name.partition('.')[0]} was left" for path in self._groups()}
         below = [path for name in ("workspaces", "bundles") for path in (self.state_dir / name).glob("*")]
         return found | {f"{path.name} was left" for path in below}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from codeagent.addresses import Address
-from codeagent.sandboxes import addresses, outlets
+from codeagent.sandboxes.addresses import Lookups
 from codeagent.sandboxes.sources import TrustedHost
 
 HOST = "registry.example"
@@ -56,7 +56,7 @@ def serving(key: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> I
         def log_message(self, *_: object) -> None:
             pass
 
-    async def resolve(host: str, _port: int) -> tuple[Address, ...]:
+    async def resolve(_: object, host: str, _port: int) -> tuple[Address, ...]:
         return (ip_address("127.0.0.1" if host == HOST else "10.1.2.3"),)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -65,8 +65,7 @@ def serving(key: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> I
     context.load_cert_chain(certificates, key)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     found = Registry(server.server_address[1], certificates)
-    monkeypatch.setattr(addresses, "resolve", resolve)
-    monkeypatch.setattr(outlets, "resolve", resolve)
+    monkeypatch.setattr(Lookups, "resolve", resolve)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield found

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import uvloop
 
+from codeagent import descriptors
 from codeagent.sandboxes.notes import Notes
 from codeagent.sandboxes.protocol import SandboxUnavailable
 from codeagent.sandboxes.sandboxd.arguments import Orders, parse
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(_Lines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     os.umask(0o022)
+    descriptors.allow_most()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(orders))

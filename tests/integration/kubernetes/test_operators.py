@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -17,8 +18,11 @@ from codeagent.cli import sandbox_machine
 from codeagent.cli.main import app
 from codeagent.cli.sandbox_host import configured
 from codeagent.cli.sandbox_parts import choose
+from codeagent.sandboxes.kubernetes import KubernetesDriver
+from codeagent.sandboxes.notes import Note, Notes
 from codeagent.sandboxes.protocol import SandboxUnavailable
 from tests.integration.kubernetes.support import IMAGE, cluster_on_this_machine
+from tests.integration.sandboxes.support import LIMITS, archive
 from tests.servers.kubernetes_api import KubernetesApi
 
 SETTINGS: Mapping[str, str] = {
@@ -120,6 +124,7 @@ async def test_what_a_dead_worker_left_in_a_cluster_is_recovered_where_the_clust
 ) -> None:
     await killed_with_a_pod(api, tmp_path)
     [state_dir] = tmp_path.glob("codeagent-sandbox-*")
+    assert [row["state"] for row in (await listed(state_dir, capsys)).values()] == ["left"]
     with monkeypatch.context() as without:
         without.delenv("CODEAGENT_SANDBOX_KUBERNETES_URL")
         assert await asyncio.to_thread(sandbox_machine.recover, state_dir, as_json=True) == 1
@@ -127,6 +132,44 @@ async def test_what_a_dead_worker_left_in_a_cluster_is_recovered_where_the_clust
     assert await asyncio.to_thread(sandbox_machine.recover, state_dir, as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["removed"]["pods"] == 1
     assert api.pods == {}
+
+
+async def listed(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    assert await asyncio.to_thread(sandbox_machine.list_workspaces, state_dir, as_json=True) == 0
+    return {row["workspace"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+
+
+async def test_pods_are_listed_with_their_runs_and_those_of_other_workers_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state_dir, source = tmp_path / "state", archive(tmp_path)
+    async with cluster_on_this_machine(state_dir) as (api, driver):
+        monkeypatch.setenv("CODEAGENT_SANDBOX_IMAGE", IMAGE)
+        monkeypatch.setenv("CODEAGENT_SANDBOX_DRIVER", "kubernetes")
+        monkeypatch.setenv("CODEAGENT_SANDBOX_KUBERNETES_URL", api.url)
+        monkeypatch.setenv("CODEAGENT_SANDBOX_KUBERNETES_CREDENTIALS", str(driver._cluster.credentials))
+        assert await listed(tmp_path / "no such", capsys) == {}
+        other = KubernetesDriver(tmp_path / "other", driver._cluster, driver.level)
+        noted, opened = [await driver.open(name, source, b"", LIMITS) for name in ("noted", "opened")]
+        elsewhere = await other.open("elsewhere", source, b"", LIMITS)
+        now = "2026-11-27T00:00:00Z"
+        notes = Notes(state_dir)
+        notes.prepare()
+        notes.write(Note(noted.name, "run_x", "ten_x", "kubernetes", 2, os.getpid(), now, "working", now, "shell"))
+        rows = await listed(state_dir, capsys)
+        assert {name: (row["state"], row["run_id"], row["phase"]) for name, row in rows.items()} == {
+            noted.name: ("working", "run_x", "Running"),
+            opened.name: ("opening", None, "Running"),
+            elsewhere.name: ("elsewhere", None, "Running"),
+        }
+        assert all(0 <= row["age_seconds"] < 120 for row in rows.values())
+        assert await asyncio.to_thread(sandbox_machine.list_workspaces, state_dir, as_json=False) == 0
+        assert opened.name in capsys.readouterr().out
+        await other.close(elsewhere)
+        await other.shutdown()
+        api.token = "another"
+        assert await asyncio.to_thread(sandbox_machine.list_workspaces, state_dir, as_json=False) == 1
+        assert "the cluster refuses (401)" in capsys.readouterr().err
 
 
 async def killed_with_a_pod(api: KubernetesApi, folder: Path) -> None:

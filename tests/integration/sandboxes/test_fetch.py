@@ -289,12 +289,12 @@ async def test_a_name_that_stands_for_a_private_address_is_refused(
 ) -> None:
     asked = []
 
-    async def rebinding(host: str, port: int) -> tuple[Address, ...]:
+    async def rebinding(_: object, host: str, port: int) -> tuple[Address, ...]:
         asked.append(host)
         return (ip_address("8.8.8.8"), ip_address("10.1.2.3"))
 
     await driver.reap(frozenset())
-    monkeypatch.setattr(addresses, "resolve", rebinding)
+    monkeypatch.setattr(addresses.Lookups, "resolve", rebinding)
     with pytest.raises(SandboxFailure) as caught:
         await driver.fetch("https://rebinding.example/x.git", "", tmp_path / "x", LIMITS)
     assert caught.value.reason == "address_refused"

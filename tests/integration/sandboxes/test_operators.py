@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from codeagent.sandboxes.bwrap import BubblewrapDriver
 from codeagent.sandboxes.notes import Note, Notes
 from codeagent.sandboxes.survey import survey
 from codeagent.sandboxes.workspaces import name_for
-from tests.integration.sandboxes.support import archive
+from tests.integration.sandboxes.support import archive, require_root_and_runsc
 from tests.integration.sandboxes.test_crash import WORKER, wait_for_orphans
 from tests.integration.sandboxes.test_worker import RUN, TENANT, Worker, base, new_worker, worker
 
@@ -34,7 +36,8 @@ def command(state_dir: Path, *words: str) -> list[str]:
 
 def assert_nothing_is_left(state_dir: Path) -> None:
     seen = survey(state_dir)
-    assert (seen.live, seen.workspaces, seen.processes, seen.groups, seen.mounted) == (False, (), 0, 0, 0)
+    assert (seen.live, seen.workspaces, seen.processes) == (False, (), 0)
+    assert (seen.groups, seen.mounted, seen.bundles) == (0, 0, 0)
 
 
 def test_a_record_is_the_last_line_and_says_everything(state_dir: Path, tmp_path: Path) -> None:
@@ -66,6 +69,17 @@ def test_a_record_is_the_last_line_and_says_everything(state_dir: Path, tmp_path
     assert done.returncode in (3, 137)
     assert [path.name for path in tmp_path.iterdir()] == ["given"]
     assert_nothing_is_left(state_dir)
+
+
+def test_the_record_of_a_stopped_command_says_cancelled(state_dir: Path) -> None:
+    words = ("--json", "--", "sh", "-c", "echo said; touch begun; exec sleep 600")
+    with subprocess.Popen(command(state_dir, *words), stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        while not list(state_dir.glob("workspaces/*/files/begun")):
+            time.sleep(0.05)
+        running.terminate()
+        record = json.loads(running.stdout.read().splitlines()[-1])
+    assert (record["reason"], record["stdout"], running.returncode) == ("cancelled", "said\n", 143)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -167,3 +181,43 @@ async def test_what_a_dead_worker_left_is_listed_removed_and_told(
     assert (told["removed"]["workspaces"], told["removed"]["mounts"], told["removed"]["groups"]) == (3, 6, 3)
     assert_nothing_is_left(state_dir)
     assert list(notes.all()) == []
+
+
+@pytest.mark.parametrize("has_bubblewrap", [True, False])
+async def test_what_a_dead_worker_left_of_gvisors_kernels_is_removed(
+    state_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    has_bubblewrap: bool,
+) -> None:
+    require_root_and_runsc()
+    words = [sys.executable, "-c", WORKER, str(state_dir), str(archive(tmp_path)), "runsc"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path.cwd()) as dying:
+        assert dying.stdout is not None
+        assert dying.stdout.readline() == b"running\n"
+        assert sandbox_machine.recover(state_dir, as_json=True) == 1, "it lives"
+        dying.kill()
+    await asyncio.to_thread(wait_for_orphans)
+    left = sorted((state_dir / "bundles").iterdir())
+    assert [listed(bundle) for bundle in left] == [[bundle.name] for bundle in left]
+    assert survey(state_dir).bundles == 2
+    # One that had not yet tied itself to the worker.
+    stray = [f"--root={left[0]}/state", "run"]
+    waiting = ["runsc-sandbox", "-c", "import time; time.sleep(600)", *stray]
+    if not has_bubblewrap:
+        there = shutil.which
+        monkeypatch.setattr(shutil, "which", lambda name, **how: None if name == "bwrap" else there(name, **how))
+        monkeypatch.setattr(BubblewrapDriver, "reap", None)
+    with subprocess.Popen(waiting, executable=sys.executable) as outliving:
+        assert await asyncio.to_thread(sandbox_machine.recover, state_dir, as_json=True) == 0
+        assert outliving.wait(5) == -signal.SIGKILL
+    assert json.loads(capsys.readouterr().out)["removed"]["bundles"] == 2
+    assert [listed(bundle) for bundle in left] == [[], []]
+    assert_nothing_is_left(state_dir)
+
+
+def listed(bundle: Path) -> list[str]:
+    """The containers that runsc knows of a bundle."""
+    words = ("runsc", f"--root={bundle}/state", "list", "--quiet")
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()

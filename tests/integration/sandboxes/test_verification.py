@@ -31,6 +31,37 @@ PY
 """
 
 
+ENDS_WELL = "import os\nos._exit(0)\n"
+COLLECTS = "[pytest]\naddopts = --collect-only\n"
+COLLECTS_TOML = '[pytest]\naddopts = ["--collect-only"]\n'
+STEERING = {
+    ".pytest.ini": COLLECTS,
+    "pytest.ini": COLLECTS,
+    "pytest.toml": COLLECTS_TOML,
+    ".pytest.toml": COLLECTS_TOML,
+    "tox.ini": COLLECTS,
+    "setup.cfg": "[tool:pytest]\naddopts = --collect-only\n",
+    "pyproject.toml": '[tool.pytest.ini_options]\naddopts = "--collect-only"\n',
+    "pytest.py": ENDS_WELL,
+    "pytest/__init__.py": ENDS_WELL,
+    "_pytest.py": ENDS_WELL,
+    "_pytest/__init__.py": ENDS_WELL,
+    "sitecustomize.py": ENDS_WELL,
+    "sitecustomize/__init__.py": ENDS_WELL,
+    "usercustomize.py": ENDS_WELL,
+    "x.dist-info/entry_points.txt": "[pytest11]\nforging = forging\n",
+    "x.egg-info/entry_points.txt": "[pytest11]\nforging = forging\n",
+}
+"""What makes a failing test pass as soon as it is there."""
+
+ABOUT = "Name: x\nVersion: 1\n"
+BESIDE = {
+    "x.dist-info/entry_points.txt": {"x.dist-info/METADATA": ABOUT, "forging.py": ENDS_WELL},
+    "x.egg-info/entry_points.txt": {"x.egg-info/PKG-INFO": ABOUT, "forging.py": ENDS_WELL},
+}
+"""What has to be beside some of it."""
+
+
 @pytest.fixture
 async def failing(worker: Worker) -> str:
     """A repository whose test fails."""
@@ -67,6 +98,28 @@ async def test_a_conftest_that_forges_a_pass_is_caught(
     assert (told.answer.reason, told.answer.restored) == (reason, restored)
     assert told.answer.checkpoint == forged.answer.checkpoint, "the patch stays what it is"
     assert told.began.checkpoint == ("" if restored else forged.answer.checkpoint), "and the log names what was judged"
+
+
+@pytest.mark.parametrize("name", STEERING)
+async def test_no_file_that_steers_a_run_of_tests_makes_it_pass(worker: Worker, failing: str, name: str) -> None:
+    folder, beside = name.rpartition("/")[0] or ".", BESIDE.get(name, {})
+    files = {name: STEERING[name], **beside}
+    written = [f"cat > {path} <<'END'\n{text}END" for path, text in files.items()]
+    forged = await worker.shell("\n".join((f"mkdir -p {folder}", *written)), failing)
+    # What customizes a site is found where the command itself says that modules lie here.
+    command = f"PYTHONPATH=. {PYTEST}" if "customize" in name else PYTEST
+    told = await judged(worker, failing, forged.answer.checkpoint, command)
+    assert (told.answer.reason, told.answer.exit_code) == ("exit", 1)
+    assert name in (told.answer.restored or ())
+    control = await judged(worker, failing, forged.answer.checkpoint, command, protected=())
+    assert control.answer.reason == "ok", "unprotected it does"
+
+
+async def test_a_patch_may_change_protected_files_and_is_judged_without_that(worker: Worker, failing: str) -> None:
+    repaired = await worker.shell("sed -i s/1/2/ shop.py; echo '[project]' > pyproject.toml", failing)
+    told = await judged(worker, failing, repaired.answer.checkpoint)
+    assert (told.answer.reason, told.answer.restored) == ("ok", ("pyproject.toml",))
+    assert told.answer.checkpoint == repaired.answer.checkpoint
 
 
 async def test_tests_that_the_patch_weakens_or_removes_are_those_of_the_source(worker: Worker, failing: str) -> None:

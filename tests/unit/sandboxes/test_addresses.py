@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,14 @@ def answering(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
 
 async def test_a_name_is_public_only_if_every_address_of_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, "8.8.8.8", "2606:50c0:8000::153", "8.8.8.8")
-    assert [str(address) for address in await addresses.assert_public("host.example")] == [
+    assert [str(address) for address in await addresses.Lookups().assert_public("host.example")] == [
         "8.8.8.8",
         "2606:50c0:8000::153",
     ]
     for hidden in ("10.0.0.1", "::1", "::ffff:8.8.8.8"):
         answering(monkeypatch, "8.8.8.8", hidden)
         with pytest.raises(SandboxFailure) as caught:
-            await addresses.assert_public("host.example")
+            await addresses.Lookups().assert_public("host.example")
         assert (caught.value.reason, caught.value.retryable) == ("address_refused", False)
 
 
@@ -41,8 +43,35 @@ async def test_a_name_nobody_knows_may_be_known_later(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(SandboxFailure) as caught:
-        await addresses.assert_public("nowhere.example")
+        await addresses.Lookups().assert_public("nowhere.example")
     assert (caught.value.reason, caught.value.retryable) == ("fetch_failed", True)
+
+
+async def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And few names are asked for at once on behalf of one command, those that were given up included."""
+    answer, asked = threading.Event(), []
+
+    def silent(host: str, *_args: object, **_more: object) -> list[object]:
+        asked.append(host)
+        answer.wait(10)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 1))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr(addresses, "_LONGEST_SECONDS", 0.2)
+    lookups = addresses.Lookups()
+    looking = [lookups.resolve(f"{number}.example", 443) for number in range(8)]
+    async with asyncio.timeout(5):
+        failed = await asyncio.gather(*looking, return_exceptions=True)
+    assert [getattr(failure, "reason", failure) for failure in failed] == ["fetch_failed"] * 8
+    assert len(asked) == 2
+    answer.set()
+    async with asyncio.timeout(5):
+        while True:  # its turn comes when those before it have ended
+            try:
+                assert [str(address) for address in await lookups.resolve("after.example", 443)] == ["8.8.8.8"]
+                break
+            except SandboxFailure:
+                pass
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import resource
+import socket
 import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from codeagent.addresses import Address
-from codeagent.sandboxes import egress
-from codeagent.sandboxes.egress import Proxy, always, listening
+from codeagent.sandboxes import door, egress
+from codeagent.sandboxes.door import listening
+from codeagent.sandboxes.egress import Proxy, always
+from codeagent.sandboxes.protocol import Verdict
 
 
 @asynccontextmanager
@@ -170,6 +174,33 @@ async def test_a_silent_client_is_dropped(tmp_path: Path, monkeypatch: pytest.Mo
     assert (status, rest) == (b"", b"")
 
 
+@pytest.mark.parametrize("half_closed", [True, False])
+async def test_a_download_may_take_as_long_as_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half_closed: bool
+) -> None:
+    """Whether its client has said that it says no more, or only says nothing."""
+    monkeypatch.setattr(egress, "_IDLE_SECONDS", 0.5)
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(15):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(10)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with listening(tmp_path / "s", proxy_to(port), os.getuid()):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(b"CONNECT git.example:%d HTTP/1.1\r\n\r\n" % port)
+        await reader.readuntil(b"\r\n\r\n")
+        if half_closed:
+            writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 5) == b"x" * 15, "and is ended by its own silence"
+        writer.close()
+    server.close()
+
+
 async def test_too_many_connections_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(egress, "_MOST_CONNECTIONS", 1)
     async with far_server() as (port, _):
@@ -181,6 +212,65 @@ async def test_too_many_connections_are_refused(tmp_path: Path, monkeypatch: pyt
             status, _ = await ask(tmp_path / "s", request)
             writer.close()
     assert status == b"HTTP/1.1 403 Forbidden"
+
+
+async def test_of_many_silent_connections_few_are_kept_and_the_rest_are_closed_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "_MOST_LIVE", 3)
+    proxy = proxy_to(1)
+    async with listening(tmp_path / "s", proxy, os.getuid()):
+        silent = [await asyncio.open_unix_connection(str(tmp_path / "s")) for _ in range(20)]
+        for reader, _ in silent[3:]:
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+        assert not any(reader.at_eof() for reader, _ in silent[:3])
+        assert [seen.verdict for seen in proxy.connections] == [Verdict.TOO_MANY]
+        silent[0][1].close()
+        await silent[0][1].wait_closed()
+        status = b""
+        async with asyncio.timeout(2):
+            while not status:  # until there is room again
+                status, _ = await ask(tmp_path / "s", b"CONNECT other.example:1 HTTP/1.1\r\n\r\n")
+        for _, writer in silent:
+            writer.close()
+    assert status == b"HTTP/1.1 403 Forbidden"
+
+
+async def test_a_flood_holds_few_descriptors_at_any_moment(tmp_path: Path) -> None:
+    """Those of the clients are here as well: one for each that has connected."""
+    before, most = open_files(), 0
+    async with listening(tmp_path / "s", proxy_to(1), os.getuid()):
+        clients = []
+        for _ in range(10):
+            for _ in range(50):
+                client = socket.socket(socket.AF_UNIX)
+                client.connect(str(tmp_path / "s"))
+                clients.append(client)
+            while (held := open_files() - before - len(clients)) > most:
+                most = held
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+        for client in clients:
+            client.close()
+    assert 60 <= most <= 70
+
+
+async def test_without_descriptors_the_proxy_waits_for_some(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with listening(tmp_path / "s", proxy_to(1), os.getuid()):
+        with socket.socket(socket.AF_UNIX) as client:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard[1]))
+            try:
+                client.connect(str(tmp_path / "s"))
+                await asyncio.sleep(0.3)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, hard)
+        status, _ = await ask(tmp_path / "s", b"CONNECT other.example:1 HTTP/1.1\r\n\r\n")
+    assert status == b"HTTP/1.1 403 Forbidden"
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def test_the_socket_is_its_owners_and_goes_with_the_body(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from codeagent.messages.verification import Verification
+from codeagent.messages.verification import USUALLY_PROTECTED, Verification
 from codeagent.sandboxes.patch_text import MemoryFile, apply_patch, make_patch
 from codeagent.sandboxes.protected import covers, without_protected
 from codeagent.sandboxes.protocol import Limits, SandboxFailure
@@ -35,6 +35,25 @@ LIMITS = Limits()
 )
 def test_what_a_pattern_means(pattern: str, covered: list[str], left: list[str]) -> None:
     assert [path for path in covered + left if covers(pattern, path)] == covered
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a/conftest.py",
+        "pytest.so",
+        "a/pytest/__init__.py",
+        "__pycache__/conftest.cpython-311.pyc",
+        "a/x.egg-info/PKG-INFO",
+    ],
+)
+def test_what_is_protected_where_nothing_is_said(path: str) -> None:
+    assert any(covers(pattern, path) for pattern in USUALLY_PROTECTED)
+
+
+@pytest.mark.parametrize("path", ["shop.py", "setup.py", "tests/test_shop.py", "pytest_helper.py", "docs/setup.cfg.md"])
+def test_code_and_tests_are_not(path: str) -> None:
+    assert not any(covers(pattern, path) for pattern in USUALLY_PROTECTED)
 
 
 def test_a_pattern_made_to_take_long_does_not() -> None:
