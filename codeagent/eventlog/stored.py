@@ -49,8 +49,8 @@ class StoredEvent:
     sealed_digest: bytes | None = None
     erased: bool = False
     unopened: bool = False
-    locked: bool = False
-    """Its sealed content could not be opened, which `damage` tells; what is stored may be sound."""
+    locked: str = ""
+    """Why its sealed content could not be opened; what is stored may be sound."""
     late: tuple[str, bytes] | None = None
     """Of a fact whose subject was being erased: the id of their key, and the data that it is recorded without."""
 
@@ -72,8 +72,8 @@ class StoredEvent:
     def _check(self) -> None:
         if self.unopened:
             raise RuntimeError("an event was read and not opened")
-        if self.damage:
-            raise Unreadable(self.damage, code="corrupt_row")
+        if self.damage or self.locked:
+            raise Unreadable(self.damage or self.locked, code="corrupt_row")
 
     def envelope(self) -> Envelope:
         """As it travels. Raises `Unreadable` where the row does not tell enough."""
