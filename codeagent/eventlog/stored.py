@@ -79,7 +79,11 @@ class StoredEvent:
         """As it travels. Raises `Unreadable` where the row does not tell enough."""
         self._check()
         meta = self.metadata
-        causation = meta.get("causationid")
+        try:
+            correlation = UUID(meta["correlationid"])
+            causation = UUID(meta["causationid"]) if "causationid" in meta else None
+        except (KeyError, ValueError):
+            raise Unreadable("its metadata does not tell what it belongs to", code="corrupt_row") from None
         return Envelope(
             id=self.id,
             name=self.type,
@@ -88,8 +92,8 @@ class StoredEvent:
             time=self.occurred_at,
             tenant_id=self.tenant_id,
             key=meta.get("runid", self.stream_id),
-            correlation_id=UUID(meta["correlationid"]),
-            causation_id=None if causation is None else UUID(causation),
+            correlation_id=correlation,
+            causation_id=causation,
             sequence=self.version,
             actor_type=meta.get("authtype", "system"),
             actor_id=meta.get("authid", "system"),
@@ -97,10 +101,16 @@ class StoredEvent:
             leaf_hash=self.leaf_hash.hex(),
         )
 
-    def document(self) -> Any:
+    def document(self) -> dict[str, Any]:
         """The data as plain JSON values. Raises `Unreadable`."""
         self._check()
-        return orjson.loads(self.data)
+        try:
+            document = orjson.loads(self.data)
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict):
+            raise Unreadable("its data is no JSON object", code="invalid_payload")
+        return document
 
 
 def prepare(

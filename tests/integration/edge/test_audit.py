@@ -25,7 +25,9 @@ from tests.integration.edge.auditing import EVENTS, EXPORT, acts, catch_up, expo
 from tests.integration.edge.gateway import MINE, Edge
 from tests.integration.eventlog.steps import commit_step, new_run, started, step
 from tests.integration.opened import everything_said
-from tests.integration.projections.logs import Happened, call, write_at_once
+from tests.integration.projections.logs import Happened, call, execution, write_at_once
+
+UNSEALED = "key_id = NULL, sealed = NULL, sealed_digest = NULL"
 
 
 async def run_of_mine(url: str, events: int = 1) -> str:
@@ -298,3 +300,43 @@ async def test_the_command_line_searches_and_exports(
     events, end = exported(path.read_text())
     assert made == [event["resourceid"] for event in events if event["resourcekind"] == "api_key"]
     assert end["count"] == len(events)
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        ("metadata = '[1]'", "corrupt_row"),
+        ('metadata = \'{"authid": "usr_owner"}\'', "corrupt_row"),
+        ('metadata = \'{"correlationid": "7"}\'', "corrupt_row"),
+        (f"data = '\\xff00', {UNSEALED}", "invalid_payload"),
+        (f"data = '[]', {UNSEALED}", "invalid_payload"),
+        ("sealed = '\\x00'", "corrupt_row"),
+    ],
+)
+async def test_a_damaged_fact_is_a_line_that_says_so_and_the_others_are_as_they_were(
+    edge: Edge, newest_database_url: str, damage: str, code: str
+) -> None:
+    made = [await edge.make_key(edge.keys.owner) for _ in range(3)]
+    before = await lines(edge, newest_database_url, edge.keys.owner, action="api_key.created")
+    owner = Database(newest_database_url, connections=1)
+    await owner.write(f"UPDATE events SET {damage} WHERE stream_id = $1", f"api_key-{made[1]['id']}")
+    await owner.close()
+    after = await lines(edge, newest_database_url, edge.keys.owner, action="api_key.created")
+    assert [after[0], after[2]] == [before[0], before[2]]
+    told = after[1]
+    assert (told["unreadable"], told["data"]) == (code, {})
+    kept = ("id", "type", "time", "authtype", "authid", "tenantid", "outcome", "resourcekind", "resourceid")
+    assert [told[name] for name in kept] == [before[1][name] for name in kept]
+    assert (await edge.call(edge.keys.owner, "GET", f"{EVENTS}/{told['id']}")).json() == told
+    exports = await edge.call(edge.keys.owner, "GET", EXPORT, params={"action": "api_key.created"})
+    events, end = exported(exports.text)
+    assert (events, end["count"]) == (after[::-1], 3)
+
+
+async def test_so_is_an_operation_in_a_sandbox_whose_outputs_are_none(edge: Edge, newest_database_url: str) -> None:
+    run_id, owner = new_run(), Database(newest_database_url, connections=1)
+    await write_at_once(owner, [Happened(run_id, execution(run_id), clock.now().date(), MINE)])
+    await owner.write("UPDATE events SET data = '{\"stdout\": [7]}' WHERE stream_id LIKE 'exec-%'")
+    await owner.close()
+    [line] = await lines(edge, newest_database_url, edge.keys.owner, resource_id=run_id)
+    assert (line["unreadable"], line["data"]) == ("invalid_payload", {})
