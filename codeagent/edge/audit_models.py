@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from codeagent.errors import Unreadable
 from codeagent.eventlog.verify import Finding
 from codeagent.messages.envelope import TYPE_PREFIX, instant, to_structured
-from codeagent.projections.audit import EXEC_KIND, RUN_KIND
+from codeagent.projections.audit import APPROVALS, EXEC_KIND, RUN_KIND
 from codeagent.projections.audit_search import AuditEntry
 from codeagent.transparency.notes import encoded
 
 MOST_FINDINGS = 100
+_OF_APPROVALS = frozenset({"approval_id", "tool", "decision"})
+"""What of an approval the audit tells: neither the arguments nor the comment."""
 
 
 def cloud_event(entry: AuditEntry) -> dict[str, Any]:
@@ -22,8 +24,8 @@ def cloud_event(entry: AuditEntry) -> dict[str, Any]:
     where it is known, `clientaddress`.
 
     What a run was told and has answered is for those who may read runs, and left out here, like what its commands have
-    written; so is what was erased. Where the fact cannot be read, the line says what is kept of it, without `data`'s
-    content, and why in `unreadable`.
+    written; so is what was erased. Of what somebody was asked, there is which tool it was and what they decided. Where
+    the fact cannot be read, the line says what is kept of it, without the content of `data`, and why in `unreadable`.
     """
     try:
         event = to_structured(entry.event.envelope(), _shown(entry))
@@ -41,9 +43,15 @@ def cloud_event(entry: AuditEntry) -> dict[str, Any]:
 
 def _shown(entry: AuditEntry) -> dict[str, Any]:
     """Raises `Unreadable`."""
-    if entry.resource_kind == RUN_KIND or not entry.event.data:
+    event = entry.event
+    if not event.data or (entry.resource_kind == RUN_KIND and event.type not in APPROVALS):
         return {}
-    document = entry.event.document()
+    document = event.document()
+    if event.type in APPROVALS:
+        said = document.get("request", document)
+        if not isinstance(said, dict):
+            raise Unreadable("its request is none", code="invalid_payload")
+        return {name: value for name, value in said.items() if name in _OF_APPROVALS}
     if entry.resource_kind == EXEC_KIND:
         for told in (document.get("stdout"), document.get("stderr")):
             if told is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -19,11 +20,12 @@ from codeagent.cli.audit import copy_checked
 from codeagent.cli.main import app as commands
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import forget_origins
+from codeagent.messages.events import InputReceived
 from codeagent.messages.ids import call_stream, run_stream
-from codeagent.messages.values import Outcome
+from codeagent.messages.values import ApprovalDecision, Outcome
 from tests.integration.edge.auditing import EVENTS, EXPORT, acts, catch_up, exported, lines
 from tests.integration.edge.gateway import MINE, Edge
-from tests.integration.eventlog.steps import commit_step, new_run, started, step
+from tests.integration.eventlog.steps import APPROVAL, cause, commit_step, new_run, prepared, started, step, waiting
 from tests.integration.opened import everything_said
 from tests.integration.projections.logs import Happened, call, execution, write_at_once
 
@@ -340,3 +342,24 @@ async def test_so_is_an_operation_in_a_sandbox_whose_outputs_are_none(edge: Edge
     await owner.close()
     [line] = await lines(edge, newest_database_url, edge.keys.owner, resource_id=run_id)
     assert (line["unreadable"], line["data"]) == ("invalid_payload", {})
+
+
+async def test_who_allowed_or_rejected_what_is_told_and_not_what_they_wrote(
+    edge: Edge, newest_database_url: str
+) -> None:
+    run_id, owner = new_run(), Database(newest_database_url, connections=1)
+    said = InputReceived(
+        approval_id=APPROVAL, decision=ApprovalDecision.REJECT, comment="the canary", principal="usr_owner"
+    )
+    by = replace(cause(run_id, MINE), actor_type="app_user", actor_id="usr_owner")
+    await commit_step(owner, step(run_id, 0, [waiting()], tenant=MINE))
+    await commit_step(
+        owner, replace(step(run_id, 1, [said], tenant=MINE), cause=by, events=prepared(run_id, 1, [said], by))
+    )
+    await owner.close()
+    answer, asked = await lines(edge, newest_database_url, edge.keys.owner, resource_id=run_id)
+    assert acts([answer, asked]) == ["run.input_received", "run.input_required"]
+    assert asked["data"] == {"approval_id": APPROVAL, "tool": "shell"}
+    assert answer["data"] == {"approval_id": APPROVAL, "decision": "reject"}
+    assert (answer["authid"], answer["outcome"]) == ("usr_owner", "denied")
+    assert "canary" not in (await edge.call(edge.keys.owner, "GET", EXPORT)).text
