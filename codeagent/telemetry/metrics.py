@@ -57,7 +57,7 @@ OUTBOX_LAG = _gauge("codeagent_outbox_lag_seconds", "Age of the oldest row in th
 EFFECTS_PENDING = _gauge("codeagent_effects_pending", "Rows in the effects ledger")
 OUTBOX_RESENT = _counter("codeagent_outbox_resent_total", "Messages sent again by a sweep")
 PROJECTION_LAG = _gauge(
-    "codeagent_projection_lag_seconds", "Age of the newest event a projection has read", ("projection",)
+    "codeagent_projection_lag_seconds", "Age of the oldest event that a projection has not taken", ("projection",)
 )
 CANARY_ROLLBACKS = _counter("codeagent_canary_rollbacks_total", "Canaries rolled back, by their bound", ("metric",))
 KEYS_SHREDDED = _counter("codeagent_privacy_keys_shredded_total", "Subjects whose content was erased")
