@@ -24,14 +24,16 @@ def send_again(data_dir: Path | None, topic: str, after: str, until: str) -> int
         if topic in set(_ours(settings)):
             detail = f"{topic} is a topic of this system: whoever reads it has had these events, or must not have them"
             raise InvalidInput(detail)
-        wanted = Range(
-            Cursor() if after == "start" else Cursor.parse(after), None if until == "now" else Cursor.parse(until)
-        )
+        begin = Cursor() if after == "start" else Cursor.parse(after)
+        end = None if until == "now" else Cursor.parse(until)
         publisher = Publisher(kafka_connection(settings, "codeagent-republish"))
         async with command_database(settings) as database:
             try:
                 await publisher.start()
-                sent = await Republisher(EventLog(database), publisher).republish(wanted, topic, _tell)
+                log = EventLog(database)
+                wanted = Range(begin, await log.settled() if end is None else end)
+                sys.stderr.write(f"up to {wanted.until}\n")
+                sent = await Republisher(log, publisher).republish(wanted, topic, _tell)
             finally:
                 await publisher.stop()
         say(f"{sent} events sent to {topic}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,6 +15,7 @@ from codeagent.cli.main import app
 from codeagent.errors import CodeAgentError
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import Cursor, EventLog
+from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages.envelope import to_headers
 from codeagent.relay.republish import Range, Republisher
 from tests.integration.broker.conftest import Bench
@@ -117,3 +118,23 @@ def test_what_cannot_be_meant_is_refused(
     done: Result = CliRunner().invoke(app, ["events", "republish", *words])
     assert done.exit_code in {1, 2}
     assert reason in done.stderr
+
+
+async def test_it_ends_where_the_log_ended_when_it_began_whatever_comes_meanwhile(
+    bench: Bench, database: Database, runs: list[str]
+) -> None:
+    log = await settled(database)
+
+    class Busy(EventLog):
+        """Of an installation where a run is written for each page that is read."""
+
+        async def read_category(self, category: str, after: Cursor, limit: int = 500) -> Sequence[StoredEvent]:
+            page = await super().read_category(category, after, limit)
+            await copy(database, in_order(story(new_run_id())))
+            await settled(database)
+            return page
+
+    async with asyncio.timeout(60):
+        sent = await Republisher(Busy(database), bench.publisher).republish(Range(), bench.topic, lambda *_: None)
+    assert sent == OF_RUN * len(runs)
+    assert len(await log.read_category("run", Cursor(), 10_000)) > sent
