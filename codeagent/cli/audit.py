@@ -59,10 +59,11 @@ def search(
     )
     with connected(data_dir) as client:
         for event in client.audit(asked, limit):
-            typer.echo(json.dumps(event) if as_json else _line(event))
+            typer.echo(json.dumps(event) if as_json else line(event))
 
 
-def _line(event: dict[str, Any]) -> str:
+def line(event: dict[str, Any]) -> str:
+    """For people."""
     action = event["type"].removeprefix("io.codeagent.").rpartition(".v")[0]
     who = f"{event['authtype']} {event['authid']}"
     where = event.get("clientaddress", "-")

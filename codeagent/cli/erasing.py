@@ -13,6 +13,7 @@ from codeagent.cli.parts import Parts
 from codeagent.cli.transparency import SIGNING_KEY, signing_keys
 from codeagent.privacy.content_erasure import ContentErasure
 from codeagent.privacy.run_retention import RunRetention
+from codeagent.relay.breaches import BreachClock
 from codeagent.relay.erasures import Erasures
 from codeagent.relay.retention import Forget
 from codeagent.telemetry.logs import get_logger
@@ -30,7 +31,10 @@ def retire_runs(parts: Parts) -> dict[str, Forget]:
 
 
 def erase(parts: Parts) -> None:
-    """Adds it to a process, where there is a key to sign certificates with."""
+    """Adds erasures to a process, where there is a key to sign certificates with, and the clock of breaches."""
+    clock = BreachClock(parts.database)
+    parts.process.start.append(clock.start)
+    parts.process.stop.insert(0, clock.stop)
     if SIGNING_KEY not in parts.secrets:
         log.warning("erasures.off", reason="there is no key to sign certificates with")
         return

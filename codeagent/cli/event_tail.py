@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from codeagent.cli.databases import command_database
-from codeagent.cli.operate import guarded, load_settings
+from codeagent.cli.operate import guarded, load_settings, operator
 from codeagent.errors import InvalidInput, Unreadable
 from codeagent.eventlog.log import Cursor, EventLog
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.eventlog.subscription import Subscription, of_all, of_category, of_stream
 from codeagent.messages.envelope import instant
+from codeagent.projections.audit_reads import AuditReads
 
 START, NOW = "start", "now"
 
@@ -30,11 +31,18 @@ class Wanted:
     category: str | None
     after: str
 
+    def text(self) -> dict[str, str]:
+        """As a fact keeps it."""
+        said = {"stream": self.stream, "category": self.category, "from": self.after}
+        return {name: value for name, value in said.items() if value is not None}
+
 
 def show(data_dir: Path | None, wanted: Wanted, *, as_json: bool, with_data: bool) -> int:
     async def follow() -> int:
         async with command_database(load_settings(data_dir), name="codeagent-tail") as database:
             subscription = await subscribe(EventLog(database), wanted)
+            if with_data:
+                await AuditReads(database).record(operator(), "log", wanted.text())
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, subscription.close)
             async for event in subscription:

@@ -65,6 +65,23 @@ def admin_resume(tenant_id: Annotated[str, typer.Argument()], data_dir: DataDir 
     raise typer.Exit(change_tenant(data_dir, tenant_id, suspended=False))
 
 
+@admin.command("audit")
+def admin_audit(
+    actor: Annotated[str | None, typer.Option(help="As operator:0, or the key of an operator.")] = None,
+    action: Annotated[str | None, typer.Option(help="Event type, as in dead_letter.read or audit.read.")] = None,
+    resource: Annotated[str | None, typer.Option(help="Id of what it was done to.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Lines at most.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="One CloudEvent a line.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the audit of the installation itself, newest first: what operators did and read, and its keys."""
+    from codeagent.cli.installation_audit import show
+    from codeagent.projections.audit_search import AuditFilter
+
+    wanted = AuditFilter(actor=actor, action=action, resource_id=resource)
+    raise typer.Exit(show(data_dir, wanted, limit, as_json=as_json))
+
+
 @auth.command("rotate-keys")
 def auth_rotate_keys(
     revoke: Annotated[

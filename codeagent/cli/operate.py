@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +29,7 @@ from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.eventlog.verify import Finding, verify
 from codeagent.identity.api_keys import KeyOrder
 from codeagent.identity.scopes import parse_scopes
-from codeagent.messages.ids import run_stream, typed_id
+from codeagent.messages.ids import INSTALLATION, run_stream, typed_id
 from codeagent.messages.values import ENDING_EVENTS
 from codeagent.privacy.retention_policy import set_days_kept
 from codeagent.settings import Misconfigured, Settings, read_settings
@@ -46,6 +47,11 @@ def load_settings(data_dir: Path | None) -> Settings:
     if path is not None and path.exists():
         return read_settings(**json.loads(path.read_text()))
     return read_settings()
+
+
+def operator() -> Author:
+    """Whoever works at this terminal, by their uid, as the author of a fact about the installation."""
+    return Author(INSTALLATION, "system", f"operator:{os.environ.get('SUDO_UID', os.getuid())}", new_uuid())
 
 
 def guarded(action: object) -> int:

@@ -43,6 +43,7 @@ from codeagent.quotas.reservations import forget_reservations
 from codeagent.relay.budget_notices import BudgetNotices
 from codeagent.relay.canaries import CanaryWatch
 from codeagent.relay.projection_checks import ProjectionChecks
+from codeagent.relay.projection_lags import measure_lags
 from codeagent.relay.retention import Forget, RetentionLoop
 from codeagent.response_cache.tables import forget_expired_replies
 from codeagent.rounds import Rounds
@@ -60,7 +61,7 @@ RETENTION_SECONDS = 60.0
 TEND_SECONDS = 0.5
 ENDED_SECONDS = 2.0
 """Between two looks of a sandbox worker at what its operators ask, and at workspaces that nothing runs in."""
-MEASURE_SECONDS = 15.0
+MEASURE_SECONDS = 5.0
 ADDRESSES_KEPT = timedelta(days=180)
 """How long the audit tells from which network address something was done."""
 
@@ -242,6 +243,7 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     from codeagent.cli.erasing import erase, retire_runs
     from codeagent.cli.transparency import prove
     from codeagent.cli.webhooks import deliver
+    from codeagent.webhooks.dispatcher import DeliveryDispatcher
 
     parts = await assemble("relay", settings)
     settings = parts.settings
@@ -267,6 +269,7 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     }
 
     async def measure() -> float:
+        await measure_lags(parts.database, [*PROJECTIONS, DeliveryDispatcher.NAME])
         waiting = await waiting_for_room(parts.database, settings.sandbox_quota.concurrent_sandboxes)
         metrics.SANDBOX_WAITING.set(waiting)
         await letters.measure()
@@ -276,14 +279,8 @@ async def relay(settings: Settings, listener: socket.socket | None = None) -> Pr
     measuring = Rounds("measure", measure)
     parts.process.start += [*(projector.start for projector in projectors), notices.start, retention.start]
     parts.process.start += [canaries.start, measuring.start, checks.start]
-    parts.process.stop += [
-        checks.stop,
-        measuring.stop,
-        canaries.stop,
-        retention.stop,
-        notices.stop,
-        *(projector.stop for projector in projectors),
-    ]
+    parts.process.stop += [checks.stop, measuring.stop, canaries.stop, retention.stop, notices.stop]
+    parts.process.stop += [projector.stop for projector in projectors]
     prove(parts)
     erase(parts)
     return finish(parts, listener, measure=True)

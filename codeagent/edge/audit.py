@@ -86,7 +86,7 @@ async def search_audit(
     responses={200: {"content": {"application/json": {"example": AUDIT_EVENT}}}},
 )
 async def get_audit_event(event_id: str, context: Context, caller: AuditReader) -> Response:
-    """As in the search. That it was read is written down."""
+    """As in the search, `unreadable` included. That it was read is written down."""
     try:
         wanted = UUID(event_id)
     except ValueError:
@@ -135,9 +135,10 @@ async def export_audit(
 ) -> Response:
     """All lines that fit, up to now unless `until` is given. The last line is of the type
     `io.codeagent.audit.export.ended.v1`: an export without it was cut short. Its `sha256` is that of all lines
-    before it. With `proofs` it carries the signed checkpoint as well, to which the lines' `logpath` leads from their
-    `logindex`, and `codeagent audit verify --export` verifies the file by itself. As OCSF, an event of another schema
-    is made of each CloudEvent; with `proofs` that is in its `raw_data`, and verified with it."""
+    before it. A line with `unreadable` stands for a fact that was damaged. With `proofs` it carries the signed
+    checkpoint as well, to which the lines' `logpath` leads from their `logindex`, and `codeagent audit verify --export`
+    verifies the file by itself. As OCSF, an event of another schema is made of each CloudEvent; with `proofs` that is
+    in its `raw_data`, and verified with it."""
     found = None
     if proofs:
         lookup = LogLookup(context.database)

@@ -7,13 +7,16 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from codeagent.errors import Unreadable
 from codeagent.eventlog.verify import Finding
-from codeagent.messages.envelope import to_structured
-from codeagent.projections.audit import EXEC_KIND, RUN_KIND
+from codeagent.messages.envelope import TYPE_PREFIX, instant, to_structured
+from codeagent.projections.audit import APPROVALS, EXEC_KIND, RUN_KIND
 from codeagent.projections.audit_search import AuditEntry
 from codeagent.transparency.notes import encoded
 
 MOST_FINDINGS = 100
+_OF_APPROVALS = frozenset({"approval_id", "tool", "decision"})
+"""What of an approval the audit tells: neither the arguments nor the comment."""
 
 
 def cloud_event(entry: AuditEntry) -> dict[str, Any]:
@@ -21,15 +24,13 @@ def cloud_event(entry: AuditEntry) -> dict[str, Any]:
     where it is known, `clientaddress`.
 
     What a run was told and has answered is for those who may read runs, and left out here, like what its commands have
-    written; so is what was erased.
+    written; so is what was erased. Of what somebody was asked, there is which tool it was and what they decided. Where
+    the fact cannot be read, the line says what is kept of it, without the content of `data`, and why in `unreadable`.
     """
-    shown = entry.resource_kind != RUN_KIND and entry.event.data
-    document = entry.event.document() if shown else {}
-    if entry.resource_kind == EXEC_KIND:
-        for told in (document.get("stdout"), document.get("stderr")):
-            if told is not None:
-                del told["excerpt"]
-    event = to_structured(entry.event.envelope(), document)
+    try:
+        event = to_structured(entry.event.envelope(), _shown(entry))
+    except Unreadable as error:
+        event = _kept(entry) | {"unreadable": error.code}
     event |= {
         "outcome": entry.outcome.value,
         "resourcekind": entry.resource_kind,
@@ -40,8 +41,49 @@ def cloud_event(entry: AuditEntry) -> dict[str, Any]:
     return event
 
 
+def _shown(entry: AuditEntry) -> dict[str, Any]:
+    """Raises `Unreadable`."""
+    event = entry.event
+    if not event.data or (entry.resource_kind == RUN_KIND and event.type not in APPROVALS):
+        return {}
+    document = event.document()
+    if event.type in APPROVALS:
+        said = document.get("request", document)
+        if not isinstance(said, dict):
+            raise Unreadable("its request is none", code="invalid_payload")
+        return {name: value for name, value in said.items() if name in _OF_APPROVALS}
+    if entry.resource_kind == EXEC_KIND:
+        for told in (document.get("stdout"), document.get("stderr")):
+            if told is None:
+                continue
+            if not isinstance(told, dict):
+                raise Unreadable("its outputs are none", code="invalid_payload")
+            told.pop("excerpt", None)
+    return document
+
+
+def _kept(entry: AuditEntry) -> dict[str, Any]:
+    """What the line itself has, for a fact that was damaged since."""
+    event = entry.event
+    return {
+        "specversion": "1.0",
+        "datacontenttype": "application/json",
+        "id": str(event.id),
+        "source": f"/tenants/{event.tenant_id}/streams/{event.stream_id}",
+        "type": f"{TYPE_PREFIX}{entry.action}.v{event.schema_version}",
+        "time": instant(event.occurred_at),
+        "sequence": f"{event.version:020d}",
+        "authtype": entry.actor_type,
+        "authid": entry.actor_id,
+        "tenantid": event.tenant_id,
+        "leafhash": event.leaf_hash.hex(),
+        "data": {},
+    }
+
+
 class AuditPage(BaseModel):
-    """Lines, newest first, as structured CloudEvents. `next_cursor` continues the search; None at its end."""
+    """Lines, newest first, as structured CloudEvents. `next_cursor` continues the search; None at its end. A line whose
+    fact was damaged has `unreadable` (`corrupt_row`, `invalid_payload`) and what the audit had kept of it."""
 
     items: list[dict[str, Any]]
     next_cursor: str | None

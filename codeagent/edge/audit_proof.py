@@ -10,10 +10,12 @@ from fastapi.responses import PlainTextResponse, Response
 
 from codeagent.edge.answers import NO_STORE
 from codeagent.edge.audit_models import ConsistencyModel
+from codeagent.edge.authors import author_of
 from codeagent.edge.context import AuditReader, Context
 from codeagent.edge.examples.evidence import CHECKPOINT, LOG_PROOF, VERIFIER_KEY
 from codeagent.edge.problems import errors_of
 from codeagent.errors import InvalidInput, NotFound
+from codeagent.projections.audit_reads import AuditReads
 from codeagent.transparency.lookup import LogLookup
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"], responses=errors_of(400, 401, 403, 404, 422, 503))
@@ -60,12 +62,13 @@ async def list_log_keys(context: Context, caller: AuditReader) -> Response:
 )
 async def get_proof(event_id: str, context: Context, caller: AuditReader) -> Response:
     """That the event with this id and its `leafhash` is an entry of the log that the newest checkpoint covers. Events
-    are sealed within a second or two; before that it is `not_sealed_yet`."""
+    are sealed within a second or two; before that it is `not_sealed_yet`. That it was read is written down."""
     try:
         wanted = UUID(event_id)
     except ValueError:
         raise NotFound("There is no such event.") from None
     proof = await LogLookup(context.database).proof(caller.tenant_id, wanted)
+    await AuditReads(context.database).record(author_of(caller), "proof", {"event_id": str(wanted)})
     return PlainTextResponse(str(proof), headers=_NO_STORE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -30,16 +31,26 @@ from codeagent.projections.view import RunView
 from codeagent.sandboxes.protocol import DEFAULT_IMAGE
 
 
+def _holds_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, BaseModel):
+        return any(_holds_nul(each) for _, each in value)
+    if isinstance(value, Mapping):
+        return any(_holds_nul(each) for pair in value.items() for each in pair)
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_holds_nul, value))
+
+
 class Strict(BaseModel):
-    """Requests refuse fields they do not know: a misspelt limit must not pass for no limit. And NUL in any text, which
-    PostgreSQL keeps in none."""
+    """Requests refuse fields they do not know: a misspelt limit must not pass for no limit. And NUL in text, however
+    deep it lies, which PostgreSQL keeps in none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @field_validator("*")
     @classmethod
     def _without_nul(cls, value: Any) -> Any:
-        if isinstance(value, str) and "\0" in value:
+        if _holds_nul(value):
             raise PydanticCustomError("nul_character", "Text must not hold the character NUL")
         return value
 

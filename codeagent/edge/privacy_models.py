@@ -96,12 +96,15 @@ class HoldPage(BaseModel):
     next_cursor: str | None
 
 
+CategoryName = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NULL)]
+
+
 class BreachBody(Strict):
     """A breach of personal data."""
 
     summary: str = Field(min_length=1, max_length=4_000, pattern=NO_NULL, description="What happened.")
     discovered_at: Moment = Field(description="When it became known: the clock runs from here.")
-    categories: tuple[str, ...] = Field(default=(), max_length=20, description="Kinds of data and of persons.")
+    categories: tuple[CategoryName, ...] = Field(default=(), max_length=20, description="Kinds of data and of persons.")
     subjects_affected: Count | None = Field(default=None, description="As far as it is known.")
     measures: str = Field(default="", max_length=4_000, pattern=NO_NULL, description="What is done about it.")
 
@@ -114,7 +117,7 @@ class BreachPatch(Strict):
     """What has become known or was done; what is left out stays."""
 
     summary: str | None = Field(default=None, min_length=1, max_length=4_000, pattern=NO_NULL)
-    categories: tuple[str, ...] | None = Field(default=None, max_length=20)
+    categories: tuple[CategoryName, ...] | None = Field(default=None, max_length=20)
     subjects_affected: Count | None = None
     measures: str | None = Field(default=None, max_length=4_000, pattern=NO_NULL)
     authority_notified_at: Moment | None = None
@@ -128,7 +131,8 @@ class BreachPatch(Strict):
 
 
 class BreachModel(BaseModel):
-    """A breach. `overdue`: the authority was told after `notify_by`, or has not been told and it is past."""
+    """A breach. `overdue`: the authority was told after `notify_by`, or has not been told and it is past. One that was
+    closed without is not: whoever closed it has found that nobody had to be told."""
 
     id: str
     summary: str

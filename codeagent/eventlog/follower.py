@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
 
-from codeagent import clock
 from codeagent.eventlog.database import Connection, Database
 from codeagent.eventlog.log import Cursor, EventLog, cursor_of
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.rounds import Rounds
-from codeagent.telemetry import metrics
 
 # Whether there is something to take: all that an idle follower asks. As in `EventLog.read_all`, without the events.
 _BEHIND = """
@@ -65,8 +63,6 @@ class LogFollower(ABC):
             raise
         if page:
             self._taken = cursor_of(page[-1])
-            lag = clock.now() - page[-1].occurred_at
-            metrics.PROJECTION_LAG.labels(self.NAME).set(lag.total_seconds())
         return len(page)
 
     async def _take_page(self, most: int) -> Sequence[StoredEvent]:

@@ -10,13 +10,13 @@ from uuid import UUID
 
 import orjson
 
-from codeagent.errors import Unreadable
+from codeagent.errors import Unavailable, Unreadable
 from codeagent.eventlog.stored import StoredEvent, place_of
 from codeagent.messages.catalog import encode_data
 from codeagent.messages.commands import SubmitRun
 from codeagent.messages.envelope import Event, Payload
 from codeagent.messages.personal import without_content
-from codeagent.subjects.key import Erased, NotOpenedBySubject, SubjectKey, named_key
+from codeagent.subjects.key import KEY_MISSING, Erased, NotOpenedBySubject, SubjectKey, named_key
 from codeagent.subjects.keys import SubjectKeys
 
 
@@ -30,6 +30,16 @@ async def open_events(keys: SubjectKeys, events: Sequence[StoredEvent]) -> list[
     named = {event.key_id for event in events if event.unopened and event.key_id is not None and event.sealed}
     found = await keys.named(named) if named else {}
     return [_opened(event, found.get(event.key_id or "")) if event.unopened else event for event in events]
+
+
+def require_keys(events: Sequence[StoredEvent]) -> None:
+    """Raises `Unavailable` (`key_missing`) where the store does not know the key of an event: it is more likely another
+    log's store than that the key is gone. Of content that its key does not open nothing is said."""
+    for event in events:
+        if event.locked == KEY_MISSING:
+            raise Unavailable(
+                f"event {event.id}: {KEY_MISSING}: are these the settings of this log?", code="key_missing"
+            )
 
 
 def sealed_value(key: SubjectKey | None, payload: Payload, place: str) -> bytes:
@@ -88,4 +98,4 @@ def _opened(event: StoredEvent, key: SubjectKey | None) -> StoredEvent:
     except Erased:
         return replace(event, unopened=False, erased=True)
     except (NotOpenedBySubject, Unreadable) as error:
-        return replace(event, unopened=False, locked=not event.damage, damage=event.damage or error.detail)
+        return replace(event, unopened=False, locked=error.detail)

@@ -49,8 +49,8 @@ class StoredEvent:
     sealed_digest: bytes | None = None
     erased: bool = False
     unopened: bool = False
-    locked: bool = False
-    """Its sealed content could not be opened, which `damage` tells; what is stored may be sound."""
+    locked: str = ""
+    """Why its sealed content could not be opened; what is stored may be sound."""
     late: tuple[str, bytes] | None = None
     """Of a fact whose subject was being erased: the id of their key, and the data that it is recorded without."""
 
@@ -72,14 +72,18 @@ class StoredEvent:
     def _check(self) -> None:
         if self.unopened:
             raise RuntimeError("an event was read and not opened")
-        if self.damage:
-            raise Unreadable(self.damage, code="corrupt_row")
+        if self.damage or self.locked:
+            raise Unreadable(self.damage or self.locked, code="corrupt_row")
 
     def envelope(self) -> Envelope:
         """As it travels. Raises `Unreadable` where the row does not tell enough."""
         self._check()
         meta = self.metadata
-        causation = meta.get("causationid")
+        try:
+            correlation = UUID(meta["correlationid"])
+            causation = UUID(meta["causationid"]) if "causationid" in meta else None
+        except (KeyError, ValueError):
+            raise Unreadable("its metadata does not tell what it belongs to", code="corrupt_row") from None
         return Envelope(
             id=self.id,
             name=self.type,
@@ -88,8 +92,8 @@ class StoredEvent:
             time=self.occurred_at,
             tenant_id=self.tenant_id,
             key=meta.get("runid", self.stream_id),
-            correlation_id=UUID(meta["correlationid"]),
-            causation_id=None if causation is None else UUID(causation),
+            correlation_id=correlation,
+            causation_id=causation,
             sequence=self.version,
             actor_type=meta.get("authtype", "system"),
             actor_id=meta.get("authid", "system"),
@@ -97,10 +101,16 @@ class StoredEvent:
             leaf_hash=self.leaf_hash.hex(),
         )
 
-    def document(self) -> Any:
+    def document(self) -> dict[str, Any]:
         """The data as plain JSON values. Raises `Unreadable`."""
         self._check()
-        return orjson.loads(self.data)
+        try:
+            document = orjson.loads(self.data)
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict):
+            raise Unreadable("its data is no JSON object", code="invalid_payload")
+        return document
 
 
 def prepare(

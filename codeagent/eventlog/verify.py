@@ -58,7 +58,6 @@ def problems_of(event: StoredEvent) -> Iterator[tuple[Problem, str]]:
     if leaf_of(event) != event.leaf_hash:
         yield Problem.ATTRIBUTES_CHANGED, "the stored attributes do not match the leaf hash"
     try:
-        damage = "" if event.locked else event.damage
-        replace(event, data=event.kept, event=None, unopened=False, damage=damage).decode()
+        replace(event, data=event.kept, event=None, unopened=False, locked="").decode()
     except Unreadable as error:
         yield Problem.UNREADABLE, f"not readable: {error.detail}"

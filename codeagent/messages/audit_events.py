@@ -12,11 +12,11 @@ from codeagent.messages.envelope import Event
 
 class AuditRead(Event):
     """Somebody looked. `filter` is what they asked for, as far as they narrowed it; all pages of a search are one
-    read."""
+    read. `log` and `republish` are operators' commands on the log itself, which show or send what events say."""
 
     NAME: ClassVar[str] = "audit.read"
 
-    access: Literal["search", "event", "verification", "export"]
+    access: Literal["search", "event", "verification", "export", "proof", "log", "republish"]
     filter: dict[str, str] = Field(default_factory=dict)
 
 

@@ -16,6 +16,7 @@ from codeagent.messages.privacy_events import BreachRecorded, BreachUpdated
 
 PREFIX = "brc"
 NOTIFY_WITHIN = timedelta(hours=72)
+MOMENTS = ("authority_notified_at", "subjects_notified_at", "closed_at")
 NONE_SUCH = "There is no such breach."
 
 
@@ -40,7 +41,10 @@ class Breach:
 
     @property
     def overdue(self) -> bool:
-        """Whether the authority was told too late, or is not told yet and it is."""
+        """Whether the authority was told too late, or is not told yet and it is. Who closes one without has found that
+        there was nothing to tell."""
+        if self.authority_notified_at is None and self.closed_at is not None:
+            return False
         return (self.authority_notified_at or clock.now()) > self.notify_by
 
 
@@ -121,10 +125,15 @@ class Breaches:
         return page_of(found, limit, lambda breach: format_time_cursor(breach.created_at, breach.id))
 
     async def update(self, author: Author, breach: Breach, values: dict[str, object]) -> Breach:
-        """Sets columns by name. Raises `VersionMismatch` for one that has changed, `Conflict` for one that is
-        closed."""
+        """Sets columns by name. Raises `VersionMismatch` for one that has changed, `Conflict` for one that is closed,
+        `InvalidInput` for what was done before the breach was discovered, or is yet to come."""
         if breach.closed_at is not None:
             raise Conflict("The breach is closed.", code="invalid_state_transition")
+        now = clock.now()
+        for name in MOMENTS:
+            moment = values.get(name)
+            if isinstance(moment, datetime) and not breach.discovered_at <= moment <= now:
+                raise InvalidInput("It lies between the breach's discovery and now.", pointer=f"/{name}")
         assigned = "".join(f", {name} = ${n}" for n, name in enumerate(values, 3))
         async with self._control.change(author) as change:
             row = await change.row(
@@ -142,6 +151,13 @@ class Breaches:
             )
             await change.record(breach_stream(breach.id), row["version"], fact)
         return _breach(row)
+
+
+async def next_notice(database: Database) -> datetime | None:
+    """Until when an authority has to be told of an open breach, of any tenant: the earliest. None without any."""
+    [row] = await database.fetch("SELECT next_breach_v1()")
+    moment: datetime | None = row[0]
+    return moment
 
 
 def _breach(row: Row) -> Breach:

@@ -164,6 +164,8 @@ class ContentErasure:
             counts["artifacts_of_others_too"] = counts.get("artifacts_of_others_too", 0) + len(shared)
             forgotten = [digest for digest, _ in found] if last else [*gone, *shared]
             await tables.forget_references(self._database, erasure, forgotten)
+        if last:
+            await tables.forget_unopened(self._database, erasure)
         await tables.note(self._database, erasure, counts=counts)
 
     async def _complete(self, erasure: Erasure) -> None:

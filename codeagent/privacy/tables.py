@@ -14,6 +14,7 @@ from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Change
 from codeagent.messages.ids import INSTALLATION
 from codeagent.messages.values import ENDING_EVENTS
+from codeagent.projections.artifact_references import ANYTHING
 from codeagent.subjects.key import named_prefix
 
 BATCH = 1_000
@@ -173,6 +174,11 @@ async def forget_references(database: Database, erasure: Erasure, digests: Seque
         erasure.key_id,
         [bytes.fromhex(digest.removeprefix("sha256:")) for digest in digests],
     )
+
+
+async def forget_unopened(database: Database, erasure: Erasure) -> None:
+    """That some facts of the subject's could not be opened: what they may have named went with their content."""
+    await database.write("DELETE FROM artifact_references WHERE key_id = $1 AND digest = $2", erasure.key_id, ANYTHING)
 
 
 async def erase_sealed(database: Database, erasure: Erasure) -> int:

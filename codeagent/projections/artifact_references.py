@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from codeagent.errors import Unavailable
+from codeagent.errors import Unreadable
 from codeagent.eventlog.database import Connection, Database
 from codeagent.eventlog.late import DIGEST
+from codeagent.eventlog.sealing import require_keys
 from codeagent.eventlog.stored import StoredEvent
+from codeagent.eventlog.unreadable import name_unreadable
 from codeagent.projections.dependency_caches import remember
 from codeagent.projections.projection import Kept, Projection
 
 MOST_LAG = timedelta(hours=1)
 """Behind the log by more than that, the table is not believed."""
+ANYTHING = b""
+"""In the place of a digest: a fact of the tenant that cannot be opened may name whatever they have."""
 
 
 class ArtifactReferences(Projection):
     """Keeps the `artifact_references` table: every digest in any fact, whatever it is called there. Some name no
     artifact; that costs a row, and forgetting a field would cost an artifact. A row says whose key the fact has and of
-    which run it is, so that what only facts name whose content is gone goes with that. Dependencies alone are in
+    which run it is, so that what only facts name whose content is gone goes with that. A fact that its key does not
+    open is named in the log and has a row with `ANYTHING`, until its content is gone too. Dependencies alone are in
     another table, `dependency_caches`, which is kept in step."""
 
     NAME = "artifact_references"
@@ -40,12 +45,11 @@ class ArtifactReferences(Projection):
     BESIDE = ("dependency_caches",)
 
     async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
-        if any(event.locked for event in page):
-            # Its names cannot be read now, and what nothing names is removed: better none are taken.
-            raise Unavailable("a fact cannot be opened: is the store of subjects' keys the right one?")
+        # Names that cannot be read now: what nothing names is removed, so better none are taken.
+        require_keys(page)
         await remember(connection, page)
         named = {
-            (event.tenant_id, bytes.fromhex(digest.decode()), event.key_id or "", event.metadata.get("runid", ""))
+            (event.tenant_id, digest, event.key_id or "", event.metadata.get("runid", ""))
             for event in page
             for digest in _found(event)
         }
@@ -58,21 +62,28 @@ class ArtifactReferences(Projection):
 
 def _found(event: StoredEvent) -> list[bytes]:
     """None in a fact whose content is gone: what it named went with that."""
-    is_emptied = event.key_id is not None and event.sealed is None
-    return [] if is_emptied else DIGEST.findall(event.data)
+    if event.key_id is not None and event.sealed is None:
+        return []
+    if event.locked:
+        name_unreadable(event, ArtifactReferences.NAME, Unreadable(event.locked, code="corrupt_row"))
+        return [ANYTHING]
+    return [bytes.fromhex(digest.decode()) for digest in DIGEST.findall(event.data)]
 
 
 async def named_among(database: Database, tenant_id: str, digests: Sequence[str]) -> set[str]:
     """Which of them a fact names, or a command or answer that is under way; all of them while the table is far behind
-    the log."""
+    the log, or the tenant has a fact that cannot be opened."""
     rows = await database.fetch(
         """SELECT EXISTS (
                SELECT FROM events e LEFT JOIN projections p ON p.name = $1
                WHERE (e.transaction_id, e.global_position)
                      > (coalesce(p.transaction_id, '0'::xid8), coalesce(p.global_position, 0))
-                     AND e.occurred_at < clock_timestamp() - $2::interval)""",
+                     AND e.occurred_at < clock_timestamp() - $2::interval)
+                  OR EXISTS (SELECT FROM artifact_references WHERE tenant_id = $3 AND digest = $4)""",
         ArtifactReferences.NAME,
         MOST_LAG,
+        tenant_id,
+        ANYTHING,
     )
     if rows[0][0]:
         return set(digests)

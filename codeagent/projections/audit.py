@@ -17,6 +17,9 @@ from codeagent.messages.calls import CallEnded
 from codeagent.messages.events import (
     CancelRequested,
     ExecEnded,
+    InputExpired,
+    InputReceived,
+    InputRequired,
     RunCanceled,
     RunCompleted,
     RunFailed,
@@ -28,16 +31,17 @@ from codeagent.messages.mcp_calls import McpCallEnded
 from codeagent.projections.projection import Kept, Projection
 
 RUN_KIND = "run"
-RUN_ACTIONS = frozenset(
+APPROVALS = frozenset(event.NAME for event in (InputRequired, InputReceived, InputExpired))
+RUN_ACTIONS = APPROVALS | {
     event.NAME for event in (RunSubmitted, CancelRequested, RunCompleted, RunFailed, RunCanceled, RunRejected)
-)
-"""What of a run somebody answers for. Its steps are the run's own story."""
+}
+"""What of a run somebody answers for, what it was allowed included. Its steps are the run's own story."""
 EXEC_KIND = "exec"
 _OF_RUNS = frozenset({EXEC_KIND, "call", "mcp"})
 """Operations in sandboxes, calls of models and of tools on servers, by their run: who answers for a run answers for
 them."""
 _ENDS = (ExecEnded, CallEnded, McpCallEnded)
-_NAMES_OF_ENDS = frozenset(event.NAME for event in _ENDS)
+_TOLD_BY_DATA = frozenset({InputReceived.NAME, *(event.NAME for event in _ENDS)})
 _UNDONE = frozenset({messages.Outcome.FAILED, messages.Outcome.WORKER_LOST})
 
 
@@ -53,6 +57,7 @@ OUTCOMES: dict[str, Outcome] = {
     LoginFailed.NAME: Outcome.FAILURE,
     RunFailed.NAME: Outcome.FAILURE,
     RunRejected.NAME: Outcome.DENIED,
+    InputExpired.NAME: Outcome.FAILURE,
     RefreshReuseDetected.NAME: Outcome.DENIED,
     AccessRefused.NAME: Outcome.DENIED,
 }
@@ -96,10 +101,13 @@ def audit_row(event: StoredEvent) -> AuditRow | None:
 
 
 def _outcome(event: StoredEvent) -> Outcome:
-    """What was carried out has been done, whatever it returned; that of which nothing came has not."""
-    ended = readable(event, AuditProjector.NAME) if event.type in _NAMES_OF_ENDS and event.data else None
-    if isinstance(ended, _ENDS):
-        return Outcome.FAILURE if ended.outcome in _UNDONE else Outcome.SUCCESS
+    """What was carried out has been done, whatever it returned; that of which nothing came has not. What somebody has
+    rejected was not allowed."""
+    told = readable(event, AuditProjector.NAME) if event.type in _TOLD_BY_DATA and event.data else None
+    if isinstance(told, _ENDS):
+        return Outcome.FAILURE if told.outcome in _UNDONE else Outcome.SUCCESS
+    if isinstance(told, InputReceived) and told.decision is messages.ApprovalDecision.REJECT:
+        return Outcome.DENIED
     return OUTCOMES.get(event.type, Outcome.SUCCESS)
 
 

@@ -14,7 +14,7 @@ from codeagent.messages.audit_events import AuditRead
 from codeagent.messages.ids import audit_stream, typed_id
 from codeagent.projections.audit_search import Place
 
-Access = Literal["search", "event", "verification", "export"]
+Access = Literal["search", "event", "verification", "export", "proof", "log", "republish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class SearchCursor:
 
 
 class AuditReads:
-    """`database` works under the edge's role."""
+    """`database` works under the edge's role, or sees all tenants where operators read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

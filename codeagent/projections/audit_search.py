@@ -64,9 +64,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A line with its fact. `address` is None where none was known, and once it has been forgotten."""
+    """A line with its fact. `address` is None where none was known, and once it has been forgotten. The actor and the
+    action are what the line has of them, whatever became of the fact."""
 
     event: StoredEvent
+    actor_type: str
+    actor_id: str
+    action: str
     resource_kind: str
     resource_id: str
     outcome: Outcome
@@ -135,10 +139,20 @@ def _query(tests: Sequence[str], order: str, limit: str) -> str:
         WITH page AS MATERIALIZED (
             SELECT * FROM audit_events a WHERE {" AND ".join(tests)}
             ORDER BY a.occurred_at {order}, a.event_id {order} LIMIT {limit})
-        SELECT {_EVENT}, p.resource_kind, p.resource_id, p.outcome, host(o.address) AS address
+        SELECT {_EVENT}, p.actor_type, p.actor_id, p.action, p.resource_kind, p.resource_id, p.outcome,
+               host(o.address) AS address
         FROM page p JOIN events e ON e.event_id = p.event_id LEFT JOIN fact_origins o ON o.event_id = p.event_id
         ORDER BY p.occurred_at {order}, p.event_id {order}"""  # noqa: S608  constants
 
 
 def _entry(row: Row, event: StoredEvent) -> AuditEntry:
-    return AuditEntry(event, row["resource_kind"], row["resource_id"], Outcome(row["outcome"]), row["address"])
+    return AuditEntry(
+        event,
+        row["actor_type"],
+        row["actor_id"],
+        row["action"],
+        row["resource_kind"],
+        row["resource_id"],
+        Outcome(row["outcome"]),
+        row["address"],
+    )

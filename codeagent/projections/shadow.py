@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from codeagent.errors import Unavailable, Unreadable
+from codeagent.errors import Unreadable
 from codeagent.eventlog.database import Connection, Database
 from codeagent.eventlog.log import Cursor, EventLog, cursor_of
+from codeagent.eventlog.sealing import require_keys
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.projections.projection import Projection
-from codeagent.subjects.key import KEY_MISSING
 
 PAGE = 2_000
 """Events: what a run does in one page is one row to write."""
@@ -75,23 +75,15 @@ async def follow(session: Connection, log: EventLog, wanted: Mapping[Shadow, Cur
         page = await log.read_all(place, PAGE, connection=session)
         if not page:
             return
-        _require_keys(page)
+        require_keys(
+            page
+        )  # rows that were made without what belongs to persons would look wrong, and replace right ones
         place = cursor_of(page[-1])
         if len(open_ends) > 1:
             _decode(page)
         async with session.transaction():
             for shadow, end in open_ends.items():
                 await shadow.take(page if end is None or place <= end else _upto(page, end))
-
-
-def _require_keys(page: Sequence[StoredEvent]) -> None:
-    """Rows that were made without what belongs to persons would look wrong, and be put in the place of the right
-    ones."""
-    for event in page:
-        if event.locked and event.damage == KEY_MISSING:
-            raise Unavailable(
-                f"event {event.id}: {KEY_MISSING}: are these the settings of this log?", code="key_missing"
-            )
 
 
 def _upto(page: Sequence[StoredEvent], end: Cursor) -> Sequence[StoredEvent]:

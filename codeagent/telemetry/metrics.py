@@ -57,11 +57,15 @@ OUTBOX_LAG = _gauge("codeagent_outbox_lag_seconds", "Age of the oldest row in th
 EFFECTS_PENDING = _gauge("codeagent_effects_pending", "Rows in the effects ledger")
 OUTBOX_RESENT = _counter("codeagent_outbox_resent_total", "Messages sent again by a sweep")
 PROJECTION_LAG = _gauge(
-    "codeagent_projection_lag_seconds", "Age of the newest event a projection has read", ("projection",)
+    "codeagent_projection_lag_seconds", "Age of the oldest event that a projection has not taken", ("projection",)
 )
 CANARY_ROLLBACKS = _counter("codeagent_canary_rollbacks_total", "Canaries rolled back, by their bound", ("metric",))
 KEYS_SHREDDED = _counter("codeagent_privacy_keys_shredded_total", "Subjects whose content was erased")
 ERASURE_AGE = _gauge("codeagent_privacy_erasure_age_seconds", "Age of the oldest erasure that is not completed")
+BREACH_LEFT = _gauge(
+    "codeagent_privacy_breach_seconds_left",
+    "Until the authority has to be told of an open breach, the next one; negative where that is past, +Inf without any",
+)
 PROJECTION_SAMPLES = _counter("codeagent_projection_samples_total", "Runs held against what is kept of them")
 PROJECTION_MISMATCHES = _counter(
     "codeagent_projection_mismatches_total",

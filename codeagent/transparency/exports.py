@@ -43,7 +43,11 @@ def proving(event: StoredEvent, entry: Entry | None) -> dict[str, str]:
     told = {"logmetadata": canonical_json(event.metadata).decode(), "datadigest": event.data_digest.hex()}
     if event.key_id is not None:
         # The rest of what is in `data` is sealed, and its digest all that the leaf commits to.
-        told |= {"keyid": event.key_id, "keptdata": event.kept.decode(), "sealeddigest": _hex(event.sealed_digest)}
+        told |= {
+            "keyid": event.key_id,
+            "keptdata": event.kept.decode(errors="replace"),
+            "sealeddigest": _hex(event.sealed_digest),
+        }
     if entry is not None:
         told |= {"logindex": str(entry.index), "logpath": " ".join(map(encoded, entry.path))}
     return told

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,9 @@ from codeagent.cli.main import app
 from codeagent.errors import CodeAgentError
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import Cursor, EventLog
+from codeagent.eventlog.stored import StoredEvent
 from codeagent.messages.envelope import to_headers
+from codeagent.messages.ids import INSTALLATION
 from codeagent.relay.republish import Range, Republisher
 from tests.integration.broker.conftest import Bench
 from tests.integration.projections.logs import Happened, copy, in_order, new_run_id
@@ -117,3 +120,42 @@ def test_what_cannot_be_meant_is_refused(
     done: Result = CliRunner().invoke(app, ["events", "republish", *words])
     assert done.exit_code in {1, 2}
     assert reason in done.stderr
+
+
+async def test_it_ends_where_the_log_ended_when_it_began_whatever_comes_meanwhile(
+    bench: Bench, database: Database, runs: list[str]
+) -> None:
+    log = await settled(database)
+
+    class Busy(EventLog):
+        """Of an installation where a run is written for each page that is read."""
+
+        async def read_category(self, category: str, after: Cursor, limit: int = 500) -> Sequence[StoredEvent]:
+            page = await super().read_category(category, after, limit)
+            await copy(database, in_order(story(new_run_id())))
+            await settled(database)
+            return page
+
+    async with asyncio.timeout(60):
+        sent = await Republisher(Busy(database), bench.publisher).republish(Range(), bench.topic, lambda *_: None)
+    assert sent == OF_RUN * len(runs)
+    assert len(await log.read_category("run", Cursor(), 10_000)) > sent
+
+
+async def test_the_command_writes_down_who_sends_what_where(
+    bench: Bench, database: Database, runs: list[str], newest_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await settled(database)
+    monkeypatch.setenv("CODEAGENT_DATABASE_URL", newest_database_url)
+    monkeypatch.setenv("CODEAGENT_KAFKA_BOOTSTRAP_SERVERS", str(bench.connection.bootstrap_servers))
+    monkeypatch.setenv("CODEAGENT_KAFKA_IDEMPOTENT", str(bench.connection.idempotent).lower())
+    monkeypatch.setenv("SUDO_UID", "1234")
+    words = ["events", "republish", "--topic", bench.topic]
+    done: Result = await asyncio.to_thread(CliRunner().invoke, app, words)
+    assert done.exit_code == 0, done.output
+    assert f"{OF_RUN * len(runs)} events sent to {bench.topic}" in done.stdout
+    [row] = await database.fetch("SELECT tenant_id, data, metadata FROM events WHERE event_type = 'audit.read'")
+    assert (row["tenant_id"], json.loads(row["metadata"])["authid"]) == (INSTALLATION, "operator:1234")
+    read = json.loads(row["data"])
+    assert (read["access"], read["filter"]["topic"], read["filter"]["from"]) == ("republish", bench.topic, "0-0")
+    assert f"up to {read['filter']['to']}" in done.stderr

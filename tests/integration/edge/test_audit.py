@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -20,15 +21,18 @@ from codeagent.cli.main import app as commands
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import forget_origins
 from codeagent.messages.envelope import instant
+from codeagent.messages.events import InputReceived
 from codeagent.messages.ids import call_stream, run_stream
-from codeagent.messages.values import Outcome
+from codeagent.messages.values import ApprovalDecision, Outcome
 from codeagent.transparency.ocsf import VERSION, ocsf_event
 from tests.integration.edge.auditing import EVENTS, EXPORT, acts, catch_up, exported, lines
 from tests.integration.edge.gateway import MINE, Edge
-from tests.integration.eventlog.steps import commit_step, new_run, started, step
+from tests.integration.eventlog.steps import APPROVAL, cause, commit_step, new_run, prepared, started, step, waiting
 from tests.integration.opened import everything_said
-from tests.integration.projections.logs import Happened, call, write_at_once
+from tests.integration.projections.logs import Happened, call, execution, write_at_once
 from tests.unit.transparency.ocsf_schema import problems
+
+UNSEALED = "key_id = NULL, sealed = NULL, sealed_digest = NULL"
 
 
 async def run_of_mine(url: str, events: int = 1) -> str:
@@ -332,3 +336,64 @@ async def test_the_command_line_searches_and_exports(
     assert end["count"] == len(events)
     await said("export", "--output", str(path), "--until", "2030-01-01T00:00:00Z", "--format", "ocsf")
     assert {json.loads(line)["metadata"]["version"] for line in path.read_text().splitlines()} == {VERSION}
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        ("metadata = '[1]'", "corrupt_row"),
+        ('metadata = \'{"authid": "usr_owner"}\'', "corrupt_row"),
+        ('metadata = \'{"correlationid": "7"}\'', "corrupt_row"),
+        (f"data = '\\xff00', {UNSEALED}", "invalid_payload"),
+        (f"data = '[]', {UNSEALED}", "invalid_payload"),
+        ("sealed = '\\x00'", "corrupt_row"),
+    ],
+)
+async def test_a_damaged_fact_is_a_line_that_says_so_and_the_others_are_as_they_were(
+    edge: Edge, newest_database_url: str, damage: str, code: str
+) -> None:
+    made = [await edge.make_key(edge.keys.owner) for _ in range(3)]
+    before = await lines(edge, newest_database_url, edge.keys.owner, action="api_key.created")
+    owner = Database(newest_database_url, connections=1)
+    await owner.write(f"UPDATE events SET {damage} WHERE stream_id = $1", f"api_key-{made[1]['id']}")
+    await owner.close()
+    after = await lines(edge, newest_database_url, edge.keys.owner, action="api_key.created")
+    assert [after[0], after[2]] == [before[0], before[2]]
+    told = after[1]
+    assert (told["unreadable"], told["data"]) == (code, {})
+    kept = ("id", "type", "time", "authtype", "authid", "tenantid", "outcome", "resourcekind", "resourceid")
+    assert [told[name] for name in kept] == [before[1][name] for name in kept]
+    assert (await edge.call(edge.keys.owner, "GET", f"{EVENTS}/{told['id']}")).json() == told
+    exports = await edge.call(edge.keys.owner, "GET", EXPORT, params={"action": "api_key.created"})
+    events, end = exported(exports.text)
+    assert (events, end["count"]) == (after[::-1], 3)
+
+
+async def test_so_is_an_operation_in_a_sandbox_whose_outputs_are_none(edge: Edge, newest_database_url: str) -> None:
+    run_id, owner = new_run(), Database(newest_database_url, connections=1)
+    await write_at_once(owner, [Happened(run_id, execution(run_id), clock.now().date(), MINE)])
+    await owner.write("UPDATE events SET data = '{\"stdout\": [7]}' WHERE stream_id LIKE 'exec-%'")
+    await owner.close()
+    [line] = await lines(edge, newest_database_url, edge.keys.owner, resource_id=run_id)
+    assert (line["unreadable"], line["data"]) == ("invalid_payload", {})
+
+
+async def test_who_allowed_or_rejected_what_is_told_and_not_what_they_wrote(
+    edge: Edge, newest_database_url: str
+) -> None:
+    run_id, owner = new_run(), Database(newest_database_url, connections=1)
+    said = InputReceived(
+        approval_id=APPROVAL, decision=ApprovalDecision.REJECT, comment="the canary", principal="usr_owner"
+    )
+    by = replace(cause(run_id, MINE), actor_type="app_user", actor_id="usr_owner")
+    await commit_step(owner, step(run_id, 0, [waiting()], tenant=MINE))
+    await commit_step(
+        owner, replace(step(run_id, 1, [said], tenant=MINE), cause=by, events=prepared(run_id, 1, [said], by))
+    )
+    await owner.close()
+    answer, asked = await lines(edge, newest_database_url, edge.keys.owner, resource_id=run_id)
+    assert acts([answer, asked]) == ["run.input_received", "run.input_required"]
+    assert asked["data"] == {"approval_id": APPROVAL, "tool": "shell"}
+    assert answer["data"] == {"approval_id": APPROVAL, "decision": "reject"}
+    assert (answer["authid"], answer["outcome"]) == ("usr_owner", "denied")
+    assert "canary" not in (await edge.call(edge.keys.owner, "GET", EXPORT)).text

@@ -18,7 +18,7 @@ from codeagent.transparency.notes import decoded
 from codeagent.transparency.proof_text import LogProof
 from codeagent.transparency.proofs import ProofRejected, check_consistency
 from codeagent.transparency.sealer import Sealer
-from tests.integration.edge.auditing import catch_up
+from tests.integration.edge.auditing import catch_up, lines
 from tests.integration.edge.gateway import MINE, OTHERS, Edge
 from tests.integration.transparency.sealed import KEY, KEYS, ORIGIN, append_runs, newest, seal_all
 
@@ -53,6 +53,15 @@ async def test_an_event_of_the_tenant_has_a_proof_that_its_leaf_hash_verifies(ed
     assert proof.check(leaf, ORIGIN, [KEY.verifier]).size == (await newest(owner)).size
     with pytest.raises(ProofRejected):
         proof.check(other, ORIGIN, [KEY.verifier])
+
+
+async def test_who_takes_a_proof_has_read_the_audit(edge: Edge, owner: Database, newest_database_url: str) -> None:
+    await sealed(owner)
+    *_, (event_id, _) = await events_of(owner, MINE)
+    assert (await edge.call(edge.keys.owner, "GET", f"/v1/audit/events/{event_id}/proof")).status_code == 200
+    [read] = await lines(edge, newest_database_url, edge.keys.owner, action="audit.read")
+    assert (read["authid"], read["clientaddress"]) == ("usr_owner", "127.0.0.1")
+    assert read["data"] == {"access": "proof", "filter": {"event_id": str(event_id)}}
 
 
 async def test_what_is_not_the_tenants_has_none(edge: Edge, owner: Database) -> None:

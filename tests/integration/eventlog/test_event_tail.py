@@ -19,8 +19,11 @@ from codeagent.cli.main import app
 from codeagent.errors import InvalidInput, Rejected
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import Cursor, EventLog
-from codeagent.messages.ids import run_stream
+from codeagent.eventlog.stored import StoredEvent
+from codeagent.messages.ids import INSTALLATION, run_stream
+from codeagent.projections.audit import AuditProjector
 from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
+from tests.integration.projections.logs import caught_up
 
 
 @pytest.fixture
@@ -62,8 +65,47 @@ async def test_it_shows_what_is_there_names_what_cannot_be_read_waits_for_more_a
     assert "unreadable" not in told[1]
     assert told[1]["metadata"]["authid"] == "system"
     assert not any("data" in each for each in told), "nobody has asked for it"
+    assert await database.fetch("SELECT 1 FROM events WHERE event_type = 'audit.read'") == []
     [event] = await EventLog(database).read_all(Cursor.parse(told[1]["cursor"]))
     assert event.stream_id == run_stream(second)
+
+
+async def test_what_events_say_is_not_shown_before_it_is_written_down_who_looks(
+    newest_database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await commit_step(database, step(new_run(), 0, [started()]))
+    where = {"CODEAGENT_DATABASE_URL": newest_database_url, "CODEAGENT_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    tail = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "codeagent", "events", "tail", "--category", "run", "--from", "start", "--data"),
+        env={**os.environ, **where, "SUDO_UID": "1234"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert tail.stdout is not None
+    async with asyncio.timeout(60):
+        await tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        await tail.wait()
+    [read] = [event async for event in of_kind(database, "audit")]
+    assert (read.tenant_id, read.metadata["authid"]) == (INSTALLATION, "operator:1234")
+    assert read.document() == {"access": "log", "filter": {"category": "run", "from": "start"}}
+    await caught_up(database, AuditProjector(database, EventLog(database)))
+    for name, value in where.items():
+        monkeypatch.setenv(name, value)
+    asked = ["admin", "audit", "--actor", "operator:1234", "--json"]
+    shown = await asyncio.to_thread(CliRunner().invoke, app, asked)
+    assert [json.loads(each)["id"] for each in shown.stdout.splitlines()] == [str(read.id)], shown.output
+    *_, search = [event async for event in of_kind(database, "audit")]
+    assert search.document() == {"access": "search", "filter": {"actor": "operator:1234"}}
+
+
+async def of_kind(database: Database, category: str) -> AsyncIterator[StoredEvent]:
+    log = EventLog(database)
+    [count] = await database.fetch("SELECT count(*) FROM events WHERE stream_id LIKE $1", f"{category}-%")
+    async with asyncio.timeout(30):
+        while len(page := await log.read_category(category, Cursor())) < count[0]:
+            await asyncio.sleep(0.01)
+    for event in page:
+        yield event
 
 
 async def test_people_get_a_line_and_the_data_where_they_ask_for_it(database: Database) -> None:

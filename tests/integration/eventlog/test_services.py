@@ -113,6 +113,7 @@ FUNCTIONS = {
     "is_run_held_v1",
     "is_submitted_v1",
     "lift_tenant_v1",
+    "next_breach_v1",
     "erase_sealed_v1",
     "projections_v1",
     "prune_logins_v1",

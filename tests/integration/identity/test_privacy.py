@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib.resources import files
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ from codeagent.projections.artifact_references import ArtifactReferences
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.usage import UsageProjector
 from codeagent.providers.protocol import ModelReply, ModelRequest
+from codeagent.relay.breaches import BreachClock
 from codeagent.relay.dead_letters import DeadLetterKeeper
 from codeagent.relay.erasures import Erasures
 from codeagent.response_cache.cache import ResponseCache
 from codeagent.response_cache.slot import Slot
+from codeagent.telemetry.metrics import REGISTRY
 from codeagent.transparency.keys import LogKeys
 from codeagent.transparency.notes import SigningKey
 from tests.integration.dead_letters.records import BOX, DLQ, OPERATOR, ORIGIN, dead_letter, envelope_headers
@@ -511,12 +514,42 @@ async def test_a_breach_has_a_clock_of_72_hours(world: World) -> None:
         headers = {"If-Match": f'"{breach["version"]}"'}
         return await owner.call("PATCH", f"{BREACHES}/{breach['id']}", json=values, headers=headers)
 
+    for name in ("authority_notified_at", "subjects_notified_at", "closed_at"):
+        for moment in (known - timedelta(seconds=1), clock.now() + timedelta(hours=1)):
+            answer = await update(made, **{name: moment.isoformat()})
+            assert refused(answer) == (422, "validation_failed")
+            assert answer.json()["errors"][0]["pointer"] == f"/{name}"
     told = (await update(made, authority_notified_at=clock.now().isoformat())).json()
     assert (told["version"], told["overdue"], told["summary"]) == (2, False, made["summary"])
     assert refused(await update(made, measures="x")) == (412, "version_mismatch")
     closed = (await update(told, closed_at=clock.now().isoformat())).json()
     assert refused(await update(closed, measures="x")) == (409, "invalid_state_transition")
     assert [item["id"] for item in (await owner.get(BREACHES)).json()["items"]] == [late["id"], made["id"]]
+    await BreachClock(world.database).measure()
+    assert -3700 < (breach_clock() or 0) < -3500
+    nothing = (await update(late, closed_at=clock.now().isoformat())).json()
+    assert not nothing["overdue"], "there was nothing to tell"
+    await BreachClock(world.database).measure()
+    assert breach_clock() == inf
+
+
+def breach_clock() -> float | None:
+    return REGISTRY.get_sample_value("codeagent_privacy_breach_seconds_left")
+
+
+@pytest.mark.parametrize("categories", [["a\0b"], ["x" * 201], [""]])
+async def test_a_kind_of_data_is_a_short_text(world: World, categories: list[str]) -> None:
+    owner, now = await world.owner(), clock.now().isoformat()
+    said = {"summary": "A laptop was stolen.", "discovered_at": now}
+    wrong = await owner.call(
+        "POST", BREACHES, json={**said, "categories": categories}, headers={"Idempotency-Key": "1"}
+    )
+    assert refused(wrong) == (422, "validation_failed")
+    made = (await owner.call("POST", BREACHES, json=said, headers={"Idempotency-Key": "2"})).json()
+    patched = await owner.call(
+        "PATCH", f"{BREACHES}/{made['id']}", json={"categories": categories}, headers={"If-Match": '"1"'}
+    )
+    assert refused(patched) == (422, "validation_failed")
 
 
 async def test_it_takes_the_scope(world: World) -> None:

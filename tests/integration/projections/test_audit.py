@@ -17,16 +17,20 @@ from codeagent.eventlog.stored import StoredEvent, prepare
 from codeagent.eventlog.tenants import EDGE_ROLE
 from codeagent.identity.refusals import Refusal, Refusals
 from codeagent.messages import values
-from codeagent.messages.events import ExecEnded
+from codeagent.messages.events import ExecEnded, InputExpired, InputReceived
 from codeagent.messages.identity_events import LoginFailed, TenantSuspended, UserCreated
 from codeagent.messages.ids import call_stream, exec_stream, mcp_stream, user_stream
 from codeagent.projections.audit import AuditProjector, Outcome, audit_row
-from tests.integration.eventlog.steps import TENANT, commit_step, new_run, started, step
+from tests.integration.eventlog.steps import APPROVAL, TENANT, commit_step, new_run, started, step, waiting
 from tests.integration.projections.logs import call, execution
 
 
 def executed(outcome: values.Outcome) -> ExecEnded:
     return execution("run_1").model_copy(update={"outcome": outcome, "exit_code": 1})
+
+
+def answered(decision: values.ApprovalDecision) -> InputReceived:
+    return InputReceived(approval_id=APPROVAL, decision=decision, comment="why", principal="usr_1")
 
 
 def happened(fact: object, stream: str, metadata: Mapping[str, str] = MappingProxyType({})) -> StoredEvent:
@@ -102,6 +106,10 @@ def test_what_was_done_for_a_run_is_found_by_the_run(stream: Callable[[UUID], st
         (LoginFailed(user_id="usr_1", client_id="cli", reason="wrong_password"), "user-usr_1", Outcome.FAILURE),
         (TenantSuspended(tenant_id="ten_1"), "tenant-ten_1", Outcome.SUCCESS),
         (started(), "run-run_1", None),
+        (waiting(), "run-run_1", Outcome.SUCCESS),
+        (answered(values.ApprovalDecision.ALLOW_ONCE), "run-run_1", Outcome.SUCCESS),
+        (answered(values.ApprovalDecision.REJECT), "run-run_1", Outcome.DENIED),
+        (InputExpired(approval_id=APPROVAL), "run-run_1", Outcome.FAILURE),
         (call("run_1"), call_stream(UUID(int=1)), Outcome.SUCCESS),
         (call("run_1", outcome=values.Outcome.FAILED), call_stream(UUID(int=1)), Outcome.FAILURE),
         (executed(values.Outcome.DONE), exec_stream(UUID(int=1)), Outcome.SUCCESS),

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from codeagent import clock
 from codeagent.eventlog.database import Connection, Database, Row
 from codeagent.eventlog.follower import LogFollower
@@ -18,6 +20,8 @@ from codeagent.projections.agent_runs import AgentRunsProjector
 from codeagent.projections.audit import AuditProjector
 from codeagent.projections.runs import RunsProjector
 from codeagent.projections.usage import UsageProjector
+from codeagent.relay.projection_lags import measure_lags
+from codeagent.telemetry.metrics import REGISTRY
 from codeagent.webhooks.dispatcher import DeliveryDispatcher
 from tests.integration.projections.logs import Happened, append, new_run_id, submitted, write
 
@@ -144,3 +148,35 @@ async def test_one_with_nothing_to_do_asks_one_question_a_look(database: Databas
             assert (counted.statements, counted.transactions) == (1, 0), follower.NAME
     finally:
         await counted.close()
+
+
+class StandingStill(AuditProjector):
+    async def take(self, connection: Connection, page: Sequence[StoredEvent]) -> None:
+        raise RuntimeError("a bug")
+
+
+def lag(name: str) -> float | None:
+    return REGISTRY.get_sample_value("codeagent_projection_lag_seconds", {"projection": name})
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+async def test_one_that_stands_still_is_further_behind_at_every_look(database: Database, has_begun: bool) -> None:
+    names, stuck = [AuditProjector.NAME], StandingStill(database, EventLog(database))
+    if has_begun:
+        await write(database, [Happened(new_run_id(), submitted(new_run_id(), "usr_a", "test/model"))])
+        await taken(AuditProjector(database, EventLog(database)))
+        await measure_lags(database, names)
+        assert lag("audit") == 0
+    await write(database, [Happened(new_run_id(), submitted(new_run_id(), "usr_a", "test/model"))])
+    with pytest.raises(RuntimeError):
+        await taken(stuck)
+    await measure_lags(database, names)
+    first = lag("audit")
+    await measure_lags(database, names)
+    second = lag("audit")
+    assert first is not None
+    assert second is not None
+    assert 0 < first < second
+    await taken(AuditProjector(database, EventLog(database)))
+    await measure_lags(database, names)
+    assert lag("audit") == 0

@@ -11,7 +11,8 @@ from codeagent import clock
 from codeagent.errors import Unavailable
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import EventLog
-from codeagent.projections.artifact_references import ArtifactReferences
+from codeagent.privacy.tables import Erasure, artifacts_of, forget_unopened
+from codeagent.projections.artifact_references import ArtifactReferences, named_among
 from codeagent.projections.projection import Projection
 from codeagent.projections.rebuild import make_anew
 from codeagent.projections.runs import RunsProjector
@@ -83,3 +84,36 @@ async def test_what_cannot_be_opened_is_not_passed_over(newest_database_url: str
         await ArtifactReferences(stranger, EventLog(stranger)).catch_up()
     assert await stranger.fetch("SELECT 1 FROM projections WHERE name = $1", ArtifactReferences.NAME) == []
     await stranger.close()
+
+
+async def spoiled(database: Database, key_id: str) -> None:
+    """One sealed fact is changed; the list of artifacts is made from the beginning."""
+    await database.write(
+        """UPDATE events SET sealed = '\\x00' WHERE event_id =
+               (SELECT event_id FROM events WHERE key_id = $1 ORDER BY global_position LIMIT 1)""",
+        key_id,
+    )
+    await database.write("DELETE FROM artifact_references")
+    await database.write("DELETE FROM projections WHERE name = $1", ArtifactReferences.NAME)
+    await caught_up(database, ArtifactReferences(database, EventLog(database)))
+
+
+async def test_one_that_its_key_does_not_open_holds_up_its_tenants_sweep_alone(sealed: tuple[Database, str]) -> None:
+    """It may have named anything of theirs."""
+    database, key_id = sealed
+    nobodys = f"sha256:{'9' * 64}"
+    assert await named_among(database, TENANT, [nobodys]) == set()
+    await spoiled(database, key_id)
+    assert await named_among(database, TENANT, [nobodys]) == {nobodys}
+    assert await named_among(database, "ten_other", [nobodys]) == set()
+    assert (await made_anew(database, ArtifactReferences, swap=False)).differences == []
+
+
+async def test_and_that_ends_with_its_content(sealed: tuple[Database, str]) -> None:
+    """The list of what an erasure removes has no file for it."""
+    database, key_id = sealed
+    await spoiled(database, key_id)
+    erasure = Erasure("prv_x", TENANT, "usr_a", key_id, clock.now(), None, None, None, [], {}, "")
+    assert "sha256:" not in [digest for digest, _ in await artifacts_of(database, erasure, "", 1000)]
+    await forget_unopened(database, erasure)
+    assert await named_among(database, TENANT, [f"sha256:{'9' * 64}"]) == set()

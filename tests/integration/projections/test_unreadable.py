@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
+import pytest
 import structlog
 
 from codeagent.errors import Unreadable
@@ -15,9 +16,20 @@ from codeagent.eventlog.verify import verify
 from codeagent.messages.events import RunCompleted
 from codeagent.messages.ids import run_stream
 from codeagent.projections.catalog import PROJECTIONS
-from tests.integration.projections.logs import Happened, call, caught_up, execution, new_run_id, submitted, write
+from tests.integration.projections.logs import (
+    TENANT,
+    Happened,
+    call,
+    caught_up,
+    execution,
+    new_run_id,
+    submitted,
+    write,
+)
+from tests.integration.subject_keys import keys_in_memory
 
 NO_SCHEMA, NO_OBJECT = "does not match its schema", "its metadata is no object of texts"
+NOT_OPENED = "not a value that this key has sealed for this place"
 DAMAGES = {
     "event_type = 'run.teleported'": "unknown message 'run.teleported'",
     "event_type = 'run.submit'": "run.submit ",
@@ -29,8 +41,16 @@ DAMAGES = {
     "data = NULL": NO_SCHEMA,
     "metadata = '[1]'": NO_OBJECT,
     "metadata = '{\"runid\": {}}'": NO_OBJECT,
+    "key_id = '{key}', sealed = '\\x00', sealed_digest = sha256('\\x00')": NOT_OPENED,
 }
-"""What somebody with all rights may do to a row, and what is said of it."""
+"""What somebody with all rights may do to a row, and what is said of it. `{key}` is a key that there is."""
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(database_url, subjects=keys_in_memory())
+    yield opened
+    await opened.close()
 
 
 def a_run() -> tuple[str, list[Happened]]:
@@ -44,11 +64,13 @@ async def damaged_log(database: Database) -> tuple[dict[str, str], str]:
     """One run for each damage, of which all but the submission is damaged, and after them a sound one: what is to be
     said by event id, and the sound run."""
     said: dict[str, str] = {}
+    key = await database.subjects.of(TENANT, "usr_1")
+    assert key is not None
     for damage, problem in DAMAGES.items():
         run_id, happened = a_run()
         await write(database, happened)
         rows = await database.write(
-            f"UPDATE events SET {damage} WHERE metadata ->> 'runid' = $1 AND event_type <> 'run.submitted' "
+            f"UPDATE events SET {damage.replace('{key}', key.id)} WHERE metadata ->> 'runid' = $1 AND event_type <> 'run.submitted' "
             "RETURNING event_id",
             run_id,
         )
@@ -57,6 +79,10 @@ async def damaged_log(database: Database) -> tuple[dict[str, str], str]:
     sound, happened = a_run()
     await write(database, happened)
     return said, sound
+
+
+def is_install(event: StoredEvent) -> bool:
+    return event.stream_id.startswith("exec-") and b'"installed":' in event.data
 
 
 async def read_all(database: Database, many: int) -> Sequence[StoredEvent]:
@@ -79,6 +105,7 @@ async def test_projections_go_on_beyond_it_and_name_it(database: Database) -> No
         "usage": kept,
         "sessions": kept,
         "agent_runs": {each for each in kept if not events[each].stream_id.startswith("exec-")},
+        "artifact_references": {each for each in said if events[each].locked or is_install(events[each])},
     }
     for name, theirs in wanted.items():
         assert named[name].keys() == theirs, name
