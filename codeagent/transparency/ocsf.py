@@ -33,7 +33,7 @@ _HIGH = (4, "High")
 _ALARMING = frozenset({RefreshReuseDetected.NAME, BreachRecorded.NAME})
 """Somebody should look at them, however they ended."""
 _USERS = {"app_user": (1, "User"), "service_account": (4, "Service")}
-_OURS = ("type", "outcome", "resourcekind", "resourceid", "clientaddress", "leafhash", "logindex", "data")
+_OURS = ("type", "outcome", "resourcekind", "resourceid", "clientaddress", "unreadable", "leafhash", "logindex", "data")
 """What no attribute of the schema has, or not in every class, under its own name."""
 
 

@@ -52,7 +52,9 @@ def line_of(event: StoredEvent, address: str | None = None, outcome: Outcome | N
     """As the export in CloudEvents has it."""
     row = audit_row(event)
     assert row is not None
-    return cloud_event(AuditEntry(event, row.resource_kind, row.resource_id, outcome or row.outcome, address))
+    actor = (row.actor_type, row.actor_id)
+    ended = outcome or row.outcome
+    return cloud_event(AuditEntry(event, *actor, row.action, row.resource_kind, row.resource_id, ended, address))
 
 
 def line(fact: Event, **more: Any) -> Line:
@@ -181,11 +183,21 @@ def test_nothing_is_told_that_the_cloudevent_does_not_tell(fact: Event) -> None:
 def test_what_callers_do_has_a_number_of_the_schemas_wherever_it_has_one() -> None:
     """A new event whose name ends otherwise comes out with a name of ours, which is right and tells tools little."""
     assert {fact.NAME for fact in examples() if classified(fact.NAME, by_caller=True)[1].id == OTHER} == {
-        "access.refused", "budget.threshold_reached", "mcp.call.ended", "privacy.erasure.certified",
+        "access.refused", "budget.threshold_reached", "log.restored", "mcp.call.ended", "privacy.erasure.certified",
         "privacy.subject.erased", "provider.breaker_half_opened", "provider.breaker_opened", "provider.call.ended",
-        "provider.call.switched", "run.canceled", "run.failed", "sandbox.exec.ended", "signing_key.published",
+        "provider.call.switched", "run.canceled", "run.failed", "run.input_expired",
+        "run.input_required", "sandbox.exec.ended", "signing_key.published",
         "user.role_changed", "webhook.tested",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("fact", [KEY, LOGIN, FAILED], ids=lambda fact: fact.NAME)
+def test_a_line_whose_fact_was_damaged_says_so(fact: Event) -> None:
+    kept = {**line(fact), "data": {}, "unreadable": "corrupt_row"}
+    del kept["correlationid"]
+    told = ocsf_event(kept)
+    assert problems(told) == []
+    assert told["unmapped"]["unreadable"] == "corrupt_row"
 
 
 def test_the_last_line_is_an_event_as_well() -> None:
