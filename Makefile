@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := bubblewrap
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security test-sandbox test-providers test-log golden lint fmt types schemas compose-check bench-quick bench-sandbox lock clean
+.PHONY: help setup system setup-gvisor demo up test test-unit test-integration test-acceptance test-security test-sandbox test-providers test-log test-log-full golden lint fmt types schemas compose-check bench-quick bench-sandbox lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -65,6 +65,10 @@ test-log: setup ## The event log and what is kept from it on PostgreSQL 15 and 1
 	@CODEAGENT_TEST_GO=1 CODEAGENT_TEST_EVENTS=$(EVENTS) CODEAGENT_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n 2 \
 		tests/integration/backups tests/integration/eventlog tests/integration/projections tests/integration/transparency tests/unit/transparency \
 		tests/integration/edge/test_log_tiles.py
+
+test-log-full: EVENTS ?= 1000000
+test-log-full: setup ## The log's acceptance: a history of a million events written, sealed, verified, kept live, dropped and made anew, on both PostgreSQLs (EVENTS)
+	@CODEAGENT_TEST_EVENTS=$(EVENTS) $(BIN)/python -m pytest tests/integration/projections/test_whole_history.py
 
 lint: setup ## Style, types, import contracts, generated files, compose files
 	@$(BIN)/ruff check .

@@ -175,7 +175,9 @@ RESULTS: tuple[type[Event], ...] = (
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: dict[tuple[str, int], Upcaster] = {}
-"""From one stored version to the next: ("run.started", 1) turns version 1 data into version 2 data. Pure functions."""
+"""From one stored version to the next: ("run.started", 1) turns version 1 data into version 2 data. Pure functions, of
+an object that need not be what the version says: whatever they raise of `_MISMATCHES` tells that it is not."""
+_MISMATCHES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 def _index(classes: Iterable[type[Payload]]) -> dict[str, type[Payload]]:
@@ -196,10 +198,12 @@ def decode_data(name: str, version: int, value: bytes) -> Payload:
         if version == payload.VERSION:
             return payload.model_validate_json(value)
         document = from_json(value)
+        if not isinstance(document, dict):
+            raise TypeError("data is an object")
         for step in range(version, payload.VERSION):
             document = UPCASTERS[name, step](document)
         return payload.model_validate(document)
-    except (ValidationError, ValueError, KeyError) as error:
+    except (ValidationError, *_MISMATCHES) as error:
         raise Unreadable(f"{name} version {version} does not match its schema", code="invalid_payload") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import structlog
@@ -13,6 +14,7 @@ from codeagent.eventlog.log import Cursor, EventLog
 from codeagent.eventlog.stored import StoredEvent
 from codeagent.eventlog.subscription import of_all
 from codeagent.eventlog.verify import verify
+from codeagent.messages.catalog import CURRENT, UPCASTERS
 from codeagent.messages.events import RunCompleted
 from codeagent.messages.ids import run_stream
 from codeagent.projections.catalog import PROJECTIONS
@@ -90,7 +92,24 @@ async def read_all(database: Database, many: int) -> Sequence[StoredEvent]:
     return [await anext(subscription) for _ in range(many)]
 
 
-async def test_projections_go_on_beyond_it_and_name_it(database: Database) -> None:
+class Completed(RunCompleted):
+    """As it may be one day."""
+
+    VERSION = 2
+
+
+def lifted(document: dict[str, Any]) -> dict[str, Any]:
+    """Of whoever wrote it for what version 1 was."""
+    return {**document, "message": document["message"].strip()}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_projections_go_on_beyond_it_and_name_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    if version == 2:
+        monkeypatch.setitem(CURRENT, RunCompleted.NAME, Completed)
+        monkeypatch.setitem(UPCASTERS, (RunCompleted.NAME, 1), lifted)
     said, sound = await damaged_log(database)
     named: dict[str, dict[str, str]] = {}
     for name, kind in PROJECTIONS.items():

@@ -68,7 +68,7 @@ async def seal(database: Database) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(120 + EVENTS / 400)
+@pytest.mark.timeout(120 + EVENTS / 200)
 async def test_projections_dropped_and_rebuilt_equal_the_live_ones(
     database_url: str, tell: Callable[[str], None]
 ) -> None:
