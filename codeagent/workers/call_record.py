@@ -52,6 +52,11 @@ class CallRecord(CallListener):
         self.request_digest, self.recorded = memo.request_digest, memo.recorded
 
     @property
+    def has_asked(self) -> bool:
+        """Whether anybody was asked in this claim."""
+        return self._started > 0
+
+    @property
     def usage(self) -> Usage:
         return sum((attempt.usage for attempt in self.attempts), Usage())
 

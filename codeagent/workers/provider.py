@@ -101,7 +101,8 @@ class ProviderPerformer:
             record.switched(command.model, chain[0].label, "not_found")
         try:
             asked, question, reply = await self._first_reply(work, chain, record, deltas)
-        except ProviderError:
+        except ProviderError as error:
+            work.untried = error.reason == "circuit_open" and not record.has_asked
             await self._spending.settle(work.claim, record)
             raise
         finally:
@@ -115,14 +116,14 @@ class ProviderPerformer:
         self, work: Work, chain: Sequence[Candidate], record: CallRecord, deltas: DeltaSender
     ) -> tuple[Candidate, Question, ModelReply]:
         """Asks one model after the other until one replies. Raises the last one's error, which is retryable if that of
-        any was: what may pass is tried again as another attempt, the rest ends the call."""
+        any was, as soon as any may be asked again: what may pass is tried again, the rest ends the call."""
         command = work.message.data
         assert isinstance(command, GenerateReply)
 
         async def on_text(text: str) -> None:
             await deltas.write("text", text)
 
-        tenant_id, place, retryable = work.message.envelope.tenant_id, 0, False
+        tenant_id, place, waits = work.message.envelope.tenant_id, 0, list[float]()
         while True:
             asked = chain[place]
             question = await self._question(work, command, asked.window, asked.name)
@@ -141,10 +142,11 @@ class ProviderPerformer:
                 await self._cache.keep(slot, question.request, reply)
                 return asked, question, reply
             except ProviderError as error:
-                retryable = retryable or error.retryable
+                waits += [error.retry_after_seconds or 0.0] if error.retryable else []
                 following = successor(error, chain, place)
                 if following is None:
-                    error.retryable = retryable  # type: ignore[misc]  # the same models may answer in a moment
+                    error.retryable = bool(waits)  # type: ignore[misc]  # the same models may answer in a moment
+                    error.retry_after_seconds = min(waits, default=None)
                     raise
                 record.switched(asked.label, chain[following].label, error.reason)
                 place = following
