@@ -97,7 +97,7 @@ class ProviderPerformer:
         try:
             asked, question, reply = await self._first_reply(work, chain, record, deltas)
         except ProviderError as error:
-            work.untried = error.reason == "circuit_open" and not record.has_asked
+            work.untried = error.reason in {"circuit_open", "rate_limited"} and not record.has_asked
             await self._spending.settle(work.claim, record)
             raise
         finally:
