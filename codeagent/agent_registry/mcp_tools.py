@@ -35,7 +35,8 @@ def check_all(offers: tuple[McpTools, ...]) -> tuple[McpTools, ...]:
 
 
 def check_listed(offers: tuple[McpTools, ...], listed: Iterable[str]) -> None:
-    """Raises `InvalidInput` (`unsupported_mcp_server`) for a server that the operator does not list."""
+    """Raises `InvalidInput` (`unsupported_mcp_server`) for a server that the operator does not list for the
+    tenant."""
     known = sorted(listed)
     for place, offer in enumerate(offers):
         if offer.server not in known:

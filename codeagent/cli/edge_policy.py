@@ -24,6 +24,9 @@ def edge_policy(settings: Settings, trusted_hosts: tuple[TrustedHost, ...]) -> E
         limits=settings.limit_policy(),
         egress_hosts=settings.egress_hosts,
         mcp_servers={server.name: frozenset(server.read_only) for server in settings.mcp_servers},
+        mcp_tenants={
+            server.name: frozenset(server.tenants) for server in settings.mcp_servers if server.tenants is not None
+        },
         images=frozenset({DEFAULT_IMAGE, *settings.sandbox_images}),
         default_fallbacks=settings.default_fallbacks,
     )

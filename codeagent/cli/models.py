@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from codeagent.providers.breaker import Breaker, TransitionListener
 from codeagent.providers.keys import KeySource, NothingStored, StoredKeys
-from codeagent.providers.limits import CallLimiter
+from codeagent.providers.limits import CallLimiter, CallLimits
 from codeagent.providers.probe import Prober
-from codeagent.providers.registry import ProviderRegistry, ProviderSettings
+from codeagent.providers.registry import BUILTIN, ProviderRegistry, ProviderSettings
 from codeagent.providers.retry import ResilientProvider
 from codeagent.rounds import Rounds
 
@@ -18,7 +19,8 @@ LOOK_SECONDS = 5.0
 
 class Models:
     """Resolves `<provider>/<model>` to a guarded provider. Raises what the registry raises. `heard` is told what the
-    breakers do."""
+    breakers do; `slots` are those of the worker, of which a provider among several is given half unless its settings
+    say how many."""
 
     def __init__(
         self,
@@ -26,11 +28,12 @@ class Models:
         keys: Mapping[str, KeySource],
         heard: TransitionListener = lambda _: None,
         stored: Callable[[str], StoredKeys] = lambda _: NothingStored(),
+        slots: int | None = None,
     ) -> None:
         self._registry = ProviderRegistry(settings, keys, stored)
         known = self._registry.settings()
         self._asking = {each.name: each.asking_digest for each in known}
-        self._limits = {each.name: each.limits() for each in known}
+        self.limits = _limits(known, slots)
         self.breakers = {each.name: Breaker(each.name, listeners=[heard]) for each in known}
         self._probers = [Prober(each, self.breakers[each.name]) for each in known]
         self._looking = Rounds("probes", self._look)
@@ -40,7 +43,7 @@ class Models:
         provider, name = self._registry.resolve(model)
         guarded = self._guarded.get(provider.name)
         if guarded is None:
-            limiter = CallLimiter(provider.name, self._limits[provider.name])
+            limiter = CallLimiter(provider.name, self.limits[provider.name])
             guarded = ResilientProvider(provider, self.breakers[provider.name], limiter=limiter)
             self._guarded[provider.name] = guarded
         return guarded, name
@@ -65,3 +68,15 @@ class Models:
     async def close(self) -> None:
         await self._looking.stop()
         await self._registry.close()
+
+
+def _limits(known: Sequence[ProviderSettings], slots: int | None) -> dict[str, CallLimits]:
+    """By provider. One that is slow must not have every slot while there are others to ask; what runs here is nobody's
+    to wait for."""
+    limits = {each.name: each.limits() for each in known}
+    outside = [each.name for each in known if each.kind != BUILTIN]
+    if slots is not None and len(outside) > 1:
+        for name in outside:
+            if limits[name].concurrency is None:
+                limits[name] = replace(limits[name], concurrency=max(slots // 2, 1))
+    return limits

@@ -57,7 +57,7 @@ async def create_version(
             check_model(context, body.model)
         check_fallbacks(context, body.fallbacks)
         check_hosts(content.egress, context.policy.egress_hosts)
-        check_listed(content.mcp, context.policy.mcp_servers)
+        check_listed(content.mcp, context.policy.mcp_servers_of(caller.tenant_id))
         await check_delegates(context, caller, agent.name, content)
         version, repeated = await versions.create(author_of(caller), agent, order_id, content)
     location = f"/v1/agents/{agent.id}/versions/{version.number}"

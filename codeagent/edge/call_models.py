@@ -45,6 +45,7 @@ class CallAttemptModel(BaseModel):
     model: str = Field(description="The vendor's name of it.")
     reason: str | None = Field(description="Why it brought no reply; null for the one that did.")
     usage: TokensModel
+    estimated: bool = Field(description="Whether nobody counted all of `usage`, since the answer broke off.")
     cost_usd: str | None = Field(description="Null where no price is known.")
     price: PriceModel | None
     seconds: float
@@ -56,6 +57,7 @@ class CallAttemptModel(BaseModel):
             model=attempt.model,
             reason=attempt.reason,
             usage=TokensModel.of(attempt.usage),
+            estimated=bool(attempt.estimated),
             cost_usd=_amount(attempt.cost_usd),
             price=None if attempt.price is None else PriceModel.model_validate(attempt.price.model_dump()),
             seconds=attempt.seconds,

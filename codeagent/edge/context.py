@@ -94,6 +94,12 @@ class EdgePolicy:
     """What stands in for the default model."""
     mcp_servers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """MCP servers whose tools agents may use, and of each those that change nothing."""
+    mcp_tenants: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Of those that are not for everybody, whose they are."""
+
+    def mcp_servers_of(self, tenant_id: str) -> frozenset[str]:
+        """Those whose tools a tenant's agents may use."""
+        return frozenset(name for name in self.mcp_servers if tenant_id in self.mcp_tenants.get(name, {tenant_id}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,15 +145,35 @@ class EffectsLedger:
             list(claims.values()),
         )
 
-    async def expire(self, claim: Claim, memo: bytes | None = None) -> None:
-        """Ends a claim of ours at once: the effect is due, and the attempt counts. `memo` is for the next claim."""
+    async def expire(
+        self, claim: Claim, memo: bytes | None = None, rest: timedelta = timedelta(0), *, counted: bool = True
+    ) -> None:
+        """Ends a claim of ours: the effect is due after a `rest`, or at once where it is to stop, and until then it is
+        nobody's. The attempt counts unless said. `memo` is for the next claim."""
         await self._database.write(
-            """UPDATE effects SET due_at = clock_timestamp(), memo = coalesce($3, memo)
+            """UPDATE effects SET due_at = clock_timestamp() + CASE WHEN cancel_requested THEN interval '0' ELSE $4 END,
+                                  owner = NULL, attempt = greatest(attempt - $5, 0), memo = coalesce($3, memo)
                WHERE id = $1 AND token = $2 AND NOT recorded""",
             claim.effect_id,
             claim.token,
             memo,
+            rest,
+            0 if counted else 1,
         )
+
+    async def hasten(self, run_id: str | None = None) -> int:
+        """Makes due what rests although it is to stop, of one run or of all; returns how many effects that were."""
+        rows = await self._database.write(
+            """WITH resting AS (
+                   SELECT id FROM effects
+                   WHERE kind = $1 AND NOT recorded AND ($2::text IS NULL OR run_id = $2) AND cancel_requested
+                         AND owner IS NULL AND token IS NOT NULL AND due_at > clock_timestamp()
+                   ORDER BY id FOR UPDATE SKIP LOCKED)
+               UPDATE effects e SET due_at = clock_timestamp() FROM resting r WHERE e.id = r.id RETURNING e.id""",
+            self._kind,
+            run_id,
+        )
+        return len(rows)
 
     async def recover(self) -> int:
         """Makes due what a dead process of this owner had claimed. Only where the owner's name is surely ours alone."""

@@ -46,12 +46,12 @@ class McpClient:
         self._most_bytes = most_bytes
 
     async def tools(self, server: str) -> tuple[McpTool, ...]:
-        """All that the server offers now."""
-        async with self._session(self._servers.named(server)) as session:
+        """All that the server offers now, as the operator asks."""
+        async with self._session(self._servers.named(server, None)) as session:
             return await _offered(session)
 
-    async def call(self, server: str, tool: str, arguments: dict[str, Any], pin: McpPin) -> Answer:
-        async with self._session(self._servers.named(server)) as session:
+    async def call(self, tenant_id: str, server: str, tool: str, arguments: dict[str, Any], pin: McpPin) -> Answer:
+        async with self._session(self._servers.named(server, tenant_id)) as session:
             _check(await _offered(session), pin)
             result = await session.call_tool(tool, arguments)
             return Answer(_text(result), bool(result.is_error), str(session.protocol_version))

@@ -36,6 +36,12 @@ class McpServerSettings(BaseModel):
     """PEM file of the authority that signed its certificate; none: the usual ones."""
     timeout_seconds: float = Field(default=60.0, ge=1, le=600)
     """Bound of one call, with all that it takes to get there."""
+    tenants: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Whose versions and runs may use it, by the tenants' ids; none given: everybody's. A production needs it for a
+    server that is private or has a token."""
+
+    def serves(self, tenant_id: str) -> bool:
+        return self.tenants is None or tenant_id in self.tenants
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
@@ -79,10 +85,10 @@ class McpServers:
     def __init__(self, settings: Iterable[McpServerSettings] = ()) -> None:
         self._servers = {item.name: McpServer(item) for item in settings}
 
-    def named(self, name: str) -> McpServer:
-        """Raises `McpFailure`."""
+    def named(self, name: str, tenant_id: str | None) -> McpServer:
+        """For a tenant, or for the operator, who is None. Raises `McpFailure`."""
         server = self._servers.get(name)
-        if server is None:
+        if server is None or (tenant_id is not None and not server.settings.serves(tenant_id)):
             raise McpFailure(f"The operator lists no MCP server {name!r}.", "mcp_server_unknown")
         return server
 

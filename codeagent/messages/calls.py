@@ -18,9 +18,9 @@ from codeagent.messages.values import Outcome, absent
 
 class ModelAttempt(Data):
     """One request to a provider. `model` is the vendor's name of it; `reason` says why there is no reply, and is None
-    where there is one; `usage` is what the attempt is known to have used, `cost_usd` None where no price is known, and
-    `price` the one that it was counted by, which was in force when the attempt began. `credential_id` names the stored
-    key that was sent; None is that of the settings."""
+    where there is one; `usage` is what the attempt has used, `estimated` is set where nobody counted all of it;
+    `cost_usd` is None where no price is known, and `price` the one that it was counted by, which was in force when the
+    attempt began. `credential_id` names the stored key that was sent; None is that of the settings."""
 
     provider: str
     model: str
@@ -30,6 +30,7 @@ class ModelAttempt(Data):
     seconds: float
     price: PriceTold | None = Field(default=None, exclude_if=absent)
     credential_id: str | None = Field(default=None, exclude_if=absent)
+    estimated: bool | None = Field(default=None, exclude_if=absent)
 
 
 class ModelSwitched(Event):

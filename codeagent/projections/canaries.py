@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from codeagent.eventlog.database import Database
+from codeagent.projections.outcomes import RunOutcome
 
 MOST_RUNS = 10_000
 """A canary is judged on its first runs, both sides together: by then it is known, or there is no difference to know."""
@@ -23,6 +24,22 @@ class CanaryRun:
     cost_usd: float | None
     answered: int
     rejected: int
+
+
+async def ended_runs(database: Database, tenant_id: str, agent: str, canary: int) -> int:
+    """How many of those that `canary_runs` gives have ended, without reading them."""
+    [row] = await database.fetch(
+        """SELECT count(*) FILTER (WHERE outcome <> $5) AS ended
+           FROM (SELECT outcome FROM agent_runs WHERE tenant_id = $1 AND agent = $2 AND canary = $3
+                 ORDER BY submitted_at, run_id LIMIT $4) r""",
+        tenant_id,
+        agent,
+        canary,
+        MOST_RUNS,
+        RunOutcome.OPEN.value,
+        tenant=tenant_id,
+    )
+    return int(row["ended"])
 
 
 async def canary_runs(database: Database, tenant_id: str, agent: str, canary: int) -> Sequence[CanaryRun]:

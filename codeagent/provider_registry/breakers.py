@@ -49,11 +49,14 @@ class BreakerJournal:
         self._heard.set()
 
     async def follow(self, breakers: Iterable[Breaker]) -> None:
-        """Opens those whose provider was given up, by whichever worker, less than their own pause ago."""
+        """Opens those whose provider was given up, by whichever worker, less than their own pause ago; those of a
+        provider that was about to be tried again let one call go first."""
         self._breakers = {breaker.name: breaker for breaker in breakers}
         for row in await tables.last_of(self._database, list(self._breakers), _TYPES):
             if row["event_type"] == BreakerOpened.NAME:
                 self._breakers[row["provider"]].restore_open(row["age"].total_seconds())
+            elif row["event_type"] == BreakerHalfOpened.NAME:
+                self._breakers[row["provider"]].restore_half_open()
 
     async def start(self) -> None:
         for rounds in self._rounds:

@@ -128,6 +128,7 @@ class Credentials:
         async with self._control.change(author) as change:
             await tables.revoke_credential(change, credential.id, credential.version)
             await tables.append(change, credential.provider, fact)
+            await change.rows("SELECT pg_notify($1, '')", tables.CREDENTIAL_REVOKED)
 
 
 def _from_row(row: Row) -> Credential:

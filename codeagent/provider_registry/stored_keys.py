@@ -1,7 +1,8 @@
 """Stored keys as a provider worker uses them: opened in memory, and looked for anew every other second.
 
-Nothing is told to workers: each looks by itself, and one that cannot look does not know what was revoked. It then uses
-no stored key, so that a revoked one is sent with no call that begins more than `STALE_SECONDS` later.
+A notice of a revocation makes a worker look at once. Should it be lost each looks by itself, and one that cannot look
+does not know what was revoked. It then uses no stored key, so that a revoked one is sent with no call that begins more
+than `STALE_SECONDS` later.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import timedelta
 
 from codeagent.encryption import NotOpened, SecretBox
 from codeagent.eventlog.database import Database, Row
+from codeagent.eventlog.notices import listen
 from codeagent.provider_registry import tables
 from codeagent.provider_registry.credentials import place_of
 from codeagent.providers.keys import Key, KeyUnusable
@@ -48,7 +50,9 @@ class StoredCredentials:
         self._looking = asyncio.Lock()
         self._used: set[str] = set()
         self._noted: dict[str, float] = {}
-        self._rounds = Rounds("credentials", self._round)
+        self._told = asyncio.Event()
+        self._rounds = Rounds("credentials", self._round), Rounds("credential_notices", self._when_told)
+        self._listening: asyncio.Task[None] | None = None
 
     def of(self, provider: str) -> ProviderKeys:
         return ProviderKeys(self, provider)
@@ -98,10 +102,23 @@ class StoredCredentials:
     async def start(self) -> None:
         """Has looked when it returns. Raises `Unavailable`."""
         await self.look()
-        await self._rounds.start()
+        notices = listen(self._database, tables.CREDENTIAL_REVOKED, lambda _: self._told.set())
+        self._listening = asyncio.create_task(notices)
+        for rounds in self._rounds:
+            await rounds.start()
 
     async def stop(self) -> None:
-        await self._rounds.stop()
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        for rounds in self._rounds:
+            await rounds.stop()
+
+    async def _when_told(self) -> float:
+        await self._told.wait()
+        self._told.clear()
+        await self.look()
+        return 0.0
 
     async def _round(self) -> float:
         await self.look()

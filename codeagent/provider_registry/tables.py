@@ -12,6 +12,9 @@ from codeagent.messages.envelope import Event
 from codeagent.messages.ids import provider_stream
 from codeagent.providers.breaker import Standing
 
+CREDENTIAL_REVOKED = "provider_credential_revoked"
+"""The channel on which workers are told, at the commit, that there is a key less."""
+
 
 async def append(change: Change, provider: str, fact: Event) -> None:
     """The next fact of a provider's stream. The author's tenant is the installation."""

@@ -149,10 +149,19 @@ class Breaker:
     def restore_open(self, seconds_ago: float) -> None:
         """Continues an open state known from the log, so that a restart does not storm a vendor that is down."""
         if self.state == "closed" and seconds_ago < self._open_seconds:
-            self._restoring = True
-            self._circuit.open()
-            self._restoring = False
+            self._restore(self._circuit.open)
             self._opened_at = self._monotonic() - max(0.0, seconds_ago)
+
+    def restore_half_open(self) -> None:
+        """Continues a half-open state known from the log: one probe goes first. That of whoever was at it then is not
+        waited for."""
+        if self.state == "closed":
+            self._restore(self._circuit.half_open)
+
+    def _restore(self, change: Callable[[], object]) -> None:
+        self._restoring = True
+        change()
+        self._restoring = False
 
     def _changed(self, old: State, new: State) -> None:
         if new == "open":

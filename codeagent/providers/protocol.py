@@ -106,14 +106,16 @@ class ProviderError(CodeAgentError):
         self.usage = usage
         self.cost_usd = cost_usd
         self.price: PriceTold | None = None
+        self.estimated = False
+        """Nobody counted all of `usage`: it is estimated from what was told and what has come."""
         self.credential_id: str | None = None
         """The stored key that was sent; None is that of the settings, or none."""
         self.has_other_key = False
         """The key alone was refused, and the provider can be asked with another one at once."""
 
-    def spent(self, usage: Usage, price: Price | None) -> None:
-        """Tells what the failed attempt is known to have spent, at the price that was in force when it began."""
-        self.usage = usage
+    def spent(self, usage: Usage, price: Price | None, *, estimated: bool = False) -> None:
+        """Tells what the failed attempt has spent, at the price that was in force when it began."""
+        self.usage, self.estimated = usage, estimated
         if price is not None:
             self.cost_usd, self.price = price.cost(usage), price.told
 
@@ -121,8 +123,10 @@ class ProviderError(CodeAgentError):
 class CallCanceled(asyncio.CancelledError):
     """A cancellation of a call that has spent something already, which `error` tells: what was begun is paid for."""
 
-    def __init__(self, usage: Usage, price: Price | None, credential_id: str | None) -> None:
+    def __init__(
+        self, usage: Usage, price: Price | None, credential_id: str | None, *, estimated: bool = False
+    ) -> None:
         super().__init__()
         self.error = ProviderError("The call was canceled.", reason="canceled", retryable=False)
         self.error.credential_id = credential_id
-        self.error.spent(usage, price)
+        self.error.spent(usage, price, estimated=estimated)

@@ -59,7 +59,8 @@ class ProviderSettings(BaseModel):
     tokens_per_minute: int | None = Field(default=None, ge=1)
     """Input and output together: estimated before a call, corrected after it."""
     concurrency: int | None = Field(default=None, ge=1)
-    """Calls at once. Others wait, a thousand in each worker beside what it is doing."""
+    """Calls at once. Others wait, a thousand in each worker beside what it is doing. None: half of the worker's slots
+    where there are several providers."""
     connect_timeout_seconds: float = Field(default=10.0, gt=0)
     first_token_timeout_seconds: float = Field(default=180.0, gt=0)
     silence_timeout_seconds: float = Field(default=120.0, gt=0)

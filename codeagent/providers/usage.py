@@ -19,6 +19,19 @@ def estimate_input(request: ModelRequest) -> int:
     return _tokens(tools + sum(_length(message) for message in request.messages))
 
 
+def estimate_broken(request: ModelRequest, counted: Usage | None, characters: int) -> Usage:
+    """What an attempt has used whose answer broke off after so many `characters`: what the vendor has `counted` until
+    then, which is nothing or no more than a beginning of the output, and as much as has come."""
+    counted = counted or Usage()
+    written = min(_tokens(characters), request.max_output_tokens)
+    return counted.model_copy(
+        update={
+            "input_tokens": counted.input_tokens or estimate_input(request),
+            "output_tokens": max(counted.output_tokens, written),
+        }
+    )
+
+
 def _length(message: object) -> int:
     length = len(getattr(message, "text", ""))
     if isinstance(message, AssistantMessage):

@@ -33,6 +33,7 @@ from codeagent.providers.pricing import Pricing
 from codeagent.providers.protocol import CallCanceled, ModelReply, ModelRequest, Price, ProviderError, TextSink
 from codeagent.providers.replies import normalised
 from codeagent.providers.sink import LossySink
+from codeagent.providers.usage import estimate_broken
 
 MAX_REPLY_CHARACTERS = 8_000_000
 """More than any model writes: a server that goes on past it is broken or hostile."""
@@ -97,13 +98,16 @@ class VendorProvider:
             reply = self._reply(request, response, price, call.first_token_seconds)
             return replace(reply, credential_id=key.credential_id)
         except asyncio.CancelledError:
-            if (used := call.usage()) is not None:
-                raise CallCanceled(used, price, key.credential_id if key else None) from None
+            used, estimated = call.usage(request)
+            if used is not None:
+                credential_id = key.credential_id if key else None
+                raise CallCanceled(used, price, credential_id, estimated=estimated) from None
             raise
         except Exception as error:
             failed = failures.from_vendor(error, self.name)
-            if (used := call.usage()) is not None:
-                failed.spent(used, price)
+            used, estimated = call.usage(request)
+            if used is not None:
+                failed.spent(used, price, estimated=estimated)
         if key is not None:
             failed.credential_id = key.credential_id
             failed.has_other_key = await self._connection.keys.refused(key, request.model, failed)
@@ -138,8 +142,14 @@ class _Call:
         self._received = 0
         self.first_token_seconds: float | None = None
 
-    def usage(self) -> Usage | None:
-        return translation.usage_of(self._stream.usage) if self._stream else None
+    def usage(self, request: ModelRequest) -> tuple[Usage | None, bool]:
+        """Of a call that has failed, and whether it is estimated: once something of an answer has come it is paid for,
+        and most vendors count at its end alone."""
+        counted = translation.usage_of(self._stream.usage) if self._stream else None
+        if self.first_token_seconds is None:
+            return counted, False
+        used = estimate_broken(request, counted, self._received)
+        return used, used != counted
 
     async def run(self, connection: Connection, request: ModelRequest) -> ModelResponse:
         # Of an event that it does not know a library warns with the words of the answer.

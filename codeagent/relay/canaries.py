@@ -6,10 +6,9 @@ import asyncio
 
 from codeagent.agent_registry.agent import Agent
 from codeagent.agent_registry.canaries import roll_back, running_canaries
-from codeagent.errors import VersionMismatch
+from codeagent.errors import CodeAgentError, VersionMismatch
 from codeagent.eventlog.database import Database
-from codeagent.projections.canaries import MOST_RUNS, canary_runs
-from codeagent.projections.outcomes import RunOutcome
+from codeagent.projections.canaries import MOST_RUNS, canary_runs, ended_runs
 from codeagent.projections.verdicts import judge
 from codeagent.rounds import Rounds
 from codeagent.telemetry import metrics
@@ -34,11 +33,23 @@ class CanaryWatch:
         return self._every
 
     async def look(self) -> int:
-        """One look at every canary that runs; returns how many were rolled back."""
+        """One look at every canary that runs; returns how many were rolled back. One that cannot be judged holds up no
+        other."""
         running = await running_canaries(self._database)
         seen = {(agent.id, agent.canary.began) for _, agent in running if agent.canary is not None}
         self._seen = {key: ended for key, ended in self._seen.items() if key in seen}
-        return sum([await self._judge(tenant_id, agent) for tenant_id, agent in running])
+        return sum([await self._judged(tenant_id, agent) for tenant_id, agent in running])
+
+    async def _judged(self, tenant_id: str, agent: Agent) -> bool:
+        try:
+            return await self._judge(tenant_id, agent)
+        except VersionMismatch:
+            return False  # it has been ended, or the agent was changed: the next look tells
+        except CodeAgentError as error:
+            log.warning("canary.not_judged", agent_id=agent.id, error=error.detail)
+        except Exception:
+            log.exception("canary.not_judged", agent_id=agent.id)
+        return False
 
     async def _judge(self, tenant_id: str, agent: Agent) -> bool:
         canary = agent.canary
@@ -46,17 +57,14 @@ class CanaryWatch:
         key = (agent.id, canary.began)
         if self._seen.get(key) == MOST_RUNS:
             return False  # no other runs are judged
-        runs = await canary_runs(self._database, tenant_id, agent.name, canary.began)
-        ended = sum(run.outcome != RunOutcome.OPEN for run in runs)
+        ended = await ended_runs(self._database, tenant_id, agent.name, canary.began)
         if self._seen.get(key) == ended:
             return False
+        runs = await canary_runs(self._database, tenant_id, agent.name, canary.began)
         # Beside the loop: of many runs it takes a while.
         verdict = await asyncio.to_thread(judge, canary.plan, runs)
         if verdict is not None:
-            try:
-                await roll_back(self._database, tenant_id, agent, verdict)
-            except VersionMismatch:
-                return False  # it has been ended, or the agent was changed: the next look tells
+            await roll_back(self._database, tenant_id, agent, verdict)
             metrics.CANARY_ROLLBACKS.labels(verdict.bound.metric.value).inc()
             log.warning(
                 "canary.rolled_back", agent_id=agent.id, version=canary.number, metric=verdict.bound.metric.value

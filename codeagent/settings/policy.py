@@ -209,6 +209,16 @@ def _plaintext_mcp(facts: Facts) -> Iterator[Problem]:
             yield from _plaintext("mcp_servers", server.url, f"the token of {server.name}")
 
 
+def _shared_mcp(facts: Facts) -> Iterator[Problem]:
+    for server in facts.settings.mcp_servers:
+        if server.tenants is None and (server.private or server.bearer_token_file is not None):
+            yield Problem(
+                variable("mcp_servers"),
+                f"lets the agents of every tenant use {server.name}, which is private or opened by a token of yours",
+                "name the tenants whose it is in its `tenants`",
+            )
+
+
 def _missing_pepper(facts: Facts) -> Iterator[Problem]:
     if not facts.settings.api_key_pepper:
         yield Problem(
@@ -279,6 +289,7 @@ RULES: tuple[Rule, ...] = (
     Rule("plaintext_valkey", _plaintext_valkey, frozenset({EDGE})),
     Rule("plaintext_provider", _plaintext_provider, frozenset({"provider-worker"}), Risk.PLAINTEXT_PROVIDER),
     Rule("plaintext_mcp", _plaintext_mcp, frozenset({"provider-worker"})),
+    Rule("shared_mcp", _shared_mcp, frozenset({EDGE, "provider-worker"})),
     Rule("missing_kek", _missing_kek, frozenset({EDGE, RELAY})),
     Rule("missing_audit_key", _missing_audit_key, frozenset({RELAY})),
     Rule("missing_subject_keys", _missing_subject_keys),

@@ -54,8 +54,8 @@ class WorkSettings(Group):
         About(unit="servers", reloads="a token: read for every call"),
     ] = ()
     """JSON list of the servers whose tools agents' versions may use by the Model Context Protocol, as in `[{"name":
-    "docs", "url": "https://mcp.example.com/mcp", "bearer_token_file": "/run/secrets/docs", "read_only": ["search"]}]`,
-    the same for edges and provider workers; see docs/mcp.md."""
+    "docs", "url": "https://mcp.example.com/mcp", "bearer_token_file": "/run/secrets/docs", "read_only": ["search"],
+    "tenants": ["ten_..."]}]`, the same for edges and provider workers; see docs/mcp.md."""
     mcp_slots: Annotated[int, About(unit="calls")] = Field(default=16, ge=1, le=1000)
     """Calls of such tools at once in one provider worker."""
     sandbox_slots: Annotated[int, About(unit="operations")] = Field(default=4, ge=1, le=200)

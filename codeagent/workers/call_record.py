@@ -17,6 +17,9 @@ from codeagent.telemetry import metrics
 from codeagent.workers.call_documents import digest_of, reply_document
 from codeagent.workers.effect import Work
 
+NUMBERS_OF_A_CLAIM = 1_000
+"""A worker that dies tells the next claim nothing: each has numbers of its own, more than it can make attempts."""
+
 
 class Switch(Data):
     """From one model to another, as `<provider>/<name>`. `claim` is that in which it was made."""
@@ -35,11 +38,13 @@ class _Memo(Data):
     switches: tuple[Switch, ...] = ()
     request_digest: str = ""
     recorded: bool = False
+    begun: int = 0
+    """Attempts, those that were never heard of again included."""
 
 
 class CallRecord(CallListener):
     """Keeps itself in the work's memo, so that it is there however the call ends. It goes on from what the claim before
-    has left. `began` is told how many attempts there were in this claim, before each of them."""
+    has left. `began` is told a number before each attempt: a higher one than for any before, in whatever claim."""
 
     def __init__(self, work: Work, began: Callable[[int], None] = lambda _: None) -> None:
         self._work = work
@@ -50,6 +55,13 @@ class CallRecord(CallListener):
         memo = _Memo() if kept is None else _Memo.model_validate_json(kept)
         self.attempts, self.switches = memo.attempts, memo.switches
         self.request_digest, self.recorded = memo.request_digest, memo.recorded
+        self._begun = memo.begun
+        self._before = (work.claim.attempt - 1) * NUMBERS_OF_A_CLAIM + self._begun
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether anybody was asked in this claim."""
+        return self._started > 0
 
     @property
     def usage(self) -> Usage:
@@ -77,12 +89,15 @@ class CallRecord(CallListener):
     def recalled(self) -> None:
         """The reply is there already. It is told as another attempt's, and is none that is counted."""
         self.cached = True
-        self._started += 1
-        self._began(self._started)
+        self._begin()
 
     def attempt_started(self, provider: str, model: str, number: int) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._started += 1
-        self._began(self._started)
+        self._keep()
+        self._began(self._before + self._started)
 
     def attempt_failed(self, provider: str, model: str, number: int, error: ProviderError, seconds: float) -> None:
         self._add(provider, model, seconds, error, error.usage or Usage(), error.reason)
@@ -162,6 +177,7 @@ class CallRecord(CallListener):
             seconds=round(seconds, 6),
             price=end.price,
             credential_id=end.credential_id,
+            estimated=True if isinstance(end, ProviderError) and end.estimated else None,
         )
         self.attempts = (*self.attempts, made)
         self._keep()
@@ -172,5 +188,6 @@ class CallRecord(CallListener):
             switches=self.switches,
             request_digest=self.request_digest,
             recorded=self.recorded,
+            begun=self._begun + self._started,
         )
         self._work.memo = memo.model_dump_json().encode()

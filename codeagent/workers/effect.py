@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Literal, Protocol
 from uuid import UUID
@@ -16,12 +17,13 @@ from codeagent.errors import CodeAgentError, Unavailable
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import Claim, EffectsLedger, OutboxRow, Verdict
 from codeagent.eventlog.notices import CANCELED, listen
-from codeagent.messages.envelope import Envelope, Message, Payload
+from codeagent.messages.envelope import Message
 from codeagent.messages.values import Outcome
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
-from codeagent.telemetry.traces import CONSUMER, current_traceparent, span
+from codeagent.telemetry.traces import CONSUMER, span
 from codeagent.workers.ended import Began, Ended
+from codeagent.workers.resting import Resting, rest_seconds
 from codeagent.workers.step import Outbound
 from codeagent.workers.waiting import until_available
 
@@ -41,6 +43,8 @@ class Work:
     recording: bool = False
     waits: bool = False
     """Its performer says so while it only waits for its turn elsewhere: others may have the slot."""
+    untried: bool = False
+    """Its performer says so where nobody could be asked: for a while, that is no attempt."""
     task: asyncio.Task[None] | None = None
     after: tuple[asyncio.Task[None], ...] = ()  # tasks of earlier claims, which have to end first
     began: Began | None = None
@@ -51,6 +55,10 @@ class Work:
     @property
     def elapsed_seconds(self) -> float:
         return time.perf_counter() - self.started
+
+    @property
+    def age_seconds(self) -> float:
+        return (clock.now() - self.message.envelope.time).total_seconds()
 
 
 class Performer(Protocol):
@@ -67,12 +75,14 @@ class Performer(Protocol):
 @dataclass(frozen=True, slots=True)
 class EffectPolicy:
     """`slots` effects at once, and `most_waiting` beside them that only wait for their turn; a claim lasts
-    `lease_seconds` and is renewed at a third of it; after `max_attempts` claims an effect ends `worker_lost`."""
+    `lease_seconds` and is renewed at a third of it; after `max_attempts` claims an effect ends `worker_lost`. Those in
+    which nobody could be asked do not count until `patience_seconds` after the effect was asked for."""
 
     slots: int
     most_waiting: int = 1_000
     lease_seconds: float = 30.0
     max_attempts: int = 4
+    patience_seconds: float = 600.0
     sweep_seconds: float = 1.0
 
 
@@ -102,6 +112,7 @@ class EffectLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._look = asyncio.Event()
         self._claimed = 0
+        self._resting = Resting()
 
     async def start(self) -> None:
         loops = (self._renew_regularly(), self._look_for_due(), listen(self._database, CANCELED, self.notified))
@@ -181,29 +192,31 @@ class EffectLoop:
             bug = not isinstance(error, CodeAgentError)
             if bug:
                 log.exception("effect.failed", effect_id=str(work.claim.effect_id))
-            if (bug or getattr(error, "retryable", False)) and work.claim.attempt < self._policy.max_attempts:
-                log.warning("effect.again", effect_id=str(work.claim.effect_id), error=type(error).__name__)
-                await self._retry_later(work)
-                return None
+            if bug or getattr(error, "retryable", False):
+                counts = not work.untried or work.age_seconds >= self._policy.patience_seconds
+                if not counts or work.claim.attempt < self._policy.max_attempts:
+                    await self._retry_later(work, error, counts)
+                    return None
             return self._performer.ended(work, Outcome.FAILED, error)
 
-    async def _retry_later(self, work: Work) -> None:
-        """Leaves the claim to run out soon, so that this or another worker tries again, counted as an attempt. Waits
-        for the database as an outcome does: a memo tells what has been paid for."""
-        await asyncio.sleep(min(2.0 ** (work.claim.attempt - 1), 10.0))
-        await until_available(partial(self._ledger.expire, work.claim, work.memo), "effect.expire_waits")
-        self._look.set()
+    async def _retry_later(self, work: Work, error: Exception, counts: bool) -> None:
+        """Lets the claim go, so that this or another worker tries again after a rest without a slot. Waits for the
+        database as an outcome does: a memo tells what has been paid for."""
+        claim, rest = work.claim, rest_seconds(error, work.claim.attempt, work.age_seconds, counted=counts)
+        log.warning("effect.again", effect_id=str(claim.effect_id), error=type(error).__name__, rest_seconds=rest)
+        self._resting.add(work.message.envelope.key, rest)
+        expire = partial(self._ledger.expire, claim, work.memo, timedelta(seconds=rest), counted=counts)
+        await until_available(expire, "effect.expire_waits")
+        asyncio.get_running_loop().call_later(rest, self._look.set)
 
     async def _record(self, work: Work, ended: Ended) -> None:
         """Until the database has answered: an outcome is never thrown away while its claim may hold."""
-        envelope = work.message.envelope
+        cause = work.message.envelope
         key = await until_available(partial(self._ledger.key_of, work.claim), "effect.key_waits")
-        claim = replace(work.claim, key=key)
-        facts = ended.facts(envelope, work.began, key)
-        answer_envelope = self._envelope_of(ended.answer, envelope)
+        facts, answer_envelope = ended.facts(cause, work.began, key), ended.envelope(cause)
         answer = OutboxRow(answer_envelope.id, self._performer.answers_topic, answer_envelope, ended.answer)
         work.recording = True
-        record = partial(self._ledger.record, claim, facts, answer)
+        record = partial(self._ledger.record, replace(work.claim, key=key), facts, answer)
         verdict = await until_available(record, "effect.record_waits")
         metrics.EFFECT_OUTCOMES.labels(self._performer.kind, verdict.value).inc()
         if verdict is Verdict.RECORDED:
@@ -211,24 +224,16 @@ class EffectLoop:
         elif verdict is Verdict.STALE:
             log.warning("effect.stale", effect_id=str(work.claim.effect_id), attempt=work.claim.attempt)
 
-    def _envelope_of(self, answer: Payload, cause: Envelope) -> Envelope:
-        return Envelope(
-            id=clock.new_uuid(),
-            name=answer.NAME,
-            version=answer.VERSION,
-            source=f"/tenants/{cause.tenant_id}/effects/{cause.id}",
-            time=clock.now(),
-            tenant_id=cause.tenant_id,
-            key=cause.key,
-            correlation_id=cause.correlation_id,
-            causation_id=cause.id,
-            traceparent=current_traceparent() or cause.traceparent,
-        )
-
     async def _renew_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._policy.lease_seconds / 3)
             await self._guarded(self._renew)
+            await self._guarded(self._hasten)
+
+    async def _hasten(self, run_id: str | None = None) -> None:
+        """What rests and is to stop is due at once: without a run, what no notice has told of."""
+        if await self._ledger.hasten(run_id):
+            self._look.set()
 
     async def _renew(self, run_id: str | None = None) -> None:
         works = [work for work in self._active.values() if run_id is None or work.message.envelope.key == run_id]
@@ -279,9 +284,10 @@ class EffectLoop:
             log.exception("effects.round_failed", kind=self._performer.kind)
 
     def notified(self, run_id: str) -> None:
-        """A run of ours asks its effects to stop: looks at once which of them are meant."""
-        if any(work.message.envelope.key == run_id for work in self._active.values()):
-            task = asyncio.get_running_loop().create_task(self._guarded(lambda: self._renew(run_id)))
+        """A run asks its effects to stop: looks at once which of those that are here, or rest, are meant."""
+        is_here = any(work.message.envelope.key == run_id for work in self._active.values())
+        for look in ([self._renew] if is_here else []) + ([self._hasten] if run_id in self._resting else []):
+            task = asyncio.get_running_loop().create_task(self._guarded(partial(look, run_id)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -9,6 +9,7 @@ from codeagent import clock
 from codeagent.eventlog.stored import StoredEvent, metadata_for, prepare
 from codeagent.messages.envelope import Envelope, Event, Payload
 from codeagent.subjects.key import SubjectKey
+from codeagent.telemetry.traces import current_traceparent
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,21 @@ class Ended:
     answer: Payload
     actor_id: str | None = None
     before: tuple[tuple[Event, datetime], ...] = ()
+
+    def envelope(self, cause: Envelope) -> Envelope:
+        """Of the answer to the command with that envelope."""
+        return Envelope(
+            id=clock.new_uuid(),
+            name=self.answer.NAME,
+            version=self.answer.VERSION,
+            source=f"/tenants/{cause.tenant_id}/effects/{cause.id}",
+            time=clock.now(),
+            tenant_id=cause.tenant_id,
+            key=cause.key,
+            correlation_id=cause.correlation_id,
+            causation_id=cause.id,
+            traceparent=current_traceparent() or cause.traceparent,
+        )
 
     def facts(self, cause: Envelope, began: Began | None, key: SubjectKey | None) -> list[StoredEvent]:
         """What to record, from version 1 on, sealed with `key`."""

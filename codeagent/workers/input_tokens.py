@@ -29,22 +29,23 @@ class InputTokens:
     only what is new is taken by its bytes, which are three or four times too many."""
 
     def __init__(self) -> None:
-        self._counted: OrderedDict[str, _Counted] = OrderedDict()
+        self._counted: OrderedDict[tuple[str, str], _Counted] = OrderedDict()
 
-    def most(self, run_id: str, request: ModelRequest) -> int:
-        """No token is shorter than a byte."""
+    def most(self, run_id: str, label: str, request: ModelRequest) -> int:
+        """Of the model `<provider>/<name>`: providers may count the same words differently, whatever they call their
+        models. No token is shorter than a byte."""
         texts = [tool.model_dump_json() for tool in request.tools]
         whole = _bytes(request.messages) + sum(len(text.encode()) + FRAME_TOKENS for text in texts)
-        before = self._counted.get(run_id)
+        before = self._counted.get((run_id, label))
         if before is None or before.digest != _digest(request, before.messages):
             return whole
         return min(whole, before.tokens + _bytes(request.messages[before.messages :]))
 
-    def learn(self, run_id: str, request: ModelRequest, tokens: int) -> None:
+    def learn(self, run_id: str, label: str, request: ModelRequest, tokens: int) -> None:
         """What the vendor says that it has counted for the request of a run."""
         count = len(request.messages)
-        self._counted[run_id] = _Counted(count, _digest(request, count), tokens)
-        self._counted.move_to_end(run_id)
+        self._counted[run_id, label] = _Counted(count, _digest(request, count), tokens)
+        self._counted.move_to_end((run_id, label))
         if len(self._counted) > MOST_RUNS:
             self._counted.popitem(last=False)
 

@@ -45,9 +45,11 @@ class Answered(Protocol):
 
 
 class Servers(Protocol):
-    """Calls tools of servers. Raises `McpFailure`."""
+    """Calls tools of servers for a tenant. Raises `McpFailure`, also where the server is none of the tenant's."""
 
-    def call(self, server: str, tool: str, arguments: dict[str, Any], pin: McpPin) -> Awaitable[Answered]: ...
+    def call(
+        self, tenant_id: str, server: str, tool: str, arguments: dict[str, Any], pin: McpPin
+    ) -> Awaitable[Answered]: ...
 
 
 class McpPerformer:
@@ -71,7 +73,7 @@ class McpPerformer:
         arguments = _parsed(call)
         try:
             with span(f"tools/call {command.server}", attributes={"mcp.method.name": "tools/call"}):
-                answer = await self._servers.call(command.server, command.tool, arguments, command.pin)
+                answer = await self._servers.call(tenant_id, command.server, command.tool, arguments, command.pin)
         except asyncio.CancelledError:
             if command.read_only or work.stopped != "draining" or work.task is None:
                 raise

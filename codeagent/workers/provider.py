@@ -20,7 +20,6 @@ from codeagent.messages.loop_events import Compaction
 from codeagent.messages.results import ProviderResult
 from codeagent.messages.values import BASE_CHECKPOINT, Outcome
 from codeagent.providers.protocol import ModelReply, ModelRequest, ProviderError
-from codeagent.providers.retry import RetryPolicy
 from codeagent.telemetry.traces import span
 from codeagent.workers.call_cache import CallCache
 from codeagent.workers.call_documents import reply_document, request_document
@@ -35,9 +34,6 @@ from codeagent.workers.transcripts import Transcripts
 
 INLINE_BYTES = 24_000
 """Longer texts and arguments become artifacts: an event stays well below what a record may hold."""
-
-MOST_TRIES = RetryPolicy().max_attempts
-"""Of one model in one claim."""
 OVERHEAD_TOKENS = 2_000
 """Left in the window for the tools' own descriptions."""
 
@@ -95,34 +91,34 @@ class ProviderPerformer:
         chain = candidates(labels, self._resolve)
         send = self._send_delta if self._is_live(work.message.envelope.tenant_id) else unsent
         deltas = DeltaSender(send, "message.delta", command.run_id, command.effect_id)
-        before = (work.claim.attempt - 1) * MOST_TRIES * len(labels)
-        record = CallRecord(work, began=lambda tries: deltas.begin_attempt(before + tries))
+        record = CallRecord(work, began=deltas.begin_attempt)
         if chain[0].label != command.model:
             record.switched(command.model, chain[0].label, "not_found")
         try:
             asked, question, reply = await self._first_reply(work, chain, record, deltas)
-        except ProviderError:
+        except ProviderError as error:
+            work.untried = error.reason in {"circuit_open", "rate_limited"} and not record.has_asked
             await self._spending.settle(work.claim, record)
             raise
         finally:
             await deltas.close()
         await self._spending.settle(work.claim, record)
         if not record.cached:
-            self._spending.learn(command.run_id, question.request, reply.usage)
+            self._spending.learn(command.run_id, asked.label, question.request, reply.usage)
         return await self._done(work, asked, question, reply, record)
 
     async def _first_reply(
         self, work: Work, chain: Sequence[Candidate], record: CallRecord, deltas: DeltaSender
     ) -> tuple[Candidate, Question, ModelReply]:
         """Asks one model after the other until one replies. Raises the last one's error, which is retryable if that of
-        any was: what may pass is tried again as another attempt, the rest ends the call."""
+        any was, as soon as any may be asked again: what may pass is tried again, the rest ends the call."""
         command = work.message.data
         assert isinstance(command, GenerateReply)
 
         async def on_text(text: str) -> None:
             await deltas.write("text", text)
 
-        tenant_id, place, retryable = work.message.envelope.tenant_id, 0, False
+        tenant_id, place, waits = work.message.envelope.tenant_id, 0, list[float]()
         while True:
             asked = chain[place]
             question = await self._question(work, command, asked.window, asked.name)
@@ -134,17 +130,18 @@ class ProviderPerformer:
                 await deltas.write_whole("text", kept.message.text)
                 return asked, question, kept
             patience = PATIENCE_SECONDS if place + 1 < len(chain) else math.inf
-            admit = partial(self._spending.reserve, work, run, asked.price, record)
+            admit = partial(self._spending.reserve, work, run, asked.label, asked.price, record)
             try:
                 with span(f"chat {asked.label}", attributes={"gen_ai.operation.name": "chat"}):
                     reply = await asked.model.generate(question.request, on_text, record, patience, admit)
                 await self._cache.keep(slot, question.request, reply)
                 return asked, question, reply
             except ProviderError as error:
-                retryable = retryable or error.retryable
+                waits += [error.retry_after_seconds or 0.0] if error.retryable else []
                 following = successor(error, chain, place)
                 if following is None:
-                    error.retryable = retryable  # type: ignore[misc]  # the same models may answer in a moment
+                    error.retryable = bool(waits)  # type: ignore[misc]  # the same models may answer in a moment
+                    error.retry_after_seconds = min(waits, default=None)
                     raise
                 record.switched(asked.label, chain[following].label, error.reason)
                 place = following

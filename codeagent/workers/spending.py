@@ -12,6 +12,7 @@ from codeagent.eventlog.effects import Claim
 from codeagent.messages.conversation import Usage
 from codeagent.messages.events import RunSubmitted
 from codeagent.providers.protocol import ModelRequest, Price, ProviderError
+from codeagent.providers.usage import estimate_input
 from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 from codeagent.workers.effect import Work
@@ -42,7 +43,7 @@ class Spending:
         self._input_tokens = InputTokens()
 
     async def reserve(
-        self, work: Work, run: RunSubmitted | None, price: Price | None, spent: Spent, request: ModelRequest
+        self, work: Work, run: RunSubmitted | None, label: str, price: Price | None, spent: Spent, request: ModelRequest
     ) -> ModelRequest:
         """To be awaited before every attempt; what those before it have come to stays reserved. The request, for a
         shorter reply where no more fits. Raises `ProviderError` where nothing of use fits: `budget_exceeded` for the
@@ -57,7 +58,8 @@ class Spending:
             raise ProviderError(detail, reason="price_unknown", retryable=False)
         tenant_id = work.message.envelope.tenant_id
         spender = Spender(tenant_id, run.run_id, run.principal, run.project_id, limit)
-        told = self._input_tokens.most(run.run_id, request)
+        # What breaks off may be settled at an estimate, which is no more than was held back for it.
+        told = max(self._input_tokens.most(run.run_id, label, request), estimate_input(request))
         worst = worst_case(request, told, price).after(_tokens(spent.usage), spent.cost_usd)
         granted = await self._reservations.reserve(work.claim, spender, worst)
         if isinstance(granted, NoRoom):
@@ -67,10 +69,10 @@ class Spending:
             raise ProviderError(_refusal(granted), reason=reason, retryable=False)
         return replace(request, max_output_tokens=granted)
 
-    def learn(self, run_id: str, request: ModelRequest, usage: Usage) -> None:
-        """What the vendor has counted for a request, which the run's next one begins with."""
+    def learn(self, run_id: str, label: str, request: ModelRequest, usage: Usage) -> None:
+        """What the vendor has counted for a request to `<provider>/<name>`, which the run's next one begins with."""
         if self._reservations is not None:
-            self._input_tokens.learn(run_id, request, usage.input_tokens)
+            self._input_tokens.learn(run_id, label, request, usage.input_tokens)
 
     async def settle(self, claim: Claim, spent: Spent) -> None:
         """To be awaited before the outcome is recorded. Where the database is away the whole reserve counts on until

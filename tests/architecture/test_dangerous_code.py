@@ -27,6 +27,7 @@ ALLOWED = {
     ("codeagent/telemetry/traces.py", "random.getrandbits"): "ids of traces are no secrets",
     ("codeagent/edge/sse.py", "random.randint"): "spreads reconnects",
     ("codeagent/providers/retry.py", "random.uniform"): "spreads load",
+    ("codeagent/workers/resting.py", "random.uniform"): "spreads load",
     ("codeagent/cli/patience.py", "random.random"): "spreads retries",
     ("codeagent/embedded/ports.py", "random.randint"): "a port is no secret",
     ("codeagent/relay/sweeps.py", "random.uniform"): "spreads load",

@@ -59,6 +59,7 @@ _ATTEMPT: dict[str, Any] = {
     "reason": None,
     "usage": _TOKENS,
     "cost_usd": "0.0116",
+    "estimated": False,
     "price": {"source": "operator", "version": "2026-11-01", "digest": DIGEST},
     "seconds": 2.104,
 }

@@ -49,7 +49,8 @@ def edge_policy(**changes: Any) -> EdgePolicy:
         "max_upload_bytes": 1 << 20,
         "submit_expiry_seconds": 60,
         "egress_hosts": ("pypi.org:443", "*.example.org:443"),
-        "mcp_servers": {"docs": frozenset({"search"})},
+        "mcp_servers": {"docs": frozenset({"search"}), "theirs": frozenset()},
+        "mcp_tenants": {"theirs": frozenset({"ten_others"})},
     }
     return EdgePolicy(**{**usual, **changes})
 

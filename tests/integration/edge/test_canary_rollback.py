@@ -16,17 +16,21 @@ import pytest
 
 import codeagent.projections.canaries as read_runs
 import codeagent.relay.canaries as watching
+from codeagent.agent_registry.canaries import running_canaries
 from codeagent.agent_registry.canary import Unit
 from codeagent.agent_registry.resolver import AgentResolver
+from codeagent.errors import Unavailable
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import leaf_of
 from codeagent.messages import events
+from codeagent.messages.canaries import CanaryPlan
 from codeagent.messages.canary_events import AgentCanaryRolledBack
 from codeagent.messages.envelope import Event
 from codeagent.messages.ids import agent_stream
 from codeagent.projections.agent_runs import AgentRunsProjector
 from codeagent.projections.canaries import canary_runs
+from codeagent.projections.verdicts import judge
 from codeagent.relay.canaries import CanaryWatch
 from codeagent.telemetry import metrics
 from tests.integration.edge.defined_agents import define, move, run, states
@@ -44,11 +48,11 @@ async def owner(newest_database_url: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
-async def with_canary(edge: Edge, **plan: Any) -> str:
-    """`reader` with version 1 active and version 2 its canary."""
-    agent = await define(edge, "reader", {}, {})
-    await move(edge, "reader", "versions/1/promote")
-    path, current = "/v1/agents/reader/versions/2/canary", {"If-Match": "*"}
+async def with_canary(edge: Edge, name: str = "reader", **plan: Any) -> str:
+    """An agent with version 1 active and version 2 its canary."""
+    agent = await define(edge, name, {}, {})
+    await move(edge, name, "versions/1/promote")
+    path, current = f"/v1/agents/{name}/versions/2/canary", {"If-Match": "*"}
     answer = await edge.call(edge.keys.owner, "POST", path, json=plan, headers=current)
     assert answer.status_code == 200, answer.text
     return str(agent["id"])
@@ -190,6 +194,47 @@ async def test_once_all_runs_that_are_judged_have_ended_no_more_are_read(
         await traffic.come(more)
         assert await watch.look() == 0
     assert reads == [BATCH - 1, BATCH]
+
+
+async def test_nothing_is_read_while_no_more_runs_have_ended(
+    edge: Edge, owner: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_canary(edge, weight=50)
+    watch = CanaryWatch(owner)
+    await Traffic(edge, owner, {1: 0.2, 2: 0.2}).come(20)
+    assert await watch.look() == 0
+
+    async def unasked(*_: Any) -> Any:
+        raise AssertionError("nothing has come since")
+
+    monkeypatch.setattr(watching, "canary_runs", unasked)
+    monkeypatch.setattr(watching.log, "exception", pytest.fail)
+    assert await watch.look() == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), Unavailable("it takes too long")], ids=["bug", "database"])
+async def test_a_canary_that_cannot_be_judged_holds_up_no_other(
+    edge: Edge, owner: Database, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    broken, bad = await with_canary(edge, "broken", weight=33), await with_canary(edge, weight=50, minimum_runs=5)
+    await Traffic(edge, owner, {1: 0.0, 2: 1.0}).come(100)
+    order: list[str] = []
+
+    async def broken_first(database: Database) -> Any:
+        running = sorted(await running_canaries(database), key=lambda each: each[1].name)
+        order.extend(agent.id for _, agent in running)
+        return running
+
+    def judging(plan: CanaryPlan, runs: Any) -> Any:
+        if plan.weight == 33:
+            raise error
+        return judge(plan, runs)
+
+    monkeypatch.setattr(watching, "running_canaries", broken_first)
+    monkeypatch.setattr(watching, "judge", judging)
+    assert await CanaryWatch(owner).look() == 1
+    assert order == [broken, bad]
+    assert len(await rollbacks(owner, bad)) == 1
 
 
 async def test_a_run_that_names_a_version_says_nothing_about_its_canary(edge: Edge, owner: Database) -> None:

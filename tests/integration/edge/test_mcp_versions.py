@@ -65,6 +65,7 @@ async def test_a_run_may_ask_about_them_by_name_and_loses_none_that_its_agent_as
     ("mcp", "code", "pointer"),
     [
         ([{"server": "other", "tools": [SEARCH]}], "unsupported_mcp_server", "/mcp/0/server"),
+        ([{"server": "theirs", "tools": [SEARCH]}], "unsupported_mcp_server", "/mcp/0/server"),
         ([DOCS, DOCS], "unsupported_mcp_tool", "/mcp"),
         ([{"server": "docs", "tools": [SEARCH, SEARCH]}], "unsupported_mcp_tool", "/mcp"),
         ([{"server": "docs", "tools": [{**SEARCH, "name": "x" * 60}]}], "unsupported_mcp_tool", "/mcp"),

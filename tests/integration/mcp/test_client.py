@@ -27,7 +27,7 @@ async def host() -> AsyncIterator[Host]:
 
 
 async def test_a_pinned_tool_is_called_and_its_text_comes_back(host: Host) -> None:
-    answer = await host.client().call("docs", "note", {"text": "x"}, await host.pin("note"))
+    answer = await host.client().call("ten_t", "docs", "note", {"text": "x"}, await host.pin("note"))
     assert (answer.text, answer.is_error, answer.protocol_version) == ("noted \x1b[31mx", False, "2026-07-28")
     assert host.called == ["x"]
     assert all(headers["accept-encoding"] == "identity" for _, headers in host.seen)
@@ -35,7 +35,7 @@ async def test_a_pinned_tool_is_called_and_its_text_comes_back(host: Host) -> No
 
 async def test_a_server_of_the_era_of_sessions_is_spoken_to_as_it_wants(host: Host) -> None:
     host.fault = on("server/discover", lambda: Response(status_code=404))
-    answer = await host.client().call("docs", "note", {"text": "x"}, await host.pin("note"))
+    answer = await host.client().call("ten_t", "docs", "note", {"text": "x"}, await host.pin("note"))
     assert (answer.text, answer.protocol_version) == ("noted \x1b[31mx", "2025-11-25")
     assert host.methods()[-4:] == ["initialize", "notifications/initialized", "tools/list", "tools/call"]
     sessions = {headers.get("mcp-session-id") for method, headers in host.seen[-2:]}
@@ -44,7 +44,7 @@ async def test_a_server_of_the_era_of_sessions_is_spoken_to_as_it_wants(host: Ho
 
 
 async def test_a_tool_that_fails_says_so(host: Host) -> None:
-    answer = await host.client().call("docs", "note", {"text": "fail"}, await host.pin("note"))
+    answer = await host.client().call("ten_t", "docs", "note", {"text": "fail"}, await host.pin("note"))
     assert answer.is_error
 
 
@@ -61,7 +61,7 @@ async def test_a_tool_that_is_not_as_it_was_pinned_is_not_called(host: Host, cha
     }[change]
     host.fault = _list(offered)
     with pytest.raises(McpFailure) as refused:
-        await host.client().call("docs", "note", {"text": "x"}, pin)
+        await host.client().call("ten_t", "docs", "note", {"text": "x"}, pin)
     assert refused.value.code == "mcp_tools_changed"
     assert refused.value.offered_digest not in {None, pin.digest}
     assert host.called == []
@@ -72,7 +72,7 @@ async def test_what_a_server_offers_besides_is_its_own_affair(host: Host) -> Non
     pin = await host.pin("note")
     as_was = await _listed(host)
     host.fault = _list([*reversed(as_was), {"name": "new", "inputSchema": {"type": "object"}}])
-    await host.client().call("docs", "note", {"text": "x"}, pin)
+    await host.client().call("ten_t", "docs", "note", {"text": "x"}, pin)
     assert host.called == ["x"]
 
 
@@ -105,7 +105,7 @@ async def test_whatever_a_server_does_ends_as_a_failure_with_a_code(
     host.fault, code = FAULTS[name]
     with caplog.at_level(logging.WARNING, logger="asyncio"), pytest.raises(McpFailure) as failed:
         await host.client(timeout_seconds=1.0 if code == "mcp_timeout" else 20.0).call(
-            "docs", "note", {"text": "x"}, pin
+            "ten_t", "docs", "note", {"text": "x"}, pin
         )
     assert failed.value.code == code
     assert host.called == []
@@ -142,7 +142,7 @@ async def test_a_server_that_is_away_or_that_nobody_lists_is_told_as_such(host: 
     host.port = 1
     for server, code, asking in (("docs", "mcp_unreachable", host.client()), ("x", "mcp_server_unknown", client)):
         with pytest.raises(McpFailure) as failed:
-            await asking.call(server, "note", {}, NOTHING)
+            await asking.call("ten_t", server, "note", {}, NOTHING)
         assert failed.value.code == code
 
 
@@ -162,7 +162,7 @@ async def test_the_token_is_read_for_every_call(host: Host, tmp_path: Path) -> N
 
 async def test_a_call_that_is_canceled_ends_at_once(host: Host) -> None:
     pin = await host.pin("note")
-    call = asyncio.create_task(host.client().call("docs", "note", {"text": "wait"}, pin))
+    call = asyncio.create_task(host.client().call("ten_t", "docs", "note", {"text": "wait"}, pin))
     await host.running.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

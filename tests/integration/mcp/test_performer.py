@@ -52,7 +52,9 @@ def store(tmp_path: Path) -> LocalArtifactStore:
     return LocalArtifactStore(tmp_path / "artifacts")
 
 
-def worker(bench: Bench, host: Host, store: LocalArtifactStore, *, lease: float = 30.0) -> EffectLoop:
+def worker(
+    bench: Bench, host: Host, store: LocalArtifactStore, *, lease: float = 30.0, tenants: tuple[str, ...] | None = None
+) -> EffectLoop:
     ledger = EffectsLedger(
         bench.database,
         kind="mcp",
@@ -61,7 +63,7 @@ def worker(bench: Bench, host: Host, store: LocalArtifactStore, *, lease: float 
         durable_claims=True,
         new_token=clock.new_uuid,
     )
-    performer = McpPerformer(host.client(), store, answers_topic=PROVIDER_EVENTS)
+    performer = McpPerformer(host.client(tenants=tenants), store, answers_topic=PROVIDER_EVENTS)
     policy = EffectPolicy(slots=2, lease_seconds=lease, sweep_seconds=0.05)
     return EffectLoop(bench.database, ledger, performer, bench.mailbox, policy)
 
@@ -123,6 +125,18 @@ async def test_a_call_goes_to_the_server_and_back_and_stands_in_the_log(
     assert told.arguments_digest == started.arguments_digest
     assert (told.result_bytes, told.protocol_version) == (len("noted x"), "2026-07-28")
     await loop.drain(1)
+
+
+@pytest.mark.parametrize(("tenants", "called"), [((TENANT,), ["x"]), (("ten_other",), [])])
+async def test_a_server_is_called_for_those_alone_whose_it_is(
+    bench: Bench, host: Host, store: LocalArtifactStore, tenants: tuple[str, ...], called: list[str]
+) -> None:
+    loop = worker(bench, host, store, tenants=tenants)
+    await loop.handle(await asked(bench, host, bench.agent(), text="x"))
+    came = await result(bench)
+    await loop.drain(1)
+    assert host.called == called
+    assert (came.error_reason == "mcp_server_unknown") is (not called)
 
 
 async def test_a_long_answer_is_shortened_for_the_model_and_kept_whole(

@@ -104,6 +104,25 @@ async def test_a_worker_that_starts_does_not_press_a_provider_that_was_given_up_
     await recovered.journal.stop()
 
 
+async def test_a_worker_that_starts_while_a_provider_is_tried_again_sends_one_call_first(database: Database) -> None:
+    former = Worker(database, "worker-a")
+    former.fail()
+    former.now += 30.0
+    former.breaker.admit()  # and is never heard of again
+    await former.journal.stop()
+    assert (await story(database))[-1][0] == "half_opened"
+    later = await Worker(database, "worker-b").start()
+    probe = later.breaker.admit()
+    assert probe.probe
+    with pytest.raises(CircuitOpen):
+        later.breaker.admit()
+    assert len(await story(database)) == 2, "it tells nobody what the log has told it"
+    later.breaker.record(probe, "success")
+    assert not later.breaker.admit().probe
+    assert (await has(database, 3))[-1] == ("closed", "worker-b", "")
+    await later.journal.stop()
+
+
 async def test_a_state_that_is_older_than_its_pause_is_not_continued(database: Database) -> None:
     former = Worker(database, "worker-a")
     former.fail()

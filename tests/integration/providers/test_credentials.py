@@ -89,11 +89,18 @@ class Attempts(CallListener):
 
 
 class Worker:
-    """A provider worker's half, which looks every tenth of a second."""
+    """A provider worker's half, which looks every tenth of a second unless said."""
 
-    def __init__(self, database: Database, server: ModelServer, key: str | None = None, kek: str = KEK) -> None:
+    def __init__(
+        self,
+        database: Database,
+        server: ModelServer,
+        key: str | None = None,
+        kek: str = KEK,
+        look_seconds: float = 0.1,
+    ) -> None:
         box = SecretBox(parse_keys([kek]))
-        self.stored = StoredCredentials(database, box, look_seconds=0.1)
+        self.stored = StoredCredentials(database, box, look_seconds=look_seconds)
         settings: dict[str, Any] = {"name": "acme", "kind": "openai", "base_url": server.openai_url}
         if key is not None:
             settings["api_key"] = key
@@ -288,3 +295,29 @@ async def test_what_is_revoked_stays_so(database: Database, operator: Operator) 
     [row] = await database.fetch("SELECT revoked_at, secret_sealed FROM provider_credentials")
     assert row["revoked_at"] is not None
     assert row["secret_sealed"] is None
+
+
+async def test_a_revocation_is_told_and_not_waited_for(
+    database: Database, operator: Operator, server: ModelServer
+) -> None:
+    revoked = await operator.add(FIRST)
+    async with Worker(database, server, SETTINGS, look_seconds=3_600) as worker:
+        assert await listens(database)
+        await worker.ask()
+        await operator.revoke(revoked)
+        async with asyncio.timeout(1):
+            while worker.knows():
+                await asyncio.sleep(0.01)
+        await worker.ask()
+    assert sent(server) == [FIRST, SETTINGS]
+
+
+async def listens(database: Database) -> bool:
+    """Waits until somebody hears of revocations."""
+
+    async def is_heard() -> bool:
+        query = "SELECT FROM pg_stat_activity WHERE query LIKE 'LISTEN%provider_credential_revoked%'"
+        return bool(await database.fetch(query))
+
+    await eventually(is_heard)
+    return True

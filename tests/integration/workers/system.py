@@ -104,6 +104,7 @@ class Bench:
         lease: float = 30.0,
         slots: int = 4,
         attempts: int = 4,
+        patience: float = 600.0,
         is_able: Callable[[], bool] = lambda: True,
     ) -> EffectLoop:
         ledger = EffectsLedger(
@@ -114,7 +115,9 @@ class Bench:
             durable_claims=False,
             new_token=clock.new_uuid,
         )
-        policy = EffectPolicy(slots=slots, lease_seconds=lease, max_attempts=attempts, sweep_seconds=0.05)
+        policy = EffectPolicy(
+            slots=slots, lease_seconds=lease, max_attempts=attempts, patience_seconds=patience, sweep_seconds=0.05
+        )
         return EffectLoop(self.database, ledger, performer, self.mailbox, policy, is_able)
 
     def message(self, data: Payload, message_id: UUID | None = None) -> Message:

@@ -179,7 +179,8 @@ async def test_a_call_that_is_canceled_is_paid_for_as_far_as_its_answer_had_come
     [ended] = await told(bench, command)
     [attempt] = ended.attempts
     assert (ended.outcome, attempt.reason) == (Outcome.CANCELED, "canceled")
-    assert ended.usage == attempt.usage == Usage(input_tokens=1_000, output_tokens=1)
+    assert ended.usage == attempt.usage == Usage(input_tokens=1_000, output_tokens=3)
+    assert attempt.estimated
 
 
 async def test_what_was_used_is_told_the_next_claim_also_where_the_database_was_away_for_a_moment(
@@ -189,12 +190,12 @@ async def test_what_was_used_is_told_the_next_claim_also_where_the_database_was_
     providers = Providers(test=[failed("timeout", "0.10"), fine("0.30")], other=[failed("overloaded", "0.20")])
     expire, tries = EffectsLedger.expire, 0
 
-    async def away_once(ledger: EffectsLedger, claim: Claim, memo: bytes | None = None) -> None:
+    async def away_once(ledger: EffectsLedger, claim: Claim, *rest: Any, **counted: Any) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise Unavailable("the database is away")
-        await expire(ledger, claim, memo)
+        await expire(ledger, claim, *rest, **counted)
 
     monkeypatch.setattr(EffectsLedger, "expire", away_once)
     worker = await worker_of(bench, providers, tmp_path)

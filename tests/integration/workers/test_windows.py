@@ -259,6 +259,7 @@ async def test_a_cancel_reaches_a_call_that_waits_to_be_tried_again(bench: Bench
 
     performer = Calls(fail)
     worker = bench.provider(performer)
+    await worker.start()
     await worker.handle(call)
     await until(lambda: performer.performed == [1])
     await agent.handle(bench.message(commands.CancelRun(run_id=bench.run_id)))

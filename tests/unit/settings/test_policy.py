@@ -59,6 +59,7 @@ def knowing(**secrets: str) -> Facts:
     return replace(SOUND, secrets={**SECRETS, **{name.replace("__", "."): text for name, text in secrets.items()}})
 
 
+INSIDE = {"name": "docs", "url": "http://d/", "private": True}
 BROKEN: list[tuple[str, Facts, str, str]] = [
     # rule, what breaks it, the variable that is named, a part of the reason
     ("weak_secret", knowing(kafka_password="changeme"), "KAFKA_PASSWORD", "is an example"),
@@ -103,9 +104,16 @@ BROKEN: list[tuple[str, Facts, str, str]] = [
     ("plaintext_valkey", knowing(valkey_url=f"valkey://:{STRONG}@valkey:6379/0"), "VALKEY_URL", "sends a password"),
     (
         "plaintext_mcp",
-        having(mcp_servers=[{"name": "docs", "url": "http://d/", "private": True, "bearer_token_file": "/t"}]),
+        having(mcp_servers=[{**INSIDE, "tenants": ["ten_a"], "bearer_token_file": "/t"}]),
         "MCP_SERVERS",
         "the token of docs",
+    ),
+    ("shared_mcp", having(mcp_servers=[INSIDE]), "MCP_SERVERS", "every tenant use docs"),
+    (
+        "shared_mcp",
+        having(mcp_servers=[{"name": "docs", "url": "https://d/", "bearer_token_file": "/t"}]),
+        "MCP_SERVERS",
+        "a token of yours",
     ),
     ("plaintext_provider", replace(SOUND, providers=[VENDOR]), "PROVIDERS_FILE", "the key of local"),
     ("weak_secret", knowing(api_key_pepper=f"{STRONG}{STRONG},changeme"), "API_KEY_PEPPER", "is an example"),

@@ -33,7 +33,7 @@ REQUEST = ModelRequest(
     tools=(ToolSpec(name="shell", description="Runs a command.", parameters={"type": "object"}),),
     max_output_tokens=8_192,
 )
-TOLD = InputTokens().most("run_1", REQUEST)
+TOLD = InputTokens().most("run_1", "a/m", REQUEST)
 
 
 def test_no_tokenizer_makes_more_of_a_text_than_its_bytes() -> None:
@@ -43,11 +43,14 @@ def test_no_tokenizer_makes_more_of_a_text_than_its_bytes() -> None:
 
 def test_what_the_vendor_has_counted_takes_the_place_of_what_it_can_have_counted() -> None:
     known, said = InputTokens(), UserMessage(text="x" * 1_000)
-    known.learn("run_1", REQUEST, 3_000)
+    known.learn("run_1", "a/m", REQUEST, 3_000)
     longer = replace(REQUEST, messages=(*REQUEST.messages, said))
-    assert known.most("run_1", REQUEST) == 3_000
-    assert known.most("run_1", longer) == 3_000 + 1_000 + FRAME_TOKENS, "and what is new by its bytes"
-    assert known.most("run_2", REQUEST) == TOLD, "another run's conversation is another"
+    assert known.most("run_1", "a/m", REQUEST) == 3_000
+    assert known.most("run_1", "a/m", longer) == 3_000 + 1_000 + FRAME_TOKENS, "and what is new by its bytes"
+    assert known.most("run_2", "a/m", REQUEST) == TOLD, "another run's conversation is another"
+    assert known.most("run_1", "b/m", REQUEST) == TOLD, "another provider of that name counts for itself"
+    known.learn("run_1", "b/m", REQUEST, 2_000)
+    assert known.most("run_1", "a/m", REQUEST) == 3_000, "and takes nobody's place"
 
 
 @pytest.mark.parametrize(
@@ -62,8 +65,8 @@ def test_what_the_vendor_has_counted_takes_the_place_of_what_it_can_have_counted
 )
 def test_another_beginning_is_counted_by_its_bytes(other: ModelRequest) -> None:
     known = InputTokens()
-    known.learn("run_1", REQUEST, 3)
-    assert known.most("run_1", other) == InputTokens().most("run_1", other)
+    known.learn("run_1", "a/m", REQUEST, 3)
+    assert known.most("run_1", "a/m", other) == InputTokens().most("run_1", "a/m", other)
 
 
 @pytest.mark.parametrize("name", ["claude-sonnet-4-5", "gpt-5", "own", "free"])

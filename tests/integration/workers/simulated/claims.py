@@ -10,7 +10,8 @@ from uuid import UUID
 CLAIMS = ("claim_effects_v3", "claim_due_effects_v1")
 RENEW = "SET due_at = clock_timestamp() + $3 FROM held"
 RELEASE = "SET token = NULL"
-EXPIRE = "UPDATE effects SET due_at = clock_timestamp(), memo = coalesce($3, memo)"
+EXPIRE = "owner = NULL, attempt = greatest(attempt - $5, 0), memo = coalesce($3, memo)"
+HASTEN = "WITH resting AS"
 RECORD = "record_outcomes_v3"
 OF_NO_CLAIM = ("commit_steps_v3", "kind IN ('timer', 'child')")
 """What writes effects, and claims none: a step, and the sweep's hand on due timers."""
@@ -40,11 +41,13 @@ class Claims:
             tokens = dict(zip(arguments[0], arguments[1], strict=True))
             for row in rows:
                 self._renewed(row["id"], tokens[row["id"]], now)
-        elif RELEASE in query:
-            for effect_id, token in zip(arguments[0], arguments[1], strict=True):
+        elif RELEASE in query or EXPIRE in query:
+            given = zip(*arguments[:2], strict=True) if RELEASE in query else [arguments[:2]]
+            for effect_id, token in given:
                 self._given_back(effect_id, token)
-        elif EXPIRE in query:
-            self._given_back(arguments[0], arguments[1])
+        elif HASTEN in query:
+            for row in rows:
+                self._hastened(row["id"], now)
         elif RECORD in query:
             self._judged(arguments, rows)
         else:
@@ -75,6 +78,11 @@ class Claims:
         held = self._held.get(effect_id)
         if held is not None and held.token == token:
             held.until = 0.0
+
+    def _hastened(self, effect_id: UUID, now: float) -> None:
+        held = self._held.get(effect_id)
+        if held is not None and held.until > now:
+            self.accuse(f"{effect_id} was made due although somebody works on it")
 
     def _recorded(self, effect_id: UUID, token: UUID) -> None:
         held = self._held.get(effect_id)
