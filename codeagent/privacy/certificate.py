@@ -34,7 +34,8 @@ REMAINS: Mapping[str, str] = {
     "backups of the key store": "they have to expire within 30 days; until then they could bring the key back",
     "backups of the database": "until they expire the password hash, digests of the address and of keys, and network "
     "addresses of what was done; nothing that was sealed can be read in them",
-    "what others were told": "runs of others in a session of several people keep what was said to them before",
+    "what others were told": "runs of others in a session of several people keep what was said to them before, and "
+    "what their models have made of a comment; where it was written before comments were kept apart, the comment",
     "what was sent or taken away": "what receivers of webhooks, servers of tools and hosts of repositories were sent; "
     "exports and artifacts that somebody has downloaded",
     "what runs have installed": "packages that other runs of the tenant use as well, until none has for a time",

@@ -16,7 +16,7 @@ from codeagent.errors import CodeAgentError, NotFound, Rejected, Unavailable
 from codeagent.eventlog.log import EventLog
 from codeagent.messages.commands import GenerateReply
 from codeagent.messages.conversation import AssistantMessage, ChatMessage, ToolCall
-from codeagent.messages.events import RunSubmitted
+from codeagent.messages.events import InputReceived, RunSubmitted
 from codeagent.messages.ids import call_stream, run_stream
 from codeagent.messages.loop_events import Compaction
 from codeagent.messages.results import ProviderResult
@@ -31,7 +31,7 @@ from codeagent.workers.deltas import DeltaSender, Send, unsent
 from codeagent.workers.effect import Work
 from codeagent.workers.ended import Ended
 from codeagent.workers.fallbacks import PATIENCE_SECONDS, Candidate, Resolve, candidates, successor
-from codeagent.workers.replayed import check_replayed
+from codeagent.workers.replayed import check_replayed, is_outlived
 from codeagent.workers.spending import Spending
 from codeagent.workers.storing import until_stored
 
@@ -184,7 +184,7 @@ class ProviderPerformer:
         """The conversation as of the command's version, kept between the calls of a run."""
         run_id, at_version = command.run_id, command.at_version
         transcript = self._transcripts.pop(run_id, None)
-        if transcript is None or transcript.version > at_version:
+        if transcript is None or transcript.version > at_version or await is_outlived(self._log, transcript):
             transcript = Transcript()
         await self._read(transcript, work.message.envelope.tenant_id, run_id, at_version)
         await check_replayed(self._log, transcript.submitted)
@@ -202,6 +202,8 @@ class ProviderPerformer:
                     raise NotFound("There is no such run.")
                 event = stored.decode()
                 transcript.add(event)
+                if isinstance(event, InputReceived) and event.comment and stored.key_id is not None:
+                    transcript.of_others.add(stored.key_id)
                 if isinstance(event, RunSubmitted) and event.replays is not None:
                     replayed = Transcript()
                     await self._read(replayed, tenant_id, event.replays.run_id, event.replays.until_version)
