@@ -15,6 +15,8 @@ from codeagent.messages.values import ApprovalRequest
 
 REJECTED = "approval_rejected"
 """Code of the `tool.call.failed` of a call that a person has refused."""
+REFUSED = "A person refused this call. It was not carried out; do not try the same in another way."
+"""What the fact says of it. The comment is its author's, and stands in their own fact alone."""
 
 
 def needed(state: RunState, call: ToolCall) -> bool:
@@ -61,7 +63,6 @@ def resume(draft: Draft, request: ApprovalRequest) -> None:
     draft.timer("deadline", deadline_at)
 
 
-def refusal(comment: str) -> str:
+def refusal(error: str, comment: str) -> str:
     """What the model is told. The comment is quoted, so that nothing in it passes for words of ours."""
-    told = "A person refused this call. It was not carried out; do not try the same in another way."
-    return f"{told} Their comment: {json.dumps(comment, ensure_ascii=False)}" if comment else told
+    return f"{error} Their comment: {json.dumps(comment, ensure_ascii=False)}" if comment else error

@@ -103,7 +103,7 @@ def _answer(draft: Draft, command: Payload) -> None:
     )
     approvals.resume(draft, request)
     if command.decision is ApprovalDecision.REJECT:
-        draft.tool_failed(call, approvals.REJECTED, approvals.refusal(command.comment))
+        draft.tool_failed(call, approvals.REJECTED, approvals.REFUSED, approval_id=command.approval_id)
         _advance(draft)
     else:
         calls.start(draft, call)

@@ -211,9 +211,15 @@ class Draft:
         )
 
     def tool_failed(
-        self, call: ToolCall, code: str, error: str, result: results.SandboxResult | McpResult | None = None
+        self,
+        call: ToolCall,
+        code: str,
+        error: str,
+        result: results.SandboxResult | McpResult | None = None,
+        approval_id: str | None = None,
     ) -> None:
-        """`result` is given where somebody was asked, and did not carry the call out."""
+        """`result` is given where somebody was asked, and did not carry the call out; `approval_id` where a person was,
+        and refused it."""
         self.emit(
             events.ToolCallFailed(
                 tool_call_id=call.id,
@@ -224,6 +230,7 @@ class Draft:
                 code=code,
                 error=error,
                 retryable=result.retryable if isinstance(result, results.SandboxResult) else None,
+                approval_id=approval_id,
             )
         )
 

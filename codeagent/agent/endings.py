@@ -50,11 +50,11 @@ def overdue(state: RunState) -> Ending:
 
 
 def canceled(state: RunState) -> Ending:
+    """The reason is told where it was given, and not again: it belongs to whoever gave it, the run to somebody else."""
     cancel, parent = state.cancel, None if state.submitted is None else state.submitted.parent
-    reason = cancel.reason if cancel is not None else ""
     by_parent = cancel is not None and parent is not None and cancel.principal == parent.run_id
     told = "canceled_by_parent" if by_parent else "canceled_by_user"
-    return Ending(status=RunStatus.CANCELED, reason=told, message=reason)
+    return Ending(status=RunStatus.CANCELED, reason=told)
 
 
 def not_installed(result: results.SandboxResult) -> Ending:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import ClassVar
 
+from codeagent.agent import approvals, delegates, exchanges, guidance, mcp, tools
 from codeagent.agent import compaction as compacting
-from codeagent.agent import delegates, exchanges, guidance, mcp, tools
 from codeagent.errors import CodeAgentError
 from codeagent.messages import events
 from codeagent.messages.conversation import (
@@ -68,6 +68,10 @@ class Transcript:
     """As the run's stream has it."""
     delegated_usd: Decimal = Decimal(0)
     """What its children have spent."""
+    comments: dict[str, str] = field(default_factory=dict)
+    """What persons have written who were asked, by the approval."""
+    of_others: set[str] = field(default_factory=set)
+    """Ids of the keys that these are sealed with: whoever keeps a transcript has to forget it with any of them."""
 
     @property
     def spender(self) -> events.RunSubmitted | None:
@@ -93,10 +97,12 @@ class Transcript:
                 self._say(
                     ToolMessage(tool_call_id=event.tool_call_id, name=event.name, text=event.output, is_error=failed)
                 )
+            case events.InputReceived():
+                self.comments[event.approval_id] = event.comment
             case events.ToolCallFailed():
-                self._say(
-                    ToolMessage(tool_call_id=event.tool_call_id, name=event.name, text=event.error, is_error=True)
-                )
+                # Facts of before have the comment in their text, and name no approval.
+                text = approvals.refusal(event.error, self.comments.get(event.approval_id or "", ""))
+                self._say(ToolMessage(tool_call_id=event.tool_call_id, name=event.name, text=text, is_error=True))
             case SubagentEnded():
                 self.delegated_usd += event.cost_usd
             case RunNudged():
@@ -111,6 +117,7 @@ class Transcript:
     def follow(self, replayed: Transcript) -> None:
         """Begins with what was said in the run that this one replays, as it was; its task and guidance are its own."""
         self.counts_from = replayed.counts_from + replayed.version
+        self.of_others |= replayed.of_others
         self.turns, self.checkpoint = list(replayed.turns), replayed.checkpoint
 
     def _say(self, turn: exchanges.Turn) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from codeagent.agent import delegation, endings, mcp_calls, verification
+from codeagent.agent.earlier import as_now
 from codeagent.agent.state import RunState, evolve
 from codeagent.errors import Rejected, Unreadable
 from codeagent.messages import commands, events, results
@@ -95,7 +96,8 @@ def steps_of(recorded: Sequence[Message]) -> tuple[RecordedStep, ...]:
 
 
 def _facts(batch: Sequence[Message]) -> list[Event]:
-    return [message.data for message in batch if isinstance(message.data, Event)]
+    facts = [message.data for message in batch if isinstance(message.data, Event)]
+    return [as_now(fact, facts[0]) for fact in facts]
 
 
 def _message(first: Message, told: _Told) -> Message:

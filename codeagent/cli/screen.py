@@ -124,8 +124,9 @@ class Screen:
     def _on_run_input_expired(self, _: dict[str, Any]) -> None:
         self._line("[red]  nobody answered in time[/]")
 
-    def _on_run_cancel_requested(self, _: dict[str, Any]) -> None:
-        self._line("[yellow]cancel requested[/]")
+    def _on_run_cancel_requested(self, data: dict[str, Any]) -> None:
+        reason = f": {_safe(data['reason'])}" if data["reason"] else ""
+        self._line(f"[yellow]cancel requested[/]{reason}")
 
     def _on_subagent_started(self, data: dict[str, Any]) -> None:
         self._line(f"[yellow]  handed to {_safe(data['agent'])}[/] [dim]{_safe(data['child_run_id'])}[/]")

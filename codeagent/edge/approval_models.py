@@ -37,7 +37,7 @@ class ApprovalModel(BaseModel):
     answered_at: datetime | None
 
     @classmethod
-    def of(cls, run_id: str, approval: Approval) -> Self:
+    def of(cls, run_id: str, approval: Approval, comment: str = "") -> Self:
         request = approval.request
         return cls(
             id=request.approval_id,
@@ -45,7 +45,7 @@ class ApprovalModel(BaseModel):
             status=approval.status,
             **request.model_dump(exclude={"approval_id"}),
             decision=approval.decision,
-            comment=approval.comment,
+            comment=comment,
             answered_by=approval.answered_by,
             answered_at=approval.answered_at,
         )

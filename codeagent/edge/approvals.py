@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from codeagent.edge import preferences
 from codeagent.edge.accept import accept_answer, answer_id, idempotency_key
 from codeagent.edge.answers import answer
 from codeagent.edge.approval_models import ApprovalModel, ApprovalPage
-from codeagent.edge.context import ApprovalWriter, Context, RunReader
+from codeagent.edge.context import ApprovalWriter, Context, EdgeContext, RunReader
 from codeagent.edge.models import AnswerBody
 from codeagent.edge.pages import Limit, page_answer
 from codeagent.edge.parameters import IDEMPOTENCY_KEY, IF_MATCH_REQUIRED, PREFER, taking
@@ -51,7 +52,9 @@ async def list_approvals(
         begin = places[cursor]
     shown = known[begin : begin + limit]
     following = shown[-1].request.approval_id if begin + limit < len(known) else None
-    page = ApprovalPage(items=[ApprovalModel.of(run_id, approval) for approval in shown], next_cursor=following)
+    comments = await asyncio.gather(*(context.views.comment(view, approval) for approval in shown))
+    items = [ApprovalModel.of(run_id, *each) for each in zip(shown, comments, strict=True)]
+    page = ApprovalPage(items=items, next_cursor=following)
     return page_answer(page, f"/v1/runs/{run_id}/approvals", limit=limit, cursor=following, version=view.version)
 
 
@@ -61,7 +64,7 @@ async def list_approvals(
 async def get_approval(run_id: str, approval_id: str, context: Context, caller: RunReader) -> Response:
     """What is asked, and what became of it. The ETag is that of the run, which an answer has to name."""
     view = await context.views.get(caller.tenant_id, run_id)
-    return _answer(view, _found(view, approval_id), 200)
+    return await _answer(context, view, _found(view, approval_id), 200)
 
 
 @router.post(
@@ -95,7 +98,7 @@ async def answer_approval(
     approval = _found(view, approval_id)
     command_id = str(answer_id(caller, run_id, approval_id, key))
     if approval.command_id == command_id:
-        return _repeated(view, approval, body)
+        return await _repeated(context, view, approval, body)
     _check_open(approval)
     check_match(decided_on, view.version)
     await accept_answer(context, caller, view, approval_id, body, key)
@@ -105,7 +108,7 @@ async def answer_approval(
         approval = _found(view, approval_id)
         if not approval.pending and approval.command_id != command_id:
             raise _too_late(approval)
-    return _answer(view, approval, 202 if approval.pending else 200, applied=wanted.applied())
+    return await _answer(context, view, approval, 202 if approval.pending else 200, applied=wanted.applied())
 
 
 def _found(view: RunView, approval_id: str) -> Approval:
@@ -132,18 +135,27 @@ def _too_late(approval: Approval) -> Conflict:
     )
 
 
-def _repeated(view: RunView, approval: Approval, body: AnswerBody) -> Response:
+async def _repeated(context: EdgeContext, view: RunView, approval: Approval, body: AnswerBody) -> Response:
     """The answer under this Idempotency-Key is in the log."""
-    if (approval.decision, approval.comment) != (body.decision, body.comment):
+    if (approval.decision, await context.views.comment(view, approval)) != (body.decision, body.comment):
         raise InvalidInput("This Idempotency-Key was used for another answer.", code="idempotency_key_reused")
     metrics.IDEMPOTENCY_REPLAYS.inc()
-    return _answer(view, approval, 200, repeated=True)
+    return await _answer(context, view, approval, 200, repeated=True)
 
 
-def _answer(view: RunView, approval: Approval, status: int, *, applied: str = "", repeated: bool = False) -> Response:
+async def _answer(
+    context: EdgeContext,
+    view: RunView,
+    approval: Approval,
+    status: int,
+    *,
+    applied: str = "",
+    repeated: bool = False,
+) -> Response:
     headers: dict[str, str] = {}
     if applied:
         headers |= {"Preference-Applied": applied, "Vary": "Prefer"}
     if repeated:
         headers["Idempotent-Replayed"] = "true"
-    return answer(ApprovalModel.of(view.run_id, approval), status, version=view.version, headers=headers)
+    model = ApprovalModel.of(view.run_id, approval, await context.views.comment(view, approval))
+    return answer(model, status, version=view.version, headers=headers)

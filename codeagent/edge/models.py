@@ -236,12 +236,13 @@ class RunModel(BaseModel):
     updated_at: datetime | None
 
     @classmethod
-    def of(cls, view: RunView) -> Self:
+    def of(cls, view: RunView, reason: str = "") -> Self:
+        """`reason` is why the run was canceled, in the words of whoever did."""
         return cls(
             id=view.run_id,
             status=view.status,
             status_reason=view.status_reason,
-            message=view.message,
+            message=view.message or reason,
             version=view.version,
             task=view.task,
             agent=view.agent,

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from codeagent.edge.answers import PRIVATE
-from codeagent.edge.context import Context, RunReader
+from codeagent.edge.context import Context, EdgeContext, RunReader
 from codeagent.edge.models import RunModel
 from codeagent.edge.preconditions import etag
 from codeagent.edge.problems import errors_of
 from codeagent.edge.state_models import RunChanges
+from codeagent.projections.view import RunView
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["runs"], responses=errors_of(400, 401, 403, 404, 422, 503))
 
@@ -29,7 +30,7 @@ async def get_run_state(run_id: str, context: Context, caller: RunReader, at: Ne
     """The run after its first `at` events, which is what it was seen as then. A version that it does not have yet is
     400 `cursor_past_head`. What a version was stays what it was."""
     view = await context.views.at(caller.tenant_id, run_id, at)
-    return _json(RunModel.of(view), {"ETag": etag(view.version)})
+    return _json(await _shown(context, view), {"ETag": etag(view.version)})
 
 
 @router.get("/changes", response_model=RunChanges, summary="What has changed between two versions of a run")
@@ -44,7 +45,11 @@ async def get_run_changes(
     are. What happened in between is in `/events`."""
     before = await context.views.at(caller.tenant_id, run_id, since)
     after = await context.views.at(caller.tenant_id, run_id, until)
-    return _json(RunChanges.between(RunModel.of(before), RunModel.of(after)), {})
+    return _json(RunChanges.between(await _shown(context, before), await _shown(context, after)), {})
+
+
+async def _shown(context: EdgeContext, view: RunView) -> RunModel:
+    return RunModel.of(view, await context.views.reason(view))
 
 
 def _json(model: RunModel | RunChanges, headers: dict[str, str]) -> Response:

@@ -95,9 +95,9 @@ async def submitted(request: Request, caller: Principal, body: RunBody | ReplayO
         view = RunView(run_id, caller.tenant_id)
         view.ordered(accepted.command, accepted.at)
     if not wanted.wait_seconds:
-        return _run_response(view, 202, headers, wanted)
+        return await _run_response(context, view, 202, headers, wanted)
     view = await until(has_ended, context, exchange, caller, view, wanted.wait_seconds)
-    return _run_response(view, 200 if view.status.terminal else 202, headers, wanted)
+    return await _run_response(context, view, 200 if view.status.terminal else 202, headers, wanted)
 
 
 def _preferences(exchange: Exchange, request: Request) -> Preferences:
@@ -105,10 +105,15 @@ def _preferences(exchange: Exchange, request: Request) -> Preferences:
     return preferences.parse(request.headers.getlist("prefer") if b"prefer" in exchange.asked else ())
 
 
-def _run_response(
-    view: RunView, status: int, headers: dict[str, str], wanted: Preferences = preferences.NONE
+async def _run_response(
+    context: EdgeContext,
+    view: RunView,
+    status: int,
+    headers: dict[str, str],
+    wanted: Preferences = preferences.NONE,
 ) -> Response:
-    content = b"" if wanted.minimal else RunModel.of(view).model_dump_json().encode()
+    model = None if wanted.minimal else RunModel.of(view, await context.views.reason(view))
+    content = b"" if model is None else model.model_dump_json().encode()
     told = {"ETag": etag(view.version), "Cache-Control": PRIVATE, "Vary": "Prefer", **headers}
     if wanted is not preferences.NONE and (applied := wanted.applied()):
         told["Preference-Applied"] = applied
@@ -179,7 +184,9 @@ async def get_run(run_id: str, request: Request, context: Context, caller: RunRe
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": PRIVATE, "Vary": "Prefer"})
     # A client that asks for a representation gets one, whatever it prefers to be spared after a change.
     wanted = Preferences(wanted.wait_seconds)
-    return _run_response(view, 202 if wanted.wait_seconds and not view.status.terminal else 200, {}, wanted)
+    return await _run_response(
+        context, view, 202 if wanted.wait_seconds and not view.status.terminal else 200, {}, wanted
+    )
 
 
 @router.post(
@@ -204,11 +211,11 @@ async def cancel_run(
     if (decided_on := exchange.header(b"if-match")) is not None and decided_on.strip():
         check_match(decided_on, view.version)
     if view.status is RunStatus.CANCELED:
-        return _run_response(view, 202, {}, wanted)
+        return await _run_response(context, view, 202, {}, wanted)
     if view.status.terminal:
         raise Conflict(f"The run has already ended ({view.status}).", code="invalid_state_transition")
     await accept_cancel(context, caller, view, body.reason if body is not None else "")
-    return _run_response(view, 202, {"Location": f"/v1/runs/{run_id}"}, wanted)
+    return await _run_response(context, view, 202, {"Location": f"/v1/runs/{run_id}"}, wanted)
 
 
 @router.get(

@@ -16,7 +16,11 @@ from codeagent.errors import NotFound, Rejected
 from codeagent.eventlog.accept import StoredSubmission, SubmissionLedger
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.messages.commands import SubmitRun
+from codeagent.messages.envelope import Event
+from codeagent.messages.events import CancelRequested, InputReceived
 from codeagent.messages.ids import parse_typed_id, run_stream
+from codeagent.messages.values import RunStatus
+from codeagent.projections.approvals import Approval
 from codeagent.projections.view import RunView
 from codeagent.subjects.key import Erased
 from codeagent.telemetry import metrics
@@ -136,6 +140,22 @@ class RunViews:
             if view.version == version:
                 break
         return view
+
+    async def comment(self, view: RunView, approval: Approval) -> str:
+        """What was written with an answer; nothing once its author is erased."""
+        event = await self._said(view, approval.comment_at)
+        return event.comment if isinstance(event, InputReceived) else ""
+
+    async def reason(self, view: RunView) -> str:
+        """Why the run was canceled, as whoever canceled it has written; nothing once they are erased."""
+        event = await self._said(view, view.reason_at) if view.status is RunStatus.CANCELED else None
+        return event.reason if isinstance(event, CancelRequested) else ""
+
+    async def _said(self, view: RunView, version: int | None) -> Event | None:
+        if version is None:
+            return None
+        found = await self._log.read_stream(view.tenant_id, run_stream(view.run_id), version - 1, 1)
+        return found[0].decode() if found else None
 
     async def _read(self, snapshot: Snapshot, tenant_id: str) -> None:
         view = snapshot.view

@@ -12,6 +12,7 @@ from codeagent.eventlog.database import Connection, Database, Row
 from codeagent.eventlog.sealing import open_events
 from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.messages.values import ENDING_EVENTS
+from codeagent.subjects.keys import SubjectKeys
 
 _NAMES = (
     "stream_id", "stream_version", "event_id", "event_type", "schema_version", "tenant_id", "key_id", "data",
@@ -62,6 +63,11 @@ class EventLog:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._reads: Batcher[tuple[str, int, int], list[StoredEvent]] = Batcher(self._read_many, most=20, lanes=4)
+
+    @property
+    def subjects(self) -> SubjectKeys:
+        """The keys that what it reads is opened with."""
+        return self._database.subjects
 
     async def read_stream(self, stream_id: str, after: int = 0, limit: int = 500) -> Sequence[StoredEvent]:
         """Events with a version above `after`, in order, at most `limit`."""

@@ -159,7 +159,8 @@ class ToolCallCompleted(Event):
 
 class ToolCallFailed(Event):
     """The tool did not run: the call was malformed, or the sandbox failed. The model is told `error`. `retryable` is
-    set where the sandbox failed: whether the same may succeed another time."""
+    set where the sandbox failed: whether the same may succeed another time. `approval_id` is set where a person has
+    refused the call: what they have written is in their `run.input_received`, and the model is told that as well."""
 
     NAME: ClassVar[str] = "tool.call.failed"
 
@@ -171,6 +172,7 @@ class ToolCallFailed(Event):
     code: str
     error: Annotated[str, Personal("the agent's work", "may hold what is in the repository")]
     retryable: bool | None = Field(default=None, exclude_if=absent)
+    approval_id: str | None = Field(default=None, exclude_if=absent)
 
 
 class ArtifactCreated(Event):
@@ -260,6 +262,8 @@ class RunFailed(RunEnded):
 
 
 class RunCanceled(RunEnded):
+    """Why is in `run.cancel_requested`, which is that of whoever canceled it."""
+
     NAME: ClassVar[str] = "run.canceled"
 
 

@@ -36,6 +36,8 @@ REMAINS: Mapping[str, str] = {
     "was made of it there; a replay keeps its task",
     "backups of the database": "until they expire the password hash, digests of the address and of keys, and network "
     "addresses of what was done; nothing that was sealed can be read in them",
+    "what others were told": "what models have made of a comment in runs of others; the comment itself where it was "
+    "written before comments were kept apart",
     "what was sent or taken away": "what receivers of webhooks, servers of tools and hosts of repositories were sent; "
     "exports and artifacts that somebody has downloaded",
     "what runs have installed": "packages that other runs of the tenant use as well, until none has for a time",

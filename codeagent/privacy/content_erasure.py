@@ -3,7 +3,7 @@
     1 close the key       nothing new is sealed for the subject, anywhere, after `CACHE_SECONDS`
     2 end their runs      canceled like any other, and waited for
     3 empty the ledgers   effects, messages, submissions, dead letters, cached replies
-    4 remove artifacts    that no fact of anybody else names
+    4 remove artifacts    that no fact of anybody else names, and recorded calls of others that tell what was answered
     5 shred the key       from here on nobody can read it, nor any copy of the log; a fact
     6 null the content    of every event; hashes and proofs still hold
     7 certify             what was done and what remains, signed
@@ -25,6 +25,8 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.hashing import digest_of
+from codeagent.eventlog.unreadable import readable
+from codeagent.messages.calls import CallEnded
 from codeagent.messages.commands import CancelRun
 from codeagent.messages.envelope import Envelope
 from codeagent.messages.ids import derived_uuid, erasure_stream
@@ -80,6 +82,7 @@ class ContentErasure:
             return False
         if clock.now() < erasure.shredded_at + self._settled_after:
             return False
+        await self._remove_recordings(erasure)  # those of calls that were at work, too
         while await tables.erase_sealed(self._database, erasure):
             pass
         await self._remove_artifacts(erasure, last=True)  # those that late facts would have named, too
@@ -147,8 +150,19 @@ class ContentErasure:
         counts["runs_canceled"] = len(erasure.runs)
         counts["events"] = await tables.sealed_events(self._database, erasure)
         erasure.counts.update(counts)
+        await self._remove_recordings(erasure)
         await self._remove_artifacts(erasure, last=False)
         return True
+
+    async def _remove_recordings(self, erasure: Erasure) -> None:
+        """Recorded calls in runs of others, which tell what the subject had answered there."""
+        counts, after = erasure.counts, 0
+        while found := await tables.calls_told(self._database, erasure, after, tables.BATCH):
+            after = found[-1].global_position
+            ended = [readable(stored, "erasure") for stored in found]
+            asked = {call.request_digest for call in ended if isinstance(call, CallEnded) and call.recorded}
+            gone = await self._remove(erasure.tenant_id, sorted(asked))
+            counts["artifacts"] = counts.get("artifacts", 0) + len(gone)
 
     async def _remove_artifacts(self, erasure: Erasure, *, last: bool) -> None:
         """What is gone and counted is not counted again: names are forgotten with the files. What somebody else is at

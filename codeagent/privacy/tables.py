@@ -12,6 +12,9 @@ import orjson
 
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Change
+from codeagent.eventlog.log import COLUMNS
+from codeagent.eventlog.sealing import open_events
+from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.messages.ids import INSTALLATION
 from codeagent.messages.values import ENDING_EVENTS
 from codeagent.projections.artifact_references import ANYTHING
@@ -179,6 +182,25 @@ async def forget_references(database: Database, erasure: Erasure, digests: Seque
 async def forget_unopened(database: Database, erasure: Erasure) -> None:
     """That some facts of the subject's could not be opened: what they may have named went with their content."""
     await database.write("DELETE FROM artifact_references WHERE key_id = $1 AND digest = $2", erasure.key_id, ANYTHING)
+
+
+async def calls_told(database: Database, erasure: Erasure, after: int, most: int) -> list[StoredEvent]:
+    """Ends of model calls beyond a place in the log, in runs of others: those in which the subject has answered
+    something with a comment, after that, and those that replay one of them."""
+    rows = await database.fetch(
+        f"""WITH RECURSIVE told AS (
+               SELECT metadata ->> 'runid' AS run_id, min(global_position) AS since FROM events
+               WHERE key_id = $1 AND sealed IS NOT NULL AND event_type = 'run.input_received' GROUP BY 1
+               UNION
+               SELECT r.run_id, t.since FROM runs r JOIN told t ON r.replays_run_id = t.run_id)
+           SELECT {COLUMNS} FROM events e JOIN told t ON e.metadata ->> 'runid' = t.run_id
+           WHERE e.event_type = 'provider.call.ended' AND e.sealed IS NOT NULL AND e.key_id <> $1
+               AND e.global_position > greatest(t.since, $2) ORDER BY e.global_position LIMIT $3""",  # noqa: S608
+        erasure.key_id,
+        after,
+        most,
+    )
+    return await open_events(database.subjects, [from_row(row) for row in rows])
 
 
 async def erase_sealed(database: Database, erasure: Erasure) -> int:

@@ -24,12 +24,14 @@ class ApprovalStatus(StrEnum):
 
 @dataclass(slots=True)
 class Approval:
-    """One request, and its answer. `command_id` is the id of the `run.answer` that was the first to arrive."""
+    """One request, and its answer. `command_id` is the id of the `run.answer` that was the first to arrive, and
+    `comment_at` the version of the fact that has a comment with it: that is its author's, goes with them, and is read
+    when it is shown."""
 
     request: ApprovalRequest
     status: ApprovalStatus = ApprovalStatus.PENDING
     decision: ApprovalDecision | None = None
-    comment: str = ""
+    comment_at: int | None = None
     answered_by: str | None = None
     answered_at: datetime | None = None
     command_id: str | None = None
@@ -75,7 +77,7 @@ class Approvals:
             return
         rejected = event.decision is ApprovalDecision.REJECT
         approval.status = ApprovalStatus.REJECTED if rejected else ApprovalStatus.ALLOWED
-        approval.decision, approval.comment = event.decision, event.comment
+        approval.decision, approval.comment_at = event.decision, stored.version if event.comment else None
         approval.answered_by, approval.answered_at = event.principal, stored.occurred_at
         approval.command_id = stored.metadata.get("causationid")
 

@@ -56,6 +56,9 @@ class RunView:
     cost_usd: Decimal = Decimal(0)
     artifacts: list[Artifact] = field(default_factory=list)
     cancel_requested_at: datetime | None = None
+    reason_at: int | None = None
+    """The version of the fact that says why it was canceled, where one does. As comments on approvals the reason is its
+    author's: a fold, which is kept for the run's owner, has neither."""
     deadline_at: datetime | None = None
     """None before the run has begun, and while it waits for a person: no deadline runs then."""
     fingerprint: str = ""
@@ -120,10 +123,11 @@ class RunView:
             case events.InputRequired() | events.RunResumed():
                 self._waits(event)
             case events.CancelRequested():
-                self.cancel_requested_at = at
+                self.cancel_requested_at, self.reason_at = at, self.version if event.reason else None
             case events.RunEnded():
                 self.status_reason = event.status_reason
-                self.message = event.message
+                # Of one that was canceled, facts of before say the reason again.
+                self.message = "" if isinstance(event, events.RunCanceled) else event.message
             case _:
                 pass
 

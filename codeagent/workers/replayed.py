@@ -1,7 +1,8 @@
-"""Whether what a run goes on with is still there to be told."""
+"""Whether what a run goes on with, or was told by others, is still there to be told."""
 
 from __future__ import annotations
 
+from codeagent.agent.prompt import Transcript
 from codeagent.eventlog.log import EventLog
 from codeagent.messages.events import RunSubmitted
 from codeagent.messages.ids import run_stream
@@ -19,3 +20,9 @@ async def check_replayed(log_reader: EventLog, run: RunSubmitted | None) -> None
                 if stored.erased:
                     raise Erased(f"What {replayed} had said was erased: nothing can go on from there.")
                 run = event
+
+
+async def is_outlived(log_reader: EventLog, transcript: Transcript) -> bool:
+    """Whether somebody was erased since who has written something in it."""
+    keys = transcript.of_others
+    return bool(keys) and any(key.shredded for key in (await log_reader.subjects.named(keys)).values())

@@ -11,10 +11,10 @@ from codeagent.agent.prompt import Transcript
 from codeagent.errors import NotFound, Unavailable
 from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.stored import StoredEvent
-from codeagent.messages.events import RunEnded, RunSubmitted
+from codeagent.messages.events import InputReceived, RunEnded, RunSubmitted
 from codeagent.messages.ids import run_stream
 from codeagent.messages.values import RunStatus, Turn
-from codeagent.workers.replayed import check_replayed
+from codeagent.workers.replayed import check_replayed, is_outlived
 
 MOST_TRANSCRIPTS = 2_000
 KEPT_SECONDS = 900.0
@@ -33,7 +33,7 @@ class Transcripts:
         """Raises `NotFound` for another tenant's run, `Unavailable` where the stream is not that long."""
         self._forget()
         _, transcript = self._kept.pop(run_id, (0.0, Transcript()))  # ours alone while it grows
-        if transcript.version > at_version:
+        if transcript.version > at_version or await is_outlived(self._log, transcript):
             transcript = Transcript()
         await self._read(transcript, tenant_id, run_id, at_version)
         await check_replayed(self._log, transcript.submitted)
@@ -57,6 +57,8 @@ class Transcripts:
                     raise NotFound("There is no such run.")
                 event = stored.decode()
                 transcript.add(event)
+                if isinstance(event, InputReceived) and event.comment and stored.key_id is not None:
+                    transcript.of_others.add(stored.key_id)
                 if isinstance(event, RunSubmitted):
                     await self._begin(transcript, tenant_id, event)
             if not events:
@@ -64,18 +66,20 @@ class Transcripts:
 
     async def _begin(self, transcript: Transcript, tenant_id: str, event: RunSubmitted) -> None:
         if event.follows:
-            transcript.history = await earlier_turns(self._log, tenant_id, event.follows)
+            runs = await self._log.read_ends([run_stream(run_id) for run_id in event.follows])
+            transcript.history = earlier_turns(tenant_id, runs)
+            transcript.of_others |= {stored.key_id for run in runs for stored in run if stored.key_id is not None}
         if event.replays is not None:
             replayed = Transcript()
             await self._read(replayed, tenant_id, event.replays.run_id, event.replays.until_version)
             transcript.follow(replayed)
 
 
-async def earlier_turns(log: EventLog, tenant_id: str, run_ids: Sequence[str]) -> tuple[Turn, ...]:
-    """What was said in earlier runs of a session, oldest first, within bounds. Nobody remembers a run whose content is
-    gone: it is read where it was said, and nowhere else."""
+def earlier_turns(tenant_id: str, runs: Sequence[Sequence[StoredEvent]]) -> tuple[Turn, ...]:
+    """What was said in earlier runs of a session, oldest first, within bounds; each run by its first and last events.
+    Nobody remembers one whose content is gone: it is read where it was said, and nowhere else."""
     turns: tuple[Turn, ...] = ()
-    for run in await log.read_ends([run_stream(run_id) for run_id in run_ids]):
+    for run in runs:
         turn = _turn([event for event in run if event.tenant_id == tenant_id and not event.erased])
         turns = turns if turn is None else extended(turns, turn)
     return turns

@@ -35,7 +35,7 @@ class Person:
 
     async def call(self, method: str, path: str, *, key: str = "", match: str = "", **more: Any) -> httpx2.Response:
         headers = ({"Idempotency-Key": key} if key else {}) | ({"If-Match": match} if match else {})
-        return await self.client.call(method, path, headers=headers, **more)
+        return await self.client.call(method, path, headers=headers | more.pop("headers", {}), **more)
 
     async def run(self, task: str, files: dict[str, str], key: str, **more: Any) -> str:
         """Submits a run on these files; its id."""

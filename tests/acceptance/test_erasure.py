@@ -33,7 +33,8 @@ from tests.servers.script import Reply, Script
 TASK, TITLE, FILE = "canary-task-7QzX", "canary-title-8RwV", "canary-file-9StU"
 REPLY, OUTPUT, KEY = "canary-reply-1AbC", "canary-output-2DeF", "canary-key-3GhI"
 EMAIL, REASON = "canary-mail-4jkl@example.org", "canary-reason-5MnO"
-CANARIES = (TASK, TITLE, FILE, REPLY, OUTPUT, KEY, EMAIL, REASON)
+COMMENT, STOPPED = "canary-comment-6PqR", "canary-stopped-7StU"
+CANARIES = (TASK, TITLE, FILE, REPLY, OUTPUT, KEY, EMAIL, REASON, COMMENT, STOPPED)
 EXPORT = "/v1/privacy/requests/{}/export"
 
 
@@ -130,6 +131,33 @@ async def lived(system: UpSystem, model_server: ModelServer, person: Person) -> 
     return run_id
 
 
+async def interfered(model_server: ModelServer, person: Person, other: Person) -> tuple[str, str]:
+    """What somebody writes in runs of others: why they refuse what one asks, and why they cancel another."""
+    model_server.script = line_writer(2)
+    asking = await other.run("ask me", {"note.txt": "another file"}, "asks", approvals={"tools": ["shell"]})
+    await answered(person, asking, {"decision": "reject", "comment": COMMENT})
+    await answered(person, asking, {"decision": "allow_once"})
+    assert (await ended(other, asking))["status"] == "completed"
+    model_server.script = talk(seconds=30)
+    stopped = await other.run("stop me", {"note.txt": "another file"}, "stops")
+    assert (await person.call("POST", f"/v1/runs/{stopped}/cancel", json={"reason": STOPPED})).status_code == 202
+    assert (await ended(other, stopped))["message"] == STOPPED
+    return asking, stopped
+
+
+async def answered(person: Person, run_id: str, said: dict[str, str]) -> None:
+    async with asyncio.timeout(60):
+        while not (asked := (await person.call("GET", f"/v1/runs/{run_id}")).json()["pending_approvals"]):
+            await asyncio.sleep(0.1)
+    path = f"/v1/runs/{run_id}/approvals/{asked[0]['id']}"
+    answer = await person.call("POST", path, key="a", match="*", json=said, headers={"Prefer": "wait=20"})
+    assert answer.status_code == 200, answer.text
+
+
+async def comments(owner: Person, run_id: str) -> set[str]:
+    return {item["comment"] for item in (await owner.call("GET", f"/v1/runs/{run_id}/approvals")).json()["items"]}
+
+
 async def certified(owner: Person, request: dict[str, Any]) -> str:
     async with asyncio.timeout(150):
         while True:
@@ -149,10 +177,14 @@ async def test_nothing_is_left_of_an_erased_person(system: UpSystem, model_serve
     model_server.script = line_writer(2)
     theirs = await other.run("another task", {"note.txt": "another file"}, "theirs")
     await ended(other, theirs)
+    asking, stopped = await interfered(model_server, person, other)
+    assert COMMENT in await comments(owner, asking)
     access = await begun(owner, "access", other.id)
     before, copy = await export_of(owner, access), await everything_of(system)
     said = await opened(system, copy)
-    assert [canary for canary in (TASK, FILE, REPLY, REASON, KEY) if canary.encode() not in said] == []
+    assert [
+        canary for canary in (TASK, FILE, REPLY, REASON, KEY, COMMENT, STOPPED) if canary.encode() not in said
+    ] == []
     secret = await raw_key(system, person.id)
     model_server.script = talk(seconds=2)
     at_work = await person.run(TASK, {"note.txt": FILE}, "third")
@@ -168,25 +200,30 @@ async def test_nothing_is_left_of_an_erased_person(system: UpSystem, model_serve
     assert told["removed"]["artifacts"] > 0
     assert (await carried_on(owner, request, "completed"))["status"] == "completed"
 
-    for each in (run_id, at_work):
-        for path in ("", "/events", "/calls", "/artifacts", "/state?at=1"):
-            gone = await owner.call("GET", f"/v1/runs/{each}{path}")
-            assert (gone.status_code, gone.json().get("code")) == (410, "erased"), f"{path}: {gone.text}"
-    listed = (await owner.call("GET", "/v1/runs")).json()["items"]
-    assert {run["task"] for run in listed if run["id"] in {run_id, at_work}} == {"[erased]"}
+    await check_gone(owner, {run_id, at_work})
+    assert await comments(owner, asking) == {""}
+    assert (await owner.call("GET", f"/v1/runs/{stopped}")).json()["message"] == ""
     assert await export_of(owner, access) == before
     assert re.findall(rb".{60}canary.{40}", await opened(system, copy)) == []
-    verified = await asyncio.to_thread(verify, system)
-    assert verified == (0, ""), verified
+    assert await asyncio.to_thread(verify, system) == (0, "")
     (system.data_dir.parent / "certificate.txt").write_text(text)
     system.stop()
-    checked = await asyncio.to_thread(command, system, "certificate", str(system.data_dir.parent / "certificate.txt"))
-    assert json.loads(checked) == told
+    certificate = str(system.data_dir.parent / "certificate.txt")
+    assert json.loads(await asyncio.to_thread(command, system, "certificate", certificate)) == told
     # What topics hold goes with their retention. Nothing else may depend on it.
     shutil.rmtree(system.data_dir / "broker")
     as_text = [secret.hex().encode(), base64.b64encode(secret)]
     found = holding(system.data_dir.parent, *(canary.encode() for canary in CANARIES), secret, *as_text)
     assert {name: held for name, held in found.items() if not name.endswith("providers.json")} == {}
+
+
+async def check_gone(owner: Person, run_ids: set[str]) -> None:
+    for each in run_ids:
+        for path in ("", "/events", "/calls", "/artifacts", "/state?at=1"):
+            gone = await owner.call("GET", f"/v1/runs/{each}{path}")
+            assert (gone.status_code, gone.json().get("code")) == (410, "erased"), f"{path}: {gone.text}"
+    listed = (await owner.call("GET", "/v1/runs")).json()["items"]
+    assert {run["task"] for run in listed if run["id"] in run_ids} == {"[erased]"}
 
 
 def command(system: UpSystem, *arguments: str) -> str:

@@ -16,13 +16,24 @@ from codeagent.eventlog.log import EventLog
 from codeagent.eventlog.step import Step
 from codeagent.messages.commands import AnswerApproval
 from codeagent.messages.envelope import Event, to_headers
-from codeagent.messages.events import InputExpired, InputReceived, RunCanceled, RunResumed
+from codeagent.messages.events import CancelRequested, InputExpired, InputReceived, RunCanceled, RunResumed
 from codeagent.messages.ids import typed_id
 from codeagent.messages.values import ApprovalDecision
 from codeagent.projections.runs import RunsProjector
+from codeagent.subjects.key import key_id_of
 from tests.integration.edge.conftest import Api
 from tests.integration.edge.test_api import body, code
-from tests.integration.eventlog.steps import APPROVAL, cause, commit_step, new_run, prepared, started, step, waiting
+from tests.integration.eventlog.steps import (
+    APPROVAL,
+    cause,
+    commit_step,
+    new_run,
+    prepared,
+    started,
+    step,
+    submitted,
+    waiting,
+)
 
 TENANT = "ten_mine"
 SECOND = typed_id("apr", UUID(int=2))
@@ -214,6 +225,35 @@ async def test_what_was_asked_before_stays_in_the_list(api: Api, asking: str) ->
     assert f'<{path}?limit=1&cursor={SECOND}>; rel="next"' == first.headers["link"]
     refused = await api.http.get(f"{path}?cursor=nonsense")
     assert (refused.status_code, code(refused)) == (400, "malformed_cursor")
+
+
+async def test_a_comment_and_a_reason_go_with_their_authors_and_not_with_the_run(api: Api) -> None:
+    """Not even an edge that has shown them shows them then, and no fold has them."""
+    run_id, author = new_run(), new_run()
+    key = await api.database.subjects.of(TENANT, author)
+
+    async def says(after: int, *facts: Event) -> None:
+        made = step(run_id, after, facts, tenant=TENANT)
+        await commit_step(api.database, replace(made, events=prepared(run_id, after, facts, made.cause, key)))
+
+    await happens(api, run_id, 0, submitted(run_id), waiting())
+    await says(2, *received("reject", author, "canary comment"))
+    await says(4, CancelRequested(principal=author, reason="canary reason"), RunCanceled())
+
+    async def shown() -> list[str]:
+        one = (await api.http.get(f"/v1/runs/{run_id}/approvals/{APPROVAL}")).json()
+        [item] = (await api.http.get(f"/v1/runs/{run_id}/approvals")).json()["items"]
+        run = (await api.http.get(f"/v1/runs/{run_id}")).json()
+        past = (await api.http.get(f"/v1/runs/{run_id}/state?at=6")).json()
+        assert (one["answered_by"], run["status"]) == (author, "canceled")
+        return [one["comment"], item["comment"], run["message"], past["message"]]
+
+    assert await shown() == ["canary comment", "canary comment", "canary reason", "canary reason"]
+    assert "canary" not in repr(await api.context.views.get(TENANT, run_id))
+    await api.database.subjects.close_for_good(TENANT, author, clock.now())
+    await api.database.subjects.shred(key_id_of(TENANT, author), clock.now())
+    await asyncio.sleep(0.06)
+    assert await shown() == [""] * 4
 
 
 async def test_what_is_not_there_is_not_found(api: Api, asking: str) -> None:

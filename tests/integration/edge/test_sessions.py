@@ -75,7 +75,8 @@ def ordered(api: Api) -> tuple[Envelope, SubmitRun]:
 async def remembered(api: Api) -> tuple[Turn, ...]:
     """What the newest run's model is told of the runs before."""
     envelope, sent = ordered(api)
-    return await earlier_turns(EventLog(api.database), envelope.tenant_id, sent.follows or ())
+    runs = await EventLog(api.database).read_ends([run_stream(run_id) for run_id in sent.follows or ()])
+    return earlier_turns(envelope.tenant_id, runs)
 
 
 class Work:

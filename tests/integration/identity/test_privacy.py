@@ -87,15 +87,18 @@ async def audited(world: World) -> None:
         pass
 
 
-def relay_of(world: World) -> Erasures:
+def relay_of(world: World, removed: list[str] | None = None) -> Erasures:
+    """`removed` is told which artifacts would go."""
     signing = SigningKey.new("log.example.com/codeagent")
 
-    async def nothing_to_remove(tenant_id: str, digests: Sequence[str]) -> Sequence[str]:
+    async def remove(tenant_id: str, digests: Sequence[str]) -> Sequence[str]:
+        if removed is not None:
+            removed.extend(digests)
         return digests
 
     content = ContentErasure(
         world.database,
-        nothing_to_remove,
+        remove,
         LogKeys(signing.verifier.name, (signing,), (signing.verifier,)),
         topic="t",
         settled_after=timedelta(0),
@@ -103,9 +106,9 @@ def relay_of(world: World) -> Erasures:
     return Erasures(world.database, content)
 
 
-async def erased(world: World) -> None:
+async def erased(world: World, removed: list[str] | None = None) -> None:
     """The relay has gone through with all erasures that have begun."""
-    erasures = relay_of(world)
+    erasures = relay_of(world, removed)
     async with asyncio.timeout(20):
         await audited(world)
         while await erasures.look():

@@ -103,6 +103,26 @@ def test_a_run_diverges_nowhere_from_itself(name: str) -> None:
     assert done.decisions == done.recorded_decisions == len(steps_of(recording(name)))
 
 
+def test_a_recording_of_before_that_repeats_what_persons_had_written_is_reproduced() -> None:
+    run = Recorded(approvals=ApprovalPolicy(tools=("shell",)))
+    run.prepared()
+    run.model(call("shell", command="ls"))
+    run.answer(ApprovalDecision.REJECT, "Not now.")
+    run.cancel()
+    run.model()
+    repeated = {
+        "tool.call.failed": {"error": "Refused. Their comment: Not now.", "approval_id": None},
+        "run.canceled": {"message": "enough"},
+    }
+    stream = [
+        replace(message, data=message.data.model_copy(update=repeated.get(message.envelope.name, {})))
+        for message in run.stream
+    ]
+    assert stream != run.stream
+    done = again(stream)
+    assert (done.decisions, done.divergences, done.not_reproduced_at) == (done.recorded_decisions, (), None)
+
+
 def test_the_replies_are_counted_with_what_they_used_and_cost() -> None:
     spent = again(recording("success")).spent
     assert (spent.replies, spent.usage.input_tokens, spent.usage.cache_read_tokens) == (4, 3_600, 1_200)
