@@ -24,6 +24,7 @@ from codeagent.edge.views import RunViews, SharedSnapshots
 from codeagent.encryption import SecretBox
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.origins import CommandOrigins
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.tickets import StreamTickets
 from codeagent.projects.git_credentials import GitCredentials
@@ -54,6 +55,7 @@ def edge_context(parts: Parts, identity: Identity, shared: SharedSnapshots) -> E
         database=parts.database,
         log=tenant_log,
         submissions=submissions,
+        origins=CommandOrigins(parts.database),
         publisher=parts.publisher,
         hand_over=parts.outbox.answer,
         store=store,
@@ -107,6 +109,14 @@ async def edge_service(settings: Settings, listener: socket.socket | None = None
     server = edge_server(settings, context, listener)
     process.start += [context.store.start, identity.start, hub.start, tail.start, traffic.start, server.start]
     # Streams are told to come back elsewhere before the server stops accepting.
-    process.stop += [hub.stop, server.stop, traffic.stop, context.submissions.close, identity.stop, tail.stop]
+    process.stop += [
+        hub.stop,
+        server.stop,
+        traffic.stop,
+        context.submissions.close,
+        context.origins.close,
+        identity.stop,
+        tail.stop,
+    ]
     process.stop.append(shared.stop)
     return finish(parts)

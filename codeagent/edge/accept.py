@@ -9,6 +9,7 @@ from uuid import UUID
 
 from codeagent import clock
 from codeagent.broker.topics import RUN_COMMANDS
+from codeagent.edge.authors import CLIENT_ADDRESS
 from codeagent.edge.context import EdgeContext
 from codeagent.edge.models import AnswerBody, RunBody
 from codeagent.edge.replayed import ReplayOrder, resolve_replay
@@ -99,6 +100,7 @@ async def accept_run(
     else:
         await context.publisher.send(RUN_COMMANDS, run_id, to_headers(envelope), encode_data(command))
         context.submissions.confirm(run_id)
+    context.origins.note(envelope, CLIENT_ADDRESS.get())
     _SUBMITTED.observe(time.perf_counter() - started)
     return AcceptedRun(run_id, envelope.time, command)
 
@@ -159,6 +161,7 @@ async def _order(context: EdgeContext, command: CancelRun | AnswerApproval, enve
         context.hand_over(row)
     else:
         await context.publisher.send(RUN_COMMANDS, envelope.key, to_headers(envelope), encode_data(command))
+    context.origins.note(envelope, CLIENT_ADDRESS.get())
 
 
 def _envelope(

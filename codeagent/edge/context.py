@@ -27,6 +27,7 @@ from codeagent.errors import CodeAgentError
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
 from codeagent.eventlog.effects import OutboxRow
+from codeagent.eventlog.origins import CommandOrigins
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.flags.evaluation import Features
 from codeagent.identity.api_keys import ApiKeys
@@ -107,6 +108,7 @@ class EdgeContext:
     database: Database
     log: TenantLog
     submissions: SubmissionLedger
+    origins: CommandOrigins
     publisher: Publisher
     hand_over: Callable[[OutboxRow], None]
     store: ArtifactStore

@@ -75,7 +75,7 @@ HOLDINGS: tuple[Holding, ...] = (
     ),
     Holding(
         "fact_origins",
-        (),
+        ("actor_id",),
         "telling from where something was done, for security",
         ("network address",),
         "180 days",

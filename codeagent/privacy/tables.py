@@ -118,11 +118,11 @@ async def remove_ledger_rows(database: Database, erasure: Erasure) -> dict[str, 
         ),
         ("snapshots", f"tenant_id = $1 AND {sealed.format('value')}", (prefix,)),
         ("response_cache", "tenant_id = $1 AND principal_id = $2", (erasure.subject_id,)),
-        # Of requests that were being answered while all access ended.
+        # Of commands, and of requests that were being answered while all access ended.
         (
             "fact_origins",
-            "tenant_id = $1 AND recorded_at > $3::timestamptz - interval '1 hour' AND EXISTS ("
-            "SELECT FROM events e WHERE e.event_id = fact_origins.event_id AND e.metadata ->> 'authid' = $2)",
+            "tenant_id = $1 AND (actor_id = $2 OR recorded_at > $3::timestamptz - interval '1 hour' AND EXISTS ("
+            "SELECT FROM events e WHERE e.event_id = fact_origins.event_id AND e.metadata ->> 'authid' = $2))",
             (erasure.subject_id, erasure.begun_at),
         ),
     )

@@ -16,6 +16,9 @@ from codeagent.projections.audit import Outcome
 
 PAGE = 500
 _EVENT = f"e.transaction_id::text, {columns('e.')}"
+_CAUSE = """CASE WHEN e.metadata ->> 'causationid' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                  THEN (e.metadata ->> 'causationid')::uuid END"""
+"""The command that led to an event, where that can be read."""
 _TESTS = {
     "actor": "actor_id = {}",
     "action": "action = {}",
@@ -140,8 +143,9 @@ def _query(tests: Sequence[str], order: str, limit: str) -> str:
             SELECT * FROM audit_events a WHERE {" AND ".join(tests)}
             ORDER BY a.occurred_at {order}, a.event_id {order} LIMIT {limit})
         SELECT {_EVENT}, p.actor_type, p.actor_id, p.action, p.resource_kind, p.resource_id, p.outcome,
-               host(o.address) AS address
+               host(coalesce(o.address, c.address)) AS address
         FROM page p JOIN events e ON e.event_id = p.event_id LEFT JOIN fact_origins o ON o.event_id = p.event_id
+             LEFT JOIN fact_origins c ON c.actor_id = p.actor_id AND c.event_id = {_CAUSE}
         ORDER BY p.occurred_at {order}, p.event_id {order}"""  # noqa: S608  constants
 
 

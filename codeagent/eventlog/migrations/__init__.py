@@ -1,4 +1,4 @@
 """The database's history, one file a version under `versions`."""
 
-HEAD = "0060"
+HEAD = "0061"
 """The newest version; a service is not ready on an older one."""

@@ -24,6 +24,7 @@ from codeagent.edge.views import RunViews
 from codeagent.encryption import SecretBox, new_key_line, parse_keys
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.origins import CommandOrigins
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.api_keys import ApiKeys
 from codeagent.identity.keys import KeyHasher
@@ -63,6 +64,7 @@ def edge_context(database: Database, folder: Path, **parts: Any) -> EdgeContext:
         "database": database,
         "log": log,
         "submissions": submissions,
+        "origins": CommandOrigins(database),
         "publisher": Publisher(KafkaConnection(NO_BROKER, "test", idempotent=False, timeout_seconds=1.0)),
         "hand_over": lambda _: None,
         "store": store,

@@ -164,7 +164,7 @@ async def test_a_hit_reserves_nothing_and_teaches_nothing_about_sizes(
     calls: Calls, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned: list[Usage] = []
-    monkeypatch.setattr(Spending, "learn", lambda _self, _run_id, _request, usage: learned.append(usage))
+    monkeypatch.setattr(Spending, "learn", lambda _self, _run_id, _label, _request, usage: learned.append(usage))
     await calls.call()
     await database.write("DELETE FROM call_reservations")
     fact, _ = await calls.call()
