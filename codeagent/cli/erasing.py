@@ -13,7 +13,9 @@ from codeagent.cli.parts import Parts
 from codeagent.cli.transparency import SIGNING_KEY, signing_keys
 from codeagent.privacy.content_erasure import ContentErasure
 from codeagent.privacy.run_retention import RunRetention
+from codeagent.privacy.stopping import RestrictedRuns
 from codeagent.relay.erasures import Erasures
+from codeagent.relay.restrictions import Restrictions
 from codeagent.relay.retention import Forget
 from codeagent.telemetry.logs import get_logger
 
@@ -29,8 +31,16 @@ def retire_runs(parts: Parts) -> dict[str, Forget]:
     return {} if days is None else {"run_content": RunRetention(parts.database, timedelta(days=days)).forget}
 
 
+def _stop_restricted(parts: Parts) -> None:
+    restrictions = Restrictions(RestrictedRuns(parts.database, topic=RUN_COMMANDS))
+    parts.process.start.append(restrictions.start)
+    parts.process.stop.insert(0, restrictions.stop)
+
+
 def erase(parts: Parts) -> None:
-    """Adds it to a process, where there is a key to sign certificates with."""
+    """Adds it to a process, where there is a key to sign certificates with, and what ends the runs of those who are
+    restricted."""
+    _stop_restricted(parts)
     if SIGNING_KEY not in parts.secrets:
         log.warning("erasures.off", reason="there is no key to sign certificates with")
         return

@@ -95,7 +95,7 @@ async def change_privacy_request(
     """From `received` to `in_progress`, and from there to `completed` or `rejected`.
 
     With `in_progress` a restriction holds, and an erasure has removed the identity and ended all access: both within a
-    second, in one transaction. What the subject has left in the log is erased within a minute after that, once their
+    second, in one transaction. Runs of the user are canceled within seconds. What the subject has left in the log is erased within a minute after that, once their
     runs have been stopped. An erasure cannot be `completed` before, nor as long as `result.remaining` names anything.
     An erasure of one who is under a legal hold does not begin (409 `legal_hold`).
     With `due_at` and a `reason` a request gets more time, once, up to three months from its receipt.

@@ -62,6 +62,7 @@ PROJECTION_LAG = _gauge(
 CANARY_ROLLBACKS = _counter("codeagent_canary_rollbacks_total", "Canaries rolled back, by their bound", ("metric",))
 KEYS_SHREDDED = _counter("codeagent_privacy_keys_shredded_total", "Subjects whose content was erased")
 ERASURE_AGE = _gauge("codeagent_privacy_erasure_age_seconds", "Age of the oldest erasure that is not completed")
+CONTENT_DUE = _gauge("codeagent_privacy_content_due_seconds", "For how long the oldest content of a run has been due")
 PROJECTION_SAMPLES = _counter("codeagent_projection_samples_total", "Runs held against what is kept of them")
 PROJECTION_MISMATCHES = _counter(
     "codeagent_projection_mismatches_total",
