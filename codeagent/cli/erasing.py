@@ -13,8 +13,10 @@ from codeagent.cli.parts import Parts
 from codeagent.cli.transparency import SIGNING_KEY, signing_keys
 from codeagent.privacy.content_erasure import ContentErasure
 from codeagent.privacy.run_retention import RunRetention
+from codeagent.privacy.stopping import RestrictedRuns
 from codeagent.relay.breaches import BreachClock
 from codeagent.relay.erasures import Erasures
+from codeagent.relay.restrictions import Restrictions
 from codeagent.relay.retention import Forget
 from codeagent.telemetry.logs import get_logger
 
@@ -30,11 +32,19 @@ def retire_runs(parts: Parts) -> dict[str, Forget]:
     return {} if days is None else {"run_content": RunRetention(parts.database, timedelta(days=days)).forget}
 
 
+def _stop_restricted(parts: Parts) -> None:
+    restrictions = Restrictions(RestrictedRuns(parts.database, topic=RUN_COMMANDS))
+    parts.process.start.append(restrictions.start)
+    parts.process.stop.insert(0, restrictions.stop)
+
+
 def erase(parts: Parts) -> None:
-    """Adds erasures to a process, where there is a key to sign certificates with, and the clock of breaches."""
+    """Adds erasures to a process, where there is a key to sign certificates with, what ends the runs of those who are
+    restricted, and the clock of breaches."""
     clock = BreachClock(parts.database)
     parts.process.start.append(clock.start)
     parts.process.stop.insert(0, clock.stop)
+    _stop_restricted(parts)
     if SIGNING_KEY not in parts.secrets:
         log.warning("erasures.off", reason="there is no key to sign certificates with")
         return

@@ -95,9 +95,9 @@ async def change_privacy_request(
     """From `received` to `in_progress`, and from there to `completed` or `rejected`.
 
     With `in_progress` a restriction holds, and an erasure has removed the identity and ended all access: both within a
-    second, in one transaction. What the subject has left in the log is erased within a minute after that, once their
-    runs have been stopped. An erasure cannot be `completed` before, nor as long as `result.remaining` names anything.
-    An erasure of one who is under a legal hold does not begin (409 `legal_hold`).
+    second, in one transaction. Runs of the user are canceled within seconds, and once they have stopped, what the
+    subject has left in the log is erased within a minute. An erasure cannot be `completed` before, nor as long as
+    `result.remaining` names anything. An erasure of one who is under a legal hold does not begin (409 `legal_hold`).
     With `due_at` and a `reason` a request gets more time, once, up to three months from its receipt.
     """
     request = await _matched(context, caller, request_id, if_match)
@@ -150,8 +150,10 @@ async def lift_restriction(
 )
 async def export_subject_data(request_id: str, context: Context, caller: PrivacyOfficer) -> Response:
     """For requests of the kinds `access` and `portability` that are in progress or completed: user record, logins, API
-    keys' metadata, service accounts they made, runs they submitted with tasks and results, and the audit's lines about
-    them; nothing of others. That it was taken is written down. Artifacts are named by digest, to be fetched apart."""
+    keys' metadata, service accounts they made, runs that they submitted and that were started for those, each with all
+    that was said in it (`events`), what they have written in runs of others and elsewhere, and the audit's lines about
+    them; nothing of others. An event that cannot be read says so (`unreadable`) and ends nothing. That it was taken is
+    written down. Artifacts are named by digest, to be fetched apart."""
     requests = _requests(context)
     request = await requests.exported(author_of(caller), await requests.find(caller.tenant_id, request_id))
     box = None if context.users is None else context.users.box

@@ -22,18 +22,16 @@ from uuid import UUID
 from codeagent import clock
 from codeagent.eventlog.accept import SubmissionLedger
 from codeagent.eventlog.database import Database
-from codeagent.eventlog.effects import OutboxRow
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.hashing import digest_of
 from codeagent.eventlog.unreadable import readable
 from codeagent.messages.calls import CallEnded
-from codeagent.messages.commands import CancelRun
-from codeagent.messages.envelope import Envelope
 from codeagent.messages.ids import derived_uuid, erasure_stream
 from codeagent.messages.privacy_events import ErasureCertified, SubjectErased
 from codeagent.privacy import tables
 from codeagent.privacy.certificate import certificate
 from codeagent.privacy.holds import is_held
+from codeagent.privacy.stopping import stop_order
 from codeagent.privacy.tables import Erasure
 from codeagent.projections.artifact_references import ArtifactReferences, under_way
 from codeagent.subjects.keys import CACHE_SECONDS
@@ -115,30 +113,16 @@ class ContentErasure:
 
     async def _is_quiet(self, erasure: Erasure, closed_at: datetime) -> bool:
         """Whether nothing of the subject is at work. What is, is asked to stop."""
-        runs = await tables.runs_at_work(self._database, erasure)
+        assert erasure.key_id is not None
+        runs = await tables.runs_at_work(self._database, erasure.tenant_id, erasure.key_id, erasure.runs)
         fresh = [run_id for run_id in runs if run_id not in erasure.runs]
         for run_id in fresh:  # before they are noted: an order that is written twice is one
-            await self._ledger.enqueue(self._cancel(erasure, run_id))
+            order = stop_order(self._topic, erasure.tenant_id, run_id, _named(erasure, run_id), "erasure")
+            await self._ledger.enqueue(order)
         if fresh:
             erasure.runs.extend(fresh)
             await tables.note(self._database, erasure, runs=erasure.runs)
         return not runs and clock.now() >= closed_at + self._settled_after
-
-    def _cancel(self, erasure: Erasure, run_id: str) -> OutboxRow:
-        command = CancelRun(run_id=run_id)
-        envelope = Envelope(
-            id=_named(erasure, run_id),
-            name=command.NAME,
-            version=command.VERSION,
-            source=f"/tenants/{erasure.tenant_id}/erasures/{erasure.id}",
-            time=clock.now(),
-            tenant_id=erasure.tenant_id,
-            key=run_id,
-            correlation_id=derived_uuid(run_id, "submit"),
-            actor_type="system",
-            actor_id="erasure",
-        )
-        return OutboxRow(envelope.id, self._topic, envelope, command)
 
     async def _emptied(self, erasure: Erasure) -> bool:
         """Whether ledgers and files are rid of the subject. Not before the list of artifacts is complete."""

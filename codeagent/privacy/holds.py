@@ -38,7 +38,7 @@ class Holds:
         """Waits for what is being removed this moment; nothing is, once it has returned. A repeat changes nothing.
         Raises `NotFound` for what is no user of the tenant."""
         async with self._control.change(author) as change:
-            await change.rows(f"SELECT pg_advisory_xact_lock({_OF})", author.tenant_id)
+            await await_removals(change, author.tenant_id)
             known_id = parse_typed_id("usr", subject_id) is not None
             if not known_id or not await change.rows("SELECT FROM users WHERE id = $1", subject_id):
                 raise NotFound("There is no such user.")
@@ -78,6 +78,11 @@ class Holds:
         )
         found = [_hold(row) for row in rows]
         return page_of(found, limit, lambda hold: format_time_cursor(hold.created_at, hold.subject_id))
+
+
+async def await_removals(change: Change, tenant_id: str) -> None:
+    """Waits for what is being removed this moment; nothing is until the end of the transaction."""
+    await change.rows(f"SELECT pg_advisory_xact_lock({_OF})", tenant_id)
 
 
 async def is_held(change: Change, tenant_id: str, subject_id: str) -> bool:

@@ -98,7 +98,7 @@ HOLDINGS: tuple[Holding, ...] = (
         ("tasks and messages of runs, sealed", ID_ONLY),
         f"{AS_LONG_AS_THE_LOG}; content of runs as long as CODEAGENT_RUN_CONTENT_DAYS says",
         "the key of the content shredded, the content removed; that something was done, and when, stays",
-        "audit and runs",
+        "runs, written_elsewhere and audit",
     ),
     Holding(
         "runs",

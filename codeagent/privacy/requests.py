@@ -173,7 +173,7 @@ class PrivacyRequests:
                 await check_not_held(change, author.tenant_id, request.subject_id)
                 result = await erase(change, request.id, request.subject_id, self._policy)
             elif request.kind is PrivacyKind.RESTRICTION:
-                result = await restrict(change, request.subject_id, self._policy)
+                result = await restrict(change, author.tenant_id, request.subject_id, self._policy)
             fact = PrivacyRequestStarted(request_id=request.id)
             return await _changed(change, request, fact, status="in_progress", result=orjson.dumps(result).decode())
 

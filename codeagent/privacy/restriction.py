@@ -1,4 +1,5 @@
-"""Restriction of processing (Art. 18): a user who can neither log in nor have anything done, and is kept whole."""
+"""Restriction of processing (Art. 18): a user who can neither log in nor have anything done, and is kept whole: what is
+at work for them ends (`stopping`), and no policy takes their content (`held_subjects` in the database)."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from codeagent.identity.users import next_version
 from codeagent.messages.identity_events import Revoked
 from codeagent.messages.ids import user_stream
 from codeagent.messages.privacy_events import ProcessingRestricted, RestrictionLifted
+from codeagent.privacy.holds import await_removals
 
 KEYS_REMEMBERED = timedelta(minutes=2)
 """Longer than an edge remembers what a key may do. After that the database finds none for a disabled user."""
 
 
-async def restrict(change: Change, user_id: str, policy: SessionPolicy) -> dict[str, Any]:
-    """Shuts a user out, on every edge within a second. Raises `Conflict` for one who is restricted or
-    erased, and for the last owner."""
+async def restrict(change: Change, tenant_id: str, user_id: str, policy: SessionPolicy) -> dict[str, Any]:
+    """Shuts a user out, on every edge within a second. Waits for what is being removed this moment. Raises `Conflict`
+    for one who is restricted or erased, and for the last owner."""
+    await await_removals(change, tenant_id)
     await end_sessions(change, user_id, Revoked.REVOKED, policy)
     await check_another_owner(change, user_id)
     rows = await change.rows(

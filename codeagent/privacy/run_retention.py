@@ -18,7 +18,7 @@ from codeagent.messages.privacy_events import ContentRetired
 from codeagent.messages.values import ENDING_EVENTS
 from codeagent.privacy.retention_policy import days_kept
 from codeagent.projections.artifact_references import ArtifactReferences
-from codeagent.subjects.key import key_id_of
+from codeagent.telemetry import metrics
 from codeagent.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -26,28 +26,28 @@ log = get_logger(__name__)
 MOST_RUNS = 20
 """In one transaction: a run may have thousands of events."""
 EVENTS_AT_ONCE = 1_000
-_DUE = """
-WITH held AS MATERIALIZED (
-    SELECT DISTINCT tenant_id, metadata ->> 'runid' AS run_id FROM events
-    WHERE key_id = ANY ($5) AND sealed IS NOT NULL)
-SELECT tenant_id, run_id FROM (
-    SELECT DISTINCT tenant_id, run_id FROM (
-        SELECT e.tenant_id, e.metadata ->> 'runid' AS run_id
-        FROM events e
-        JOIN projections p ON p.name = $2
-        WHERE e.sealed IS NOT NULL AND e.metadata ->> 'runid' IS NOT NULL AND e.occurred_at < $1
-            AND (e.transaction_id, e.global_position) <= (p.transaction_id, p.global_position)
-            AND NOT EXISTS (SELECT FROM held h
-                            WHERE h.tenant_id = e.tenant_id AND h.run_id = e.metadata ->> 'runid')
-            AND EXISTS (
-                SELECT FROM events x WHERE x.stream_id = 'run-' || (e.metadata ->> 'runid')
-                    AND x.tenant_id = e.tenant_id AND x.event_type = ANY ($6)
-                    AND greatest(x.occurred_at, x.recorded_at) < $1)
-        ORDER BY e.occurred_at LIMIT $4) oldest) due
-WHERE NOT is_run_held_v1(tenant_id, run_id) ORDER BY tenant_id, run_id LIMIT $3"""
-"""Runs with the oldest events whose content is due. What the list of artifacts has not taken yet has to wait for it, or
-their names would come after they have been forgotten. Content of those who are held is passed over before the oldest
-are counted, so that it stands before nothing else."""
+_CONTENT = """
+WITH held AS MATERIALIZED (SELECT tenant_id, run_id FROM held_runs)
+SELECT e.tenant_id, e.metadata ->> 'runid' AS run_id, over.at
+FROM events e
+CROSS JOIN LATERAL (
+    SELECT greatest(x.occurred_at, x.recorded_at) AS at FROM events x
+    WHERE x.stream_id = 'run-' || (e.metadata ->> 'runid') AND x.tenant_id = e.tenant_id AND x.event_type = ANY ($2)
+    LIMIT 1) over
+WHERE e.sealed IS NOT NULL AND e.metadata ->> 'runid' IS NOT NULL AND e.occurred_at < $1 AND over.at < $1
+    AND NOT EXISTS (SELECT FROM held h WHERE h.tenant_id = e.tenant_id AND h.run_id = e.metadata ->> 'runid')"""
+"""Events whose content is due, and when their run was over. Content of those who are held is passed over before the
+oldest are counted, so that it stands before nothing else."""
+_OLDEST = f"{_CONTENT} ORDER BY e.occurred_at LIMIT 1"
+_DUE = f"""
+SELECT DISTINCT tenant_id, run_id FROM (
+    {_CONTENT} AND EXISTS (
+        SELECT FROM projections p
+        WHERE p.name = $3 AND (e.transaction_id, e.global_position) <= (p.transaction_id, p.global_position))
+    ORDER BY e.occurred_at LIMIT $4) oldest
+ORDER BY tenant_id, run_id LIMIT $5"""  # noqa: S608  constants
+"""Runs with the oldest of them. What the list of artifacts has not taken yet has to wait for it, or their names would
+come after they have been forgotten."""
 
 
 class RunRetention:
@@ -65,16 +65,13 @@ class RunRetention:
         """Of at most `most` runs, and of few at once; how many there were."""
         days = await self._days()
         if days is None:
+            metrics.CONTENT_DUE.set(0.0)
             return 0
-        holds = await self._database.fetch("SELECT tenant_id, subject_id FROM legal_holds")
+        until, ends = clock.now() - timedelta(days=days), list(ENDING_EVENTS)
+        oldest = await self._database.fetch(_OLDEST, until, ends)
+        metrics.CONTENT_DUE.set((until - oldest[0]["at"]).total_seconds() if oldest else 0.0)
         due = await self._database.fetch(
-            _DUE,
-            clock.now() - timedelta(days=days),
-            ArtifactReferences.NAME,
-            min(most, MOST_RUNS),
-            EVENTS_AT_ONCE,
-            [key_id_of(hold["tenant_id"], hold["subject_id"]) for hold in holds],
-            list(ENDING_EVENTS),
+            _DUE, until, ends, ArtifactReferences.NAME, EVENTS_AT_ONCE, min(most, MOST_RUNS)
         )
         of_tenants: dict[str, list[str]] = {}
         for row in due:

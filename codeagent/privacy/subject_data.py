@@ -7,16 +7,23 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from codeagent.encryption import SecretBox
+from codeagent.errors import Unreadable
 from codeagent.eventlog.database import Database
+from codeagent.eventlog.log import COLUMNS
+from codeagent.eventlog.sealing import open_events, subject_of
+from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.eventlog.tenants import TenantLog
 from codeagent.identity.api_keys import name_place
 from codeagent.identity.users import open_email
 from codeagent.messages.events import RunSubmitted
 from codeagent.messages.identity_events import ServiceAccountCreated
 from codeagent.messages.ids import run_stream
+from codeagent.messages.personal import holds_content
+from codeagent.messages.subagents import SubagentStarted
 from codeagent.projections.audit_search import AuditEntry, AuditFilter, AuditSearch
 from codeagent.projections.view import RunView
 from codeagent.projects.sessions import title_place
+from codeagent.subjects.key import key_id_of
 from codeagent.subjects.texts import open_texts
 
 PAGE = 200
@@ -120,14 +127,67 @@ class SubjectData:
         return [dict(row) for row in await self._database.fetch(query, *arguments, tenant=tenant_id)]
 
     async def runs(self, tenant_id: str, user_id: str) -> AsyncIterator[RunView]:
-        """Runs that the user submitted, with their tasks and results, one at a time."""
+        """Runs that the user submitted, each followed by those that it has started, with their tasks and results, one
+        at a time; as far as their events can be read."""
         wanted = AuditFilter(actor=user_id, action=RunSubmitted.NAME)
         async for entry in self._audit.oldest(tenant_id, wanted):
-            view = RunView(entry.resource_id, tenant_id)
-            async for stored in self._log.stream(tenant_id, run_stream(entry.resource_id)):
-                view.apply(stored)
-            yield view
+            family = [entry.resource_id]
+            while family:
+                view = RunView(family.pop(), tenant_id)
+                async for stored in self._log.stream(tenant_id, run_stream(view.run_id)):
+                    try:
+                        view.apply(stored)
+                        event = stored.decode()
+                    except Unreadable:
+                        continue  # `said_in` names it
+                    if isinstance(event, SubagentStarted):
+                        family.append(event.child_run_id)
+                if view.version:
+                    yield view
+
+    async def said_in(self, tenant_id: str, user_id: str, run_id: str) -> AsyncIterator[StoredEvent]:
+        """What a run of the user's holds of them, in its own stream and then in those of its calls and commands: all
+        that is sealed with their key and can be read, or was to be said of them before anything was sealed."""
+        key_id = key_id_of(tenant_id, user_id)
+        async for stored in self._log.stream(tenant_id, run_stream(run_id)):
+            if not stored.erased and (stored.key_id == key_id or (stored.key_id is None and _is_of(stored, user_id))):
+                yield stored
+        beside = "e.metadata ->> 'runid' = $4 AND e.stream_id <> $5"
+        async for stored in self._sealed(tenant_id, key_id, beside, run_id, run_stream(run_id)):
+            yield stored
+
+    def written_elsewhere(self, tenant_id: str, user_id: str) -> AsyncIterator[StoredEvent]:
+        """All else that is sealed with the user's key: what they wrote in runs of others, and outside of runs."""
+        elsewhere = """NOT EXISTS (
+            SELECT FROM events o WHERE o.stream_id = 'run-' || (e.metadata ->> 'runid') AND o.stream_version <= 2
+                AND o.event_type = 'run.submitted' AND o.key_id = e.key_id)"""
+        return self._sealed(tenant_id, key_id_of(tenant_id, user_id), elsewhere)
+
+    async def _sealed(
+        self, tenant_id: str, key_id: str, condition: str, *arguments: object
+    ) -> AsyncIterator[StoredEvent]:
+        """In the order in which they were written. The condition is ours."""
+        query = f"""SELECT {COLUMNS} FROM events e
+            WHERE e.key_id = $1 AND e.sealed IS NOT NULL AND e.global_position > $2 AND {condition}
+            ORDER BY e.global_position LIMIT $3"""  # noqa: S608  constants
+        after, rows = 0, PAGE
+        while rows == PAGE:
+            found = await self._database.fetch(query, key_id, after, PAGE, *arguments, tenant=tenant_id)
+            rows = len(found)
+            for stored in await open_events(self._database.subjects, [from_row(row) for row in found]):
+                after = stored.global_position
+                yield stored
 
     def audit(self, tenant_id: str, user_id: str) -> AsyncIterator[AuditEntry]:
         """What the user did, and what was done to their account."""
         return self._audit.oldest(tenant_id, AuditFilter(subject=user_id))
+
+
+def _is_of(stored: StoredEvent, user_id: str) -> bool:
+    """Of an event of the user's run that is not sealed: whether it says anything that is not somebody else's. What
+    cannot be read is the run's, and so theirs."""
+    try:
+        event = stored.decode()
+    except Unreadable:
+        return True
+    return holds_content(event) and subject_of(event, user_id) == user_id

@@ -69,10 +69,9 @@ async def note_once(change: Change, erasure: Erasure, column: str, at: datetime,
     return bool(rows)
 
 
-async def runs_at_work(database: Database, erasure: Erasure) -> list[str]:
-    """Runs of the subject that have not ended, those included that were accepted and are not in the log yet, and those
-    that were found before and have not ended since."""
-    assert erasure.key_id is not None
+async def runs_at_work(database: Database, tenant_id: str, key_id: str, known: Sequence[str] = ()) -> list[str]:
+    """Runs of the key's subject that have not ended, those included that were accepted and are not in the log yet, and
+    those `known` from before that have not ended since."""
     rows = await database.fetch(
         """SELECT substr(e.stream_id, 5) AS run_id FROM events e
                WHERE e.key_id = $1 AND e.sealed IS NOT NULL AND e.event_type = 'run.submitted' AND NOT EXISTS (
@@ -86,11 +85,11 @@ async def runs_at_work(database: Database, erasure: Erasure) -> list[str]:
                UNION
                SELECT r.id FROM unnest($5::text[]) AS r (id) WHERE NOT EXISTS (
                    SELECT FROM events x WHERE x.stream_id = 'run-' || r.id AND x.event_type = ANY ($2))""",
-        erasure.key_id,
+        key_id,
         list(ENDING_EVENTS),
-        erasure.tenant_id,
-        _in_base64(erasure.key_id),
-        erasure.runs,
+        tenant_id,
+        _in_base64(key_id),
+        list(known),
     )
     return [row["run_id"] for row in rows]
 

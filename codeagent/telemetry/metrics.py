@@ -66,6 +66,7 @@ BREACH_LEFT = _gauge(
     "codeagent_privacy_breach_seconds_left",
     "Until the authority has to be told of an open breach, the next one; negative where that is past, +Inf without any",
 )
+CONTENT_DUE = _gauge("codeagent_privacy_content_due_seconds", "For how long the oldest content of a run has been due")
 PROJECTION_SAMPLES = _counter("codeagent_projection_samples_total", "Runs held against what is kept of them")
 PROJECTION_MISMATCHES = _counter(
     "codeagent_projection_mismatches_total",

@@ -84,6 +84,12 @@ async def export_of(owner: Person, request: dict[str, Any]) -> bytes:
     return answer.content.replace(document["made_at"].encode(), b"")
 
 
+async def check_export(owner: Person, person: Person) -> None:
+    """Whatever an erasure has to reach, a person gets."""
+    exported = await export_of(owner, await begun(owner, "access", person.id))
+    assert [canary for canary in CANARIES if canary.encode() not in exported] == []
+
+
 async def everything_of(system: UpSystem) -> list[StoredEvent]:
     """The events as a copy of the log has them: nothing opened."""
     async with command_database(load_settings(system.data_dir)) as database:
@@ -179,6 +185,7 @@ async def test_nothing_is_left_of_an_erased_person(system: UpSystem, model_serve
     await ended(other, theirs)
     asking, stopped = await interfered(model_server, person, other)
     assert COMMENT in await comments(owner, asking)
+    await check_export(owner, person)
     access = await begun(owner, "access", other.id)
     before, copy = await export_of(owner, access), await everything_of(system)
     said = await opened(system, copy)
@@ -193,8 +200,7 @@ async def test_nothing_is_left_of_an_erased_person(system: UpSystem, model_serve
 
     request = await begun(owner, "erasure", person.id)
     text = await certified(owner, request)
-    settings = load_settings(system.data_dir)
-    secrets = await open_secrets("", settings, ("audit_signing_key",))
+    secrets = await open_secrets("", load_settings(system.data_dir), ("audit_signing_key",))
     told = read_certificate(text, log_keys(secrets.get("audit_signing_key")))
     assert (told["subject_id"], told["removed"]["runs_canceled"]) == (person.id, 1)
     assert told["removed"]["artifacts"] > 0

@@ -90,6 +90,7 @@ SUBJECT_DATA: dict[str, Any] = {
     "budgets": [],
     "privacy_requests": [],
     "runs": [],
+    "written_elsewhere": [],
     "audit": [],
 }
 AUDIT_EXPORT = f"{orjson.dumps(AUDIT_EVENT).decode()}\n{orjson.dumps(_EXPORT_ENDED).decode()}\n"

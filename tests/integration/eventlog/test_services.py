@@ -50,6 +50,8 @@ GRANTS = {
     "INSERT(stream_version) INSERT(subject_id) INSERT(tenant_id) SELECT",
     "fact_origins": WHOLE,
     "git_credentials": "SELECT UPDATE(token_sealed)",
+    "held_runs": "SELECT",
+    "held_subjects": "SELECT",
     "instance_secrets": "SELECT UPDATE(sealed)",
     "legal_holds": "SELECT",
     "outbox": WHOLE,

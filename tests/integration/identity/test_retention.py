@@ -21,7 +21,7 @@ from codeagent.eventlog.hashing import digest_of
 from codeagent.eventlog.log import Cursor, EventLog
 from codeagent.eventlog.verify import verify
 from codeagent.messages.envelope import Event
-from codeagent.messages.events import RunCanceled, RunSubmitted
+from codeagent.messages.events import CancelRequested, RunCanceled, RunSubmitted, ToolCallFailed
 from codeagent.messages.ids import hold_stream, retention_stream, run_stream
 from codeagent.messages.privacy_events import ContentRetired
 from codeagent.messages.values import ArchiveSource
@@ -29,11 +29,13 @@ from codeagent.privacy import run_retention
 from codeagent.privacy.retention_policy import days_kept, set_days_kept
 from codeagent.privacy.run_retention import RunRetention
 from codeagent.projections.artifact_references import ArtifactReferences, named_among
+from codeagent.telemetry import metrics
 from codeagent.transparency.erased import missing_content
 from tests.integration.eventlog.steps import cause, commit_step, new_run, prepared, step
 from tests.integration.identity.conftest import TENANT, World, world
 from tests.integration.identity.test_privacy import (
     EXAMPLES,
+    REQUESTS,
     ask,
     begun,
     carry_on,
@@ -292,6 +294,71 @@ async def test_what_is_held_stands_before_nothing_else(
     due = await run_of(world, world.user_id, 31)
     assert await retired(world, service) == 1
     assert await emptied(world, [*held, due]) == [False, False, False, True]
+
+
+async def acted(world: World, run_id: str, user_id: str, *facts: Event, owner: str) -> None:
+    """Facts of a command that somebody gave to a run of the `owner`'s."""
+    [*_, newest] = await world.facts(run_stream(run_id))
+    envelope = replace(cause(run_id, TENANT), actor_type="app_user", actor_id=user_id)
+    key = await world.database.subjects.of(TENANT, owner)
+    events = prepared(run_id, newest.version, facts, envelope, key)
+    made = replace(step(run_id, newest.version, tenant=TENANT), cause=envelope, events=events)
+    await commit_step(world.database, made)
+
+
+async def test_a_hold_on_one_who_only_answers_and_cancels_keeps_those_runs_and_no_others(
+    world: World, service: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do these stand before what is due."""
+    monkeypatch.setattr(run_retention, "EVENTS_AT_ONCE", 2)
+    owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    held = [await run_of(world, world.user_id, 40 + number) for number in range(3)]
+    refused_call = ToolCallFailed(tool_call_id="c", name="shell", step=1, code="approval_rejected", error="Refused.")
+    await acted(world, held[0], theirs, refused_call, owner=world.user_id)
+    for run_id in held[1:]:
+        await acted(world, run_id, theirs, CancelRequested(principal=theirs), owner=world.user_id)
+    assert (await owner.call("PUT", f"{HOLDS}/{theirs}")).status_code == 200
+    due = await run_of(world, world.user_id, 31)
+    assert await retired(world, service) == 1
+    assert await emptied(world, [*held, due]) == [False, False, False, True]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=NOT_DUE):
+        await attacked(service, [held[1]])
+    assert metrics.CONTENT_DUE._value.get() == 0.0
+
+
+async def test_how_long_content_has_been_due_is_measured_while_it_waits(world: World, service: Database) -> None:
+    for days in (32, 31, 3):
+        await run_of(world, world.user_id, days)
+    assert await RunRetention(service, KEEP).forget(1_000) == 0, "the list of artifacts has taken nothing"
+    assert metrics.CONTENT_DUE._value.get() == pytest.approx(2 * 86_400, abs=60)
+    assert await retired(world, service) == 2
+    assert metrics.CONTENT_DUE._value.get() == 0.0
+
+
+async def test_content_of_a_restricted_user_is_kept_until_the_restriction_is_lifted(
+    world: World, service: Database
+) -> None:
+    owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    kept, due = await run_of(world, theirs, 40), await run_of(world, world.user_id, 31)
+    request = await begun(owner, "restriction", theirs)
+    assert await retired(world, service) == 1
+    assert await emptied(world, [kept, due]) == [False, True]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=NOT_DUE):
+        await attacked(service, [kept])
+    await owner.call("POST", f"{REQUESTS}/{request['id']}/lift", headers={"If-Match": f'"{request["version"]}"'})
+    assert await retired(world, service) == 1
+    assert await emptied(world, [kept]) == [True]
+
+
+async def test_a_restriction_waits_for_what_is_being_removed(world: World, service: Database) -> None:
+    owner, theirs = await world.owner(), await user_id_of(await world.colleague())
+    run_id = await run_of(world, theirs, 31)
+    async with ControlPlane(service).change(Author(TENANT, "system", "retention", clock.new_uuid())) as change:
+        assert await change.rows("SELECT * FROM runs_due_v1($1, $2, $3)", TENANT, [run_id], DAYS)
+        restricting = asyncio.create_task(begun(owner, "restriction", theirs))
+        done, _ = await asyncio.wait({restricting}, timeout=0.5)
+        assert not done
+    assert (await restricting)["status"] == "in_progress"
 
 
 async def test_a_hold_keeps_content_until_it_is_lifted(world: World, service: Database) -> None:
