@@ -43,7 +43,7 @@ async def erase(change: Change, request_id: str, user_id: str, policy: SessionPo
     await end_sessions(change, user_id, Revoked.REVOKED, policy)
     await check_another_owner(change, user_id)
     await revoke_keys_of(change, user_id)
-    [[counts]] = await change.rows("SELECT erase_identity_v2($1)", user_id)
+    [[counts]] = await change.rows("SELECT erase_identity_v3($1)", user_id)
     removed: dict[str, int] = orjson.loads(counts)
     removed["response_cache"] = await forget_replies_of(change, user_id)
     await change.rows(
