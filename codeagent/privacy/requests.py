@@ -181,7 +181,7 @@ class PrivacyRequests:
             result: dict[str, Any] = {}
             if request.kind is PrivacyKind.ERASURE:
                 await check_not_held(change, author.tenant_id, request.subject_id)
-                result = await erase(change, request.id, request.subject_id, self._policy)
+                result = await erase(change, author.tenant_id, request.id, request.subject_id, self._policy)
             elif request.kind is PrivacyKind.RESTRICTION:
                 result = await restrict(change, author.tenant_id, request.subject_id, self._policy)
             fact = PrivacyRequestStarted(request_id=request.id)

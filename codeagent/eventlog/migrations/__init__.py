@@ -1,4 +1,4 @@
 """The database's history, one file a version under `versions`."""
 
-HEAD = "0052"
+HEAD = "0053"
 """The newest version; a service is not ready on an older one."""
