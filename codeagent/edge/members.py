@@ -168,8 +168,8 @@ async def change_role(
     },
 )
 async def remove_member(user_id: str, caller: MemberWriter, users: Users, if_match: IfMatch = None) -> Response:
-    """Every edge refuses their logins and API keys within a second. Their address is forgotten, and may be added
-    again as somebody new; what they did stays in the log under their id."""
+    """Every edge refuses their logins and API keys within a second. Their address is forgotten, under a legal hold once
+    that is lifted, and may be added again as somebody new; what they did stays in the log under their id."""
     member = await users.members.find(caller.tenant_id, user_id)
     check_match(if_match, member.version)
     check_rank(caller, member.role)

@@ -13,6 +13,8 @@ from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, Change, ControlPlane
 from codeagent.identity.api_keys import revoke_keys_of
 from codeagent.identity.digests import DigestSource
+from codeagent.identity.held import is_held
+from codeagent.identity.owners import is_last_owner
 from codeagent.identity.passwords import Passwords, temporary_password
 from codeagent.identity.scopes import SCOPES_OF, Role
 from codeagent.identity.sessions import SessionPolicy, end_sessions
@@ -131,11 +133,13 @@ class Members:
             await _update(change, member, version, "role = $3", role.value, fact=fact)
 
     async def remove(self, author: Author, member: Member) -> None:
-        """For good: logins and keys end, and the address may be used again. Raises as `change_role`."""
+        """For good: logins and keys end, and the address may be used again. It is forgotten; under a legal hold once
+        that is lifted. Raises as `change_role`."""
         async with self._control.change(author) as change:
+            kept = await is_held(change, author.tenant_id, member.id)
             await _assert_owner_left(change, author.tenant_id, member, None)
             version = member.version + await self._end_logins(change, member)
-            gone = "disabled_at = clock_timestamp(), email_digest = NULL, email_sealed = NULL"
+            gone = f"disabled_at = clock_timestamp(), email_digest = NULL{'' if kept else ', email_sealed = NULL'}"
             await _update(change, member, version, gone, fact=UserRemoved(user_id=member.id))
             await revoke_keys_of(change, member.id)
 
@@ -176,12 +180,7 @@ class Members:
 
 
 async def _assert_owner_left(change: Change, tenant_id: str, member: Member, role: Role | None) -> None:
-    # Before anything else is locked, and held to the end of the transaction.
-    await change.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"members/{tenant_id}")
-    if member.role is not Role.OWNER or role is Role.OWNER:
-        return
-    others = "SELECT FROM users WHERE role = $1 AND id <> $2 AND disabled_at IS NULL LIMIT 1"
-    if not await change.rows(others, Role.OWNER.value, member.id):
+    if await is_last_owner(change, tenant_id, member.id) and role is not Role.OWNER:
         raise Rejected("This is the last owner: make somebody else one first.", code="last_owner", status=409)
 
 

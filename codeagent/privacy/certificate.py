@@ -41,7 +41,7 @@ REMAINS: Mapping[str, str] = {
     "what was sent or taken away": "what receivers of webhooks, servers of tools and hosts of repositories were sent; "
     "exports and artifacts that somebody has downloaded",
     "what runs have installed": "packages that other runs of the tenant use as well, until none has for a time",
-    "requests of the subject": "what was asked for, and what was noted of it, as proof (Art. 5(2))",
+    "requests of the subject": "which right was exercised when, and when it was answered, as proof (Art. 5(2))",
     "what the organisation has of them": "agents, projects and the like that they made, and credentials of projects",
     "uploads that nothing names": "removed by themselves after the grace of artifacts",
     "artifacts that others have just asked for": "the same, unless somebody names them",

@@ -25,12 +25,12 @@ from codeagent.eventlog.database import Database
 from codeagent.eventlog.facts import Author, ControlPlane
 from codeagent.eventlog.hashing import digest_of
 from codeagent.eventlog.unreadable import readable
+from codeagent.identity.held import is_held
 from codeagent.messages.calls import CallEnded
 from codeagent.messages.ids import derived_uuid, erasure_stream
 from codeagent.messages.privacy_events import ErasureCertified, SubjectErased
 from codeagent.privacy import tables
 from codeagent.privacy.certificate import certificate
-from codeagent.privacy.holds import is_held
 from codeagent.privacy.stopping import stop_order
 from codeagent.privacy.tables import Erasure
 from codeagent.projections.artifact_references import ArtifactReferences, under_way

@@ -33,17 +33,17 @@ REQUESTS = "privacy requests of this subject"
 WHY_REQUESTS = "Proof that the request was answered (Art. 5(2))."
 
 
-async def erase(change: Change, request_id: str, user_id: str, policy: SessionPolicy) -> dict[str, Any]:
+async def erase(change: Change, tenant_id: str, request_id: str, user_id: str, policy: SessionPolicy) -> dict[str, Any]:
     """Ends all access within a second and removes the identity, in the transaction of `change`. The erasure of what the
     subject has left in the log begins (`content_erasure`).
 
     Returns what was `removed` (rows by table), what `remaining` content holds the request open, since it was written
     down before anything was sealed, and what is `kept`. Raises `Conflict` for the last owner.
     """
+    await check_another_owner(change, tenant_id, user_id)
     await end_sessions(change, user_id, Revoked.REVOKED, policy)
-    await check_another_owner(change, user_id)
     await revoke_keys_of(change, user_id)
-    [[counts]] = await change.rows("SELECT erase_identity_v2($1)", user_id)
+    [[counts]] = await change.rows("SELECT erase_identity_v3($1)", user_id)
     removed: dict[str, int] = orjson.loads(counts)
     removed["response_cache"] = await forget_replies_of(change, user_id)
     await change.rows(

@@ -11,10 +11,9 @@ from codeagent.cursors import format_time_cursor, page_of, parse_time_cursor
 from codeagent.errors import Conflict, NotFound
 from codeagent.eventlog.database import Database, Row
 from codeagent.eventlog.facts import Author, Change, ControlPlane
+from codeagent.identity.held import await_removals, forget_if_removed, is_held
 from codeagent.messages.ids import hold_stream, parse_typed_id
 from codeagent.messages.privacy_events import HoldLifted, HoldPlaced
-
-_OF = "hashtextextended('legal_holds-' || $1, 0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,15 @@ class Holds:
         return _hold(row)
 
     async def lift(self, author: Author, subject_id: str) -> None:
-        """Raises `NotFound` where there is none."""
+        """What had to be kept of somebody who was removed meanwhile goes. Raises `NotFound` where there is none."""
         if parse_typed_id("usr", subject_id) is None:
             raise NotFound("There is no such hold.")
         async with self._control.change(author) as change:
+            await await_removals(change, author.tenant_id)
             statement = "DELETE FROM legal_holds WHERE tenant_id = $1 AND subject_id = $2 RETURNING subject_id"
             if not await change.rows(statement, author.tenant_id, subject_id):
                 raise NotFound("There is no such hold.")
+            await forget_if_removed(change, subject_id)
             await change.append(hold_stream(subject_id), HoldLifted(subject=subject_id))
 
     async def page(self, tenant_id: str, after: str | None, limit: int) -> tuple[Sequence[Hold], str | None]:
@@ -78,17 +79,6 @@ class Holds:
         )
         found = [_hold(row) for row in rows]
         return page_of(found, limit, lambda hold: format_time_cursor(hold.created_at, hold.subject_id))
-
-
-async def await_removals(change: Change, tenant_id: str) -> None:
-    """Waits for what is being removed this moment; nothing is until the end of the transaction."""
-    await change.rows(f"SELECT pg_advisory_xact_lock({_OF})", tenant_id)
-
-
-async def is_held(change: Change, tenant_id: str, subject_id: str) -> bool:
-    """For the rest of the transaction: none is placed meanwhile."""
-    await change.rows(f"SELECT pg_advisory_xact_lock_shared({_OF})", tenant_id)
-    return bool(await _found(change, tenant_id, subject_id))
 
 
 async def check_not_held(change: Change, tenant_id: str, subject_id: str) -> None:

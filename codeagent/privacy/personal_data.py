@@ -208,9 +208,9 @@ HOLDINGS: tuple[Holding, ...] = (
         "privacy_requests",
         ("subject_id", "created_by"),
         "answering requests of persons (Art. 12)",
-        ("what they asked for",),
+        ("what they asked for, sealed",),
         "kept as proof",
-        "kept: proof that it was answered",
+        "what was written in it overwritten; that it was answered is kept as proof",
         "privacy_requests",
     ),
     Holding(

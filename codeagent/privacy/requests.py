@@ -31,9 +31,12 @@ from codeagent.messages.privacy_events import (
 from codeagent.privacy.erasure import erase, left_in_log
 from codeagent.privacy.holds import check_not_held
 from codeagent.privacy.restriction import lift, restrict
+from codeagent.subjects.keys import SubjectKeys
+from codeagent.subjects.texts import open_texts, seal_text
 
 PREFIX = "prv"
 NONE_SUCH = "There is no such privacy request."
+TEXTS = ("note", "reason", "extension")
 EXPORTABLE = frozenset({PrivacyKind.ACCESS, PrivacyKind.PORTABILITY})
 
 
@@ -57,7 +60,7 @@ _FOLLOWING: Mapping[PrivacyStatus, frozenset[PrivacyStatus]] = {
 @dataclass(frozen=True, slots=True)
 class PrivacyRequest:
     """A request. `reason` is that of its rejection, `extension` why it takes longer than a month, `result` what an
-    erasure or a restriction has done."""
+    erasure or a restriction has done. `note` and these two are written about the subject, and go with them."""
 
     id: str
     tenant_id: str
@@ -108,6 +111,8 @@ class PrivacyRequests:
             async with self._control.change(author) as change:
                 if not await change.rows("SELECT FROM users WHERE id = $1", order.subject_id):
                     raise InvalidInput("There is no such user.", pointer="/subject", code="unknown_subject")
+                place = text_place(order.id, "note")
+                note = await seal_text(change.subjects, author.tenant_id, order.subject_id, order.note, place)
                 row = await change.row(
                     """INSERT INTO privacy_requests (id, tenant_id, version, kind, subject_id, note, status,
                                                      fingerprint, created_by, created_at, due_at)
@@ -117,7 +122,7 @@ class PrivacyRequests:
                     author.tenant_id,
                     order.kind.value,
                     order.subject_id,
-                    order.note,
+                    note,
                     order.fingerprint,
                     author.id,
                     clock.now(),
@@ -128,12 +133,17 @@ class PrivacyRequests:
                 await change.record(privacy_stream(order.id), 1, fact)
         except Conflict:
             return await self._taken_before(author.tenant_id, order), True
-        return _request(row), False
+        return await self._opened(row), False
 
     async def _taken_before(self, tenant_id: str, order: PrivacyOrder) -> PrivacyRequest:
         known = await self.find(tenant_id, order.id)
-        check_repeat(known.fingerprint, order.fingerprint)
+        if known.fingerprint:  # with its subject goes what it said
+            check_repeat(known.fingerprint, order.fingerprint)
         return known
+
+    async def _opened(self, row: Row) -> PrivacyRequest:
+        [request] = await _requests(self._database.subjects, [row])
+        return request
 
     async def find(self, tenant_id: str, request_id: str) -> PrivacyRequest:
         """Raises `NotFound`, also for another tenant's."""
@@ -142,7 +152,7 @@ class PrivacyRequests:
         rows = await self._database.fetch(query, request_id, tenant=tenant_id) if known else ()
         if not rows:
             raise NotFound(NONE_SUCH)
-        return _request(rows[0])
+        return await self._opened(rows[0])
 
     async def page(
         self, tenant_id: str, *, subject_id: str | None, after: str | None, limit: int
@@ -160,7 +170,7 @@ class PrivacyRequests:
             limit + 1,
             tenant=tenant_id,
         )
-        found = [_request(row) for row in rows]
+        found = await _requests(self._database.subjects, rows)
         return page_of(found, limit, lambda request: format_time_cursor(request.created_at, request.id))
 
     async def start(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
@@ -171,7 +181,7 @@ class PrivacyRequests:
             result: dict[str, Any] = {}
             if request.kind is PrivacyKind.ERASURE:
                 await check_not_held(change, author.tenant_id, request.subject_id)
-                result = await erase(change, request.id, request.subject_id, self._policy)
+                result = await erase(change, author.tenant_id, request.id, request.subject_id, self._policy)
             elif request.kind is PrivacyKind.RESTRICTION:
                 result = await restrict(change, author.tenant_id, request.subject_id, self._policy)
             fact = PrivacyRequestStarted(request_id=request.id)
@@ -190,17 +200,19 @@ class PrivacyRequests:
 
     async def extend(self, author: Author, request: PrivacyRequest, due_at: datetime, reason: str) -> PrivacyRequest:
         """Gives it more time, once, three months from its receipt at most (Art. 12(3))."""
-        if request.ended_at is not None or request.extension:
-            raise Conflict("It cannot be extended (any more).", code="invalid_state_transition")
-        if due_at <= request.due_at:
-            raise InvalidInput("It is due later than that already.", pointer="/due_at")
         async with self._control.change(author) as change:
-            statement = "SELECT $1 <= $2::timestamptz + interval '3 months'"
-            [[fits]] = await change.rows(statement, due_at, request.created_at)
+            statement = """SELECT $1 <= $2::timestamptz + interval '3 months' AS fits,
+                                  $3 > $2::timestamptz + interval '1 month' AS extended"""
+            [[fits, extended]] = await change.rows(statement, due_at, request.created_at, request.due_at)
+            if request.ended_at is not None or extended:
+                raise Conflict("It cannot be extended (any more).", code="invalid_state_transition")
+            if due_at <= request.due_at:
+                raise InvalidInput("It is due later than that already.", pointer="/due_at")
             if not fits:
                 raise InvalidInput("A request is answered within three months.", pointer="/due_at")
             fact = PrivacyRequestExtended(request_id=request.id, due_at=due_at)
-            return await _changed(change, request, fact, due_at=due_at, extension=reason)
+            extension = await _sealed(change, request, "extension", reason)
+            return await _changed(change, request, fact, due_at=due_at, extension=extension)
 
     async def complete(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
         """Raises `Conflict` for an erasure that is still at work (`erasure_in_progress`), or as long as something of
@@ -224,7 +236,8 @@ class PrivacyRequests:
             if request.restricts:
                 await lift(change, request.subject_id)
             fact = PrivacyRequestRejected(request_id=request.id)
-            return await _changed(change, request, fact, status="rejected", reason=reason, ended_at=clock.now())
+            sealed = await _sealed(change, request, "reason", reason)
+            return await _changed(change, request, fact, status="rejected", reason=sealed, ended_at=clock.now())
 
     async def lift(self, author: Author, request: PrivacyRequest) -> PrivacyRequest:
         """Ends a restriction: the subject may log in again. Raises `Conflict` where there is none."""
@@ -267,11 +280,31 @@ async def _changed(change: Change, request: PrivacyRequest, fact: Event, **value
         *values.values(),
     )
     await change.record(privacy_stream(request.id), row["version"], fact)
-    return _request(row)
+    [changed] = await _requests(change.subjects, [row])
+    return changed
 
 
-def _request(row: Row) -> PrivacyRequest:
-    values = dict(row)
-    values["kind"], values["status"] = PrivacyKind(values["kind"]), PrivacyStatus(values["status"])
-    values["result"] = orjson.loads(values["result"])
-    return PrivacyRequest(**values)
+async def _sealed(change: Change, request: PrivacyRequest, name: str, text: str) -> str:
+    place = text_place(request.id, name)
+    return await seal_text(change.subjects, request.tenant_id, request.subject_id, text, place)
+
+
+def text_place(request_id: str, name: str) -> str:
+    """Where one of the `TEXTS` of a request belongs, as it is sealed."""
+    return f"privacy_requests/{request_id}/{name}"
+
+
+async def open_request_texts(keys: SubjectKeys, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows with what was written in them; what was erased is empty."""
+    sealed = {text_place(row["id"], name): row[name] for row in rows for name in TEXTS}
+    texts = await open_texts(keys, sealed)
+    return [{**row, **{name: texts[text_place(row["id"], name)] for name in TEXTS}} for row in rows]
+
+
+async def _requests(keys: SubjectKeys, rows: Sequence[Row]) -> list[PrivacyRequest]:
+    found = []
+    for values in await open_request_texts(keys, rows):
+        kind, status = PrivacyKind(values["kind"]), PrivacyStatus(values["status"])
+        result = orjson.loads(values["result"])
+        found.append(PrivacyRequest(**{**values, "kind": kind, "status": status, "result": result}))
+    return found

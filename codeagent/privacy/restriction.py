@@ -9,14 +9,14 @@ from typing import Any
 from codeagent import clock
 from codeagent.errors import Conflict
 from codeagent.eventlog.facts import Change
+from codeagent.identity.held import await_removals, forget_if_removed
+from codeagent.identity.owners import is_last_owner
 from codeagent.identity.revocations import Kind, revoke
-from codeagent.identity.scopes import Role
 from codeagent.identity.sessions import SessionPolicy, end_sessions
 from codeagent.identity.users import next_version
 from codeagent.messages.identity_events import Revoked
 from codeagent.messages.ids import user_stream
 from codeagent.messages.privacy_events import ProcessingRestricted, RestrictionLifted
-from codeagent.privacy.holds import await_removals
 
 KEYS_REMEMBERED = timedelta(minutes=2)
 """Longer than an edge remembers what a key may do. After that the database finds none for a disabled user."""
@@ -26,8 +26,8 @@ async def restrict(change: Change, tenant_id: str, user_id: str, policy: Session
     """Shuts a user out, on every edge within a second. Waits for what is being removed this moment. Raises `Conflict`
     for one who is restricted or erased, and for the last owner."""
     await await_removals(change, tenant_id)
+    await check_another_owner(change, tenant_id, user_id)
     await end_sessions(change, user_id, Revoked.REVOKED, policy)
-    await check_another_owner(change, user_id)
     rows = await change.rows(
         """UPDATE users SET restricted_at = now(), disabled_at = coalesce(disabled_at, now())
            WHERE id = $1 AND restricted_at IS NULL AND erased_at IS NULL RETURNING restricted_at""",
@@ -56,15 +56,12 @@ async def lift(change: Change, user_id: str) -> None:
     )
     if not rows:
         raise Conflict("The user is not restricted.", code="invalid_state_transition")
+    await forget_if_removed(change, user_id)
     fact = RestrictionLifted(user_id=user_id)
     await change.record(user_stream(user_id), await next_version(change, user_id), fact)
 
 
-async def check_another_owner(change: Change, user_id: str) -> None:
-    """Raises `Conflict` (`last_owner`) where nobody would be left who can act for the tenant. Sessions are locked
-    before users: it comes after them."""
-    rows = await change.rows(
-        "SELECT id FROM users WHERE role = $1 AND disabled_at IS NULL ORDER BY id FOR UPDATE", Role.OWNER.value
-    )
-    if [row["id"] for row in rows] == [user_id]:
+async def check_another_owner(change: Change, tenant_id: str, user_id: str) -> None:
+    """As `is_last_owner`. Raises `Conflict` (`last_owner`) where nobody would be left who can act for the tenant."""
+    if await is_last_owner(change, tenant_id, user_id):
         raise Conflict("The tenant's last owner has to name another one first.", code="last_owner")

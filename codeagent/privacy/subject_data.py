@@ -20,6 +20,7 @@ from codeagent.messages.identity_events import ServiceAccountCreated
 from codeagent.messages.ids import run_stream
 from codeagent.messages.personal import holds_content
 from codeagent.messages.subagents import SubagentStarted
+from codeagent.privacy.requests import open_request_texts
 from codeagent.projections.audit_search import AuditEntry, AuditFilter, AuditSearch
 from codeagent.projections.view import RunView
 from codeagent.projects.sessions import title_place
@@ -116,12 +117,10 @@ class SubjectData:
         )
 
     async def privacy_requests(self, tenant_id: str, user_id: str) -> list[dict[str, Any]]:
-        return await self._rows(
-            """SELECT id, kind, note, status, reason, extension, created_at, due_at, ended_at
-               FROM privacy_requests WHERE subject_id = $1 ORDER BY id""",
-            tenant_id,
-            user_id,
-        )
+        query = """SELECT id, kind, note, status, reason, extension, created_at, due_at, ended_at
+                   FROM privacy_requests WHERE subject_id = $1 ORDER BY id"""
+        rows = await self._database.fetch(query, user_id, tenant=tenant_id)
+        return await open_request_texts(self._database.subjects, rows)
 
     async def _rows(self, query: str, tenant_id: str, *arguments: object) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._database.fetch(query, *arguments, tenant=tenant_id)]

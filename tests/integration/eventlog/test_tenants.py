@@ -142,6 +142,7 @@ async def test_the_edge_may_call_the_functions_that_name_their_tenant(walled: Da
         "end_login_v1",
         "erase_identity_v1",
         "erase_identity_v2",
+        "erase_identity_v3",
         "find_api_keys_v1",
         "find_login_v1",
         "find_service_account_v1",

@@ -435,7 +435,7 @@ async def test_an_erasure_of_somebody_who_wrote_nothing_is_completed(world: Worl
 async def test_the_edge_erases_users_of_its_tenant_and_none_by_hand(world: World) -> None:
     walled = world.edge.users.keys._database
     theirs = await user_id_of(await world.colleague())
-    for statement in (f"SELECT erase_identity_v2('{theirs}')", f"DELETE FROM users WHERE id = '{theirs}'"):
+    for statement in (f"SELECT erase_identity_v3('{theirs}')", f"DELETE FROM users WHERE id = '{theirs}'"):
         with pytest.raises(Exception, match=r"no user of this tenant|permission denied"):
             await walled.fetch(statement, tenant="ten_other")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from codeagent.eventlog.migrations.statements import refuse_downgrade, run_scripts
 
 revision = "0060"
-down_revision = "0051"
+down_revision = "0053"
 branch_labels = None
 depends_on = None
 
