@@ -27,7 +27,7 @@ MOST_RUNS = 20
 """In one transaction: a run may have thousands of events."""
 EVENTS_AT_ONCE = 1_000
 _CONTENT = """
-WITH held AS MATERIALIZED (SELECT tenant_id, run_id FROM held_runs)
+WITH held AS MATERIALIZED (SELECT tenant_id, run_id FROM held_runs_v1($3, $4))
 SELECT e.tenant_id, e.metadata ->> 'runid' AS run_id, over.at
 FROM events e
 CROSS JOIN LATERAL (
@@ -35,7 +35,7 @@ CROSS JOIN LATERAL (
     WHERE x.stream_id = 'run-' || (e.metadata ->> 'runid') AND x.tenant_id = e.tenant_id AND x.event_type = ANY ($2)
     LIMIT 1) over
 WHERE e.sealed IS NOT NULL AND e.metadata ->> 'runid' IS NOT NULL AND e.occurred_at < $1 AND over.at < $1
-    AND NOT EXISTS (SELECT FROM held h WHERE h.tenant_id = e.tenant_id AND h.run_id = e.metadata ->> 'runid')"""
+    AND (e.tenant_id, e.metadata ->> 'runid') NOT IN (SELECT tenant_id, run_id FROM held)"""
 """Events whose content is due, and when their run was over. Content of those who are held is passed over before the
 oldest are counted, so that it stands before nothing else."""
 _OLDEST = f"{_CONTENT} ORDER BY e.occurred_at LIMIT 1"
@@ -43,9 +43,9 @@ _DUE = f"""
 SELECT DISTINCT tenant_id, run_id FROM (
     {_CONTENT} AND EXISTS (
         SELECT FROM projections p
-        WHERE p.name = $3 AND (e.transaction_id, e.global_position) <= (p.transaction_id, p.global_position))
-    ORDER BY e.occurred_at LIMIT $4) oldest
-ORDER BY tenant_id, run_id LIMIT $5"""  # noqa: S608  constants
+        WHERE p.name = $5 AND (e.transaction_id, e.global_position) <= (p.transaction_id, p.global_position))
+    ORDER BY e.occurred_at LIMIT $6) oldest
+ORDER BY tenant_id, run_id LIMIT $7"""  # noqa: S608  constants
 """Runs with the oldest of them. What the list of artifacts has not taken yet has to wait for it, or their names would
 come after they have been forgotten."""
 
@@ -67,12 +67,13 @@ class RunRetention:
         if days is None:
             metrics.CONTENT_DUE.set(0.0)
             return 0
-        until, ends = clock.now() - timedelta(days=days), list(ENDING_EVENTS)
-        oldest = await self._database.fetch(_OLDEST, until, ends)
+        held = await self._database.fetch("SELECT key_id, subject_id FROM held_subjects")
+        keys, subjects = [row["key_id"] for row in held], [row["subject_id"] for row in held]
+        until = clock.now() - timedelta(days=days)
+        asked = (until, list(ENDING_EVENTS), keys, subjects)
+        oldest = await self._database.fetch(_OLDEST, *asked)
         metrics.CONTENT_DUE.set((until - oldest[0]["at"]).total_seconds() if oldest else 0.0)
-        due = await self._database.fetch(
-            _DUE, until, ends, ArtifactReferences.NAME, EVENTS_AT_ONCE, min(most, MOST_RUNS)
-        )
+        due = await self._database.fetch(_DUE, *asked, ArtifactReferences.NAME, EVENTS_AT_ONCE, min(most, MOST_RUNS))
         of_tenants: dict[str, list[str]] = {}
         for row in due:
             of_tenants.setdefault(row["tenant_id"], []).append(row["run_id"])
