@@ -40,6 +40,7 @@ class RestrictedRuns:
         self._database = database
         self._ledger = SubmissionLedger(database)
         self._topic = topic
+        self._ordered: set[str] = set()
 
     async def stop(self) -> int:
         """Orders the end of all that is at work of those who were restricted within a day; how many runs that were.
@@ -48,12 +49,13 @@ class RestrictedRuns:
             """SELECT tenant_id, id FROM users
                WHERE restricted_at > clock_timestamp() - interval '1 day' AND erased_at IS NULL"""
         )
-        count = 0
+        at_work: set[str] = set()
         for user in users:
             tenant_id = user["tenant_id"]
             runs = await tables.runs_at_work(self._database, tenant_id, key_id_of(tenant_id, user["id"]))
-            for run_id in runs:
+            for run_id in set(runs) - self._ordered:  # what has been ordered is safe, and would be handled once more
                 order = stop_order(self._topic, tenant_id, run_id, derived_uuid(run_id, "restricted"), "restriction")
                 await self._ledger.enqueue(order)
-            count += len(runs)
-        return count
+            at_work.update(runs)
+        self._ordered = at_work
+        return len(at_work)
