@@ -12,7 +12,7 @@ from uuid import UUID
 
 from codeagent.eventlog.batching import Batcher
 from codeagent.eventlog.database import Database, Row
-from codeagent.eventlog.log import COLUMNS
+from codeagent.eventlog.log import columns
 from codeagent.eventlog.sealing import open_events
 from codeagent.eventlog.stored import StoredEvent, from_row
 from codeagent.webhooks.deliveries import DeliveryState
@@ -57,7 +57,7 @@ WITH RECURSIVE waiting AS (
 SELECT c.id AS delivery_id, c.webhook_id, c.token, c.step, clock_timestamp() - c.began_at AS age,
        w.tenant_id AS owner, w.url, w.payload_format, w.secret,
        CASE WHEN w.previous_until > clock_timestamp() THEN w.previous_secret END AS previous_secret,
-       {", ".join(f"e.{column.strip()}" for column in COLUMNS.split(","))}
+       e.transaction_id::text, {columns("e.")}
 FROM claimed c JOIN webhooks w ON w.id = c.webhook_id
 JOIN events e ON e.stream_id = c.stream_id AND e.stream_version = c.stream_version"""  # noqa: S608  constants
 

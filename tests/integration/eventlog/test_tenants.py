@@ -149,6 +149,7 @@ async def test_the_edge_may_call_the_functions_that_name_their_tenant(walled: Da
         "holder_of_code_v1",
         "holder_of_refresh_token_v1",
         "instance_secret_v1",
+        "note_origins_v1",
         "read_revocations_v1",
         "issue_stream_ticket_v1",
         "read_streams_v1",

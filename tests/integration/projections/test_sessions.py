@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -31,7 +30,6 @@ from codeagent.projections.tally import Tally
 from codeagent.projections.usage import UsageProjector
 from codeagent.projections.usage_report import Dimension, UsageQuery, usage_report
 from codeagent.projections.verification import ProjectionVerification
-from codeagent.telemetry.metrics import REGISTRY
 from tests.integration.projections.history import history
 from tests.integration.projections.logs import (
     DAY,
@@ -228,14 +226,6 @@ async def test_a_page_counts_once_whoever_dies_and_however_many_fold(database: D
     await asyncio.gather(*(fold(database, 3) for _ in range(4)))
     found = await statistics(database)
     assert (found.used.runs_submitted, found.used.runs_completed, found.used.calls) == (4, 4, 4)
-
-
-async def test_how_far_it_is_behind_is_measured(database: Database) -> None:
-    run_id = new_run_id()
-    await write(database, told(run_id, (0, order(run_id))))
-    await fold(database)
-    lag: Any = REGISTRY.get_sample_value("codeagent_projection_lag_seconds", {"projection": "sessions"})
-    assert lag == pytest.approx((clock.now() - at(0)).total_seconds(), abs=60)
 
 
 async def test_on_a_database_of_before_it_catches_up_by_itself_and_is_not_called_wrong_meanwhile(
