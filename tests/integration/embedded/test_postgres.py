@@ -79,19 +79,17 @@ def test_passwords_and_the_log_are_readable_by_us_alone_and_an_address_does_not_
 
 
 def test_a_second_start_is_quick_and_finds_data_password_and_port_again(data_dir: Path) -> None:
-    started = time.perf_counter()
     with EmbeddedPostgres(data_dir) as first:
-        first_seconds = time.perf_counter() - started
         ask(first, "CREATE TABLE kept AS SELECT 42 AS answer")
         before = first.address
     second = EmbeddedPostgres(data_dir)
     started = time.perf_counter()
     second.start()
-    second_seconds = time.perf_counter() - started
+    took_seconds = time.perf_counter() - started
     try:
         assert second.address == before
         assert ask(second, "SELECT answer FROM kept") == "42"
-        assert second_seconds < first_seconds, "the first has to make the cluster"
+        assert took_seconds < 3  # 0.06 s on two idle cores
     finally:
         assert second.stop()
 
